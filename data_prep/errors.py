@@ -1,0 +1,25 @@
+"""The one error that a user is meant to see, and how a script shows it."""
+
+import sys
+from collections.abc import Callable
+
+
+class InputError(Exception):
+    """Something the user gave is wrong. The message names the thing, what was allowed, and what to do."""
+
+
+def run_script(main: Callable[[list[str]], int]) -> None:
+    """Run a script's `main` on the command line's arguments and exit with its status.
+
+    An `InputError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130; anything else keeps its
+    traceback, because it is a fault of the program.
+    """
+    try:
+        status = main(sys.argv[1:])
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        print("interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
+        status = 130
+    sys.exit(status)

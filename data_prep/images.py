@@ -1,0 +1,53 @@
+"""Opening one frame: formats by allow-list, a pixel limit before decoding, upright RGB."""
+
+import io
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from data_prep.errors import InputError
+
+IMAGE_FORMATS = ("JPEG", "PNG")
+MAX_IMAGE_PIXELS = 40_000_000  # above an 8K frame (33.2 megapixels); far below what a decompression bomb holds
+
+
+def _open(source: Path | bytes, name: str) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS)
+    except FileNotFoundError:
+        raise InputError(f"{name}: no such image") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+        raise InputError(f"{name}: not a readable image; allowed formats: {', '.join(IMAGE_FORMATS)}") from None
+    if image.width * image.height > MAX_IMAGE_PIXELS:
+        image.close()
+        raise InputError(
+            f"{name}: {image.width}x{image.height} is {image.width * image.height:,} pixels; "
+            f"at most {MAX_IMAGE_PIXELS:,} are allowed; shrink it"
+        )
+    return image
+
+
+def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
+    """Decode a JPEG or PNG, given as a path or as its bytes, into an upright RGB image.
+
+    `name` stands for the image in errors. Raises InputError for another format, a damaged or too large image.
+    """
+    name = name or (str(source) if isinstance(source, Path) else "image")
+    with _open(source, name) as image:
+        try:
+            return ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{name}: damaged image ({error})") from None
+
+
+def check_image(source: Path | bytes, name: str) -> None:
+    """Raise InputError unless the image is an allowed format, within the pixel limit and whole.
+
+    A JPEG is decoded at an eighth of its size, which reads all of it and costs a fraction of a full decode.
+    """
+    with _open(source, name) as image:
+        try:
+            image.draft("RGB", (image.width // 8, image.height // 8))
+            image.load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{name}: damaged image ({error})") from None

@@ -1,0 +1,1 @@
+"""From labelled frames to an adapter, its report and its answers."""

@@ -1,0 +1,1 @@
+"""The small Qwen2-VL that the demo fine-tunes."""
