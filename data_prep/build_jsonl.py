@@ -1,0 +1,88 @@
+"""Write train.jsonl and test.jsonl, one row a frame, and audit.json about the clips behind them.
+
+python data_prep/build_jsonl.py [--data data]
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from data_prep.audit import audit_clips, audit_in_words
+from data_prep.clips import CLIPS_FILE, FRAMES_FOLDER, Clip, has_all_frames, natural_key, read_clips
+from data_prep.errors import InputError, run_script
+from data_prep.files import from_root, sha256_of_file, write_json
+from data_prep.labels import LABELS, PROMPT, SPLITS
+from data_prep.rows import Row, write_rows
+
+AUDIT_FILE = "audit.json"
+_AGAIN = "run data_prep/extract_frames.py again"
+
+
+def main(argv: list[str]) -> int:
+    """Check the frames against clips.jsonl, then write the rows of both splits and the audit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="data", help="folder with frames/ and clips.jsonl (default: data)")
+    data = from_root(parser.parse_args(argv).data)
+    clips = sorted(read_clips(data / CLIPS_FILE), key=lambda clip: natural_key(clip.path))
+    _check_frames(data, clips)
+    _say_failed(clips)
+    rows = {split: rows_of(clip for clip in clips if clip.split == split) for split in SPLITS}
+    _check_labels(rows)
+    audit = audit_clips(clips)
+    _write(data, rows, audit)
+    print(audit_in_words(audit))
+    return 0
+
+
+def rows_of(clips: Iterable[Clip]) -> list[Row]:
+    """Return one row a frame, in the clips' order and by sample."""
+    return [Row(image, PROMPT, clip.label) for clip in clips for image in clip.frame_paths]
+
+
+def _check_frames(data: Path, clips: list[Clip]) -> None:
+    """Raise InputError unless the records and the folders of frames stand for each other, one to one."""
+    if pending := [clip for clip in clips if clip.status == "pending"]:
+        raise InputError(f"{data / CLIPS_FILE}: extraction stopped before {len(pending)} clips; {_AGAIN}")
+    recorded = {clip.folder for clip in clips if clip.has_frames}
+    for folder in sorted((data / FRAMES_FOLDER).glob("*/*/*")):
+        name = folder.relative_to(data).as_posix()
+        if name not in recorded:
+            raise InputError(f"{name}: frames without a record in {CLIPS_FILE}; move them away, or {_AGAIN}")
+    for clip in clips:
+        if clip.has_frames and not has_all_frames(data, clip):
+            raise InputError(f"{clip.folder}: not the {clip.frames} frames that {CLIPS_FILE} records; {_AGAIN}")
+
+
+def _say_failed(clips: list[Clip]) -> None:
+    for clip in clips:
+        if clip.status == "failed":
+            print(f"left out, because no frame could be had: {clip.path}: {clip.reason}", file=sys.stderr)
+
+
+def _check_labels(rows: dict[str, list[Row]]) -> None:
+    for split, split_rows in rows.items():
+        if not split_rows:
+            raise InputError(f"{split}: no frames; the data set's {split} folder holds no clip that could be decoded")
+    found = {row.response for row in rows["train"]}
+    if found != set(LABELS):
+        raise InputError(f"train holds one class only, {', '.join(found)}; both {' and '.join(LABELS)} are needed")
+
+
+def _write(data: Path, rows: dict[str, list[Row]], audit: dict[str, object]) -> None:
+    """Write the rows, then the audit with their hashes.
+
+    The old test rows and audit go first: a build that is killed half-way leaves a file missing, which every reader
+    refuses, and never a train split beside the test split of another build.
+    """
+    paths = {split: data / f"{split}.jsonl" for split in SPLITS}
+    (data / AUDIT_FILE).unlink(missing_ok=True)
+    paths["test"].unlink(missing_ok=True)
+    for split, path in paths.items():
+        write_rows(path, rows[split])
+    built = {split: {"rows": len(rows[split]), "sha256": sha256_of_file(path)} for split, path in paths.items()}
+    write_json(data / AUDIT_FILE, {"schema_version": 1, "jsonl": built, **audit})
+
+
+if __name__ == "__main__":
+    run_script(main)

@@ -1,0 +1,300 @@
+"""The data set's clips: finding them, naming them, and one checked record a clip in clips.jsonl."""
+
+import itertools
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from data_prep.errors import InputError
+from data_prep.files import write_atomic
+from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS, SourceClass, fold_name, source_class_of_folder
+
+DATASET_FOLDER = "Safe and Unsafe Behaviours Dataset"
+CLIPS_FILE = "clips.jsonl"
+FRAMES_FOLDER = "frames"
+STATUSES = ("ok", "partial", "failed", "pending")  # pending: an extraction that was interrupted before this clip
+
+_SEARCH_DEPTH = 3
+_NEVER_SEARCHED = ("demo", FRAMES_FOLDER, "__MACOSX")
+_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+_LAYOUT = f"expected: {DATASET_FOLDER}/{{train,test}}/<class folder>/*.mp4"
+_LABEL_OF_FOLDER = {source_class.folder: source_class.label for source_class in SOURCE_CLASSES}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How frames were taken: `fps` samples a second of video, saved as JPEG of `jpeg_quality` (1 to 95)."""
+
+    fps: float
+    jpeg_quality: int
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.fps) and self.fps > 0):
+            raise InputError(f"fps {self.fps} is not a positive number")
+        if not 1 <= self.jpeg_quality <= 95:
+            raise InputError(f"jpeg quality {self.jpeg_quality} is outside 1 to 95")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One source clip: what it is, where it stands, and how its extraction went.
+
+    `path` is relative to the data set's root; `source_class` is one of the eight folder names of labels.py, however
+    the folder on disk is spelled. `duration_seconds` and `rate` (frames a second) are what the container states;
+    `width` and `height` are of the upright frames, in pixels. What could not be learnt is None.
+    """
+
+    video_id: str
+    split: str
+    label: str
+    source_class: str
+    path: str
+    sha256: str
+    duration_seconds: float | None
+    rate: float | None
+    width: int | None
+    height: int | None
+    settings: Settings
+    frames: int
+    status: str
+    reason: str | None
+
+    def __post_init__(self) -> None:
+        _check_video_id(self.video_id)
+        if self.split not in SPLITS:
+            raise InputError(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
+        if self.label not in LABELS or _LABEL_OF_FOLDER.get(self.source_class) != self.label:
+            raise InputError(f"source class {self.source_class!r} does not go with label {self.label!r}")
+        if not self.path or PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts:
+            raise InputError(f"path {self.path!r} is not relative to the data set's root")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise InputError(f"sha256 {self.sha256!r} is not 64 hexadecimal digits")
+        if self.status not in STATUSES:
+            raise InputError(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
+        if (self.frames > 0) != self.has_frames:
+            raise InputError(f"status {self.status} does not go with {self.frames} frames")
+
+    @property
+    def has_frames(self) -> bool:
+        """Whether frames of this clip stand on disk."""
+        return self.status in ("ok", "partial")
+
+    @property
+    def folder(self) -> str:
+        """The folder of the clip's frames, relative to the data folder: `frames/train/unsafe/0_tr12`."""
+        return f"{FRAMES_FOLDER}/{self.split}/{self.label.lower()}/{self.video_id}"
+
+    @property
+    def frame_paths(self) -> list[str]:
+        """The clip's frames in order, relative to the data folder; number k is shown at k / fps seconds."""
+        return [f"{self.folder}/{frame_name(sample)}" for sample in range(self.frames)]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip as found in the data set: `path` relative to its root, in POSIX form."""
+
+    path: str
+    split: str
+    source_class: SourceClass
+
+
+def frame_name(sample: int) -> str:
+    """Return the file name of a clip's sample: `0004.jpg`."""
+    return f"{sample:04d}.jpg"
+
+
+def natural_key(text: str) -> tuple[list[int | str], str]:
+    """Return a sort key that puts `0_tr2` before `0_tr10`."""
+    parts = re.split(r"(\d+)", text)
+    return [int(part) if index % 2 else part for index, part in enumerate(parts)], text
+
+
+def _check_video_id(video_id: str) -> None:
+    """A video_id becomes a folder that is created and removed, so it must be one plain component of a path."""
+    if video_id in ("", ".", "..") or any(character in video_id for character in "/\\\0"):
+        raise InputError(f"video_id {video_id!r} cannot be a folder's name")
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    try:
+        children = sorted(folder.iterdir(), key=lambda child: natural_key(child.name))
+    except PermissionError:
+        raise InputError(f"{folder}: may not be read; correct its permissions") from None
+    return [child for child in children if child.is_dir() and not child.name.startswith(".")]
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for folder in _subfolders(root):
+        split = fold_name(folder.name)
+        if split in SPLITS and split in found:
+            raise InputError(f"{root} holds {split} twice: {found[split].name!r} and {folder.name!r}; merge them")
+        if split in SPLITS:
+            found[split] = folder
+    return found
+
+
+def _is_class_folder(folder: Path) -> bool:
+    try:
+        source_class_of_folder(folder.name)
+    except InputError:
+        return False
+    return True
+
+
+def _has_both_splits(folder: Path) -> bool:
+    return folder.is_dir() and set(_split_folders(folder)) == set(SPLITS)
+
+
+def _roots_below(folder: Path, depth: int) -> Iterator[Path]:
+    for child in _subfolders(folder):
+        if child.name in _NEVER_SEARCHED:
+            continue
+        if _has_both_splits(child):
+            if any(_is_class_folder(grandchild) for split in _subfolders(child) for grandchild in _subfolders(split)):
+                yield child
+        elif depth > 1:
+            yield from _roots_below(child, depth - 1)
+
+
+def find_dataset(data: Path, dataset: Path | None = None) -> Path:
+    """Return the data set's root: the folder that holds `train` and `test`.
+
+    That is `dataset`, by default `<data>/Safe and Unsafe Behaviours Dataset`; where it doesn't hold both splits, the
+    one folder at most three levels below `dataset` (or `data`) that does. Raises InputError for none and for several.
+    """
+    first = dataset or data / DATASET_FOLDER
+    if _has_both_splits(first):
+        return first
+    searched = dataset or data
+    if not searched.is_dir():
+        raise InputError(f"{searched}: no such folder; {_LAYOUT}; name another place with --dataset")
+    roots = list(_roots_below(searched, _SEARCH_DEPTH))
+    if not roots:
+        raise InputError(
+            f"no data set found: looked at {first} and {_SEARCH_DEPTH} levels below {searched}; {_LAYOUT}; "
+            "name another place with --dataset"
+        )
+    if len(roots) > 1:
+        raise InputError(f"several data sets found: {', '.join(map(str, roots))}; name the one you mean with --dataset")
+    return roots[0]
+
+
+def _is_ignored(path: Path) -> bool:
+    return path.name.startswith(".") or path.name.casefold() in _SYSTEM_FILES
+
+
+def _relative(path: Path, root: Path) -> str:
+    relative = path.relative_to(root).as_posix()
+    try:
+        relative.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"clip name {relative!r} is not UTF-8; rename the file") from None
+    return relative
+
+
+def list_clips(root: Path) -> tuple[list[Source], Counter[str]]:
+    """Return every clip of the data set in natural order, and what was left, counted by suffix.
+
+    A clip is a regular file with the suffix `.mp4`, in any case, directly in a class folder. Hidden and system files
+    are passed over. Raises InputError for a class folder that labels.py refuses, and where there is no clip at all.
+    """
+    sources, left = [], Counter[str]()
+    for split, split_folder in _split_folders(root).items():
+        for entry in filter(lambda path: not _is_ignored(path), split_folder.iterdir()):
+            if not entry.is_dir():
+                left[entry.suffix or entry.name] += 1
+                continue
+            source_class = source_class_of_folder(entry.name)
+            for path in filter(lambda path: not _is_ignored(path), entry.iterdir()):
+                if path.suffix.casefold() == ".mp4" and path.is_file():
+                    sources.append(Source(_relative(path, root), split, source_class))
+                else:
+                    left["folder or special file" if not path.is_file() else path.suffix or path.name] += 1
+    if not sources:
+        raise InputError(f"no clips found: {root} holds no .mp4 file in a class folder; {_LAYOUT}")
+    return sorted(sources, key=lambda source: natural_key(source.path)), left
+
+
+def _free_id(path: PurePosixPath, taken: set[tuple[str, str]], split: str) -> str:
+    longer = f"{path.parent.name}__{path.stem}"
+    numbered = (f"{longer}__{number}" for number in itertools.count(2))
+    return next(name for name in itertools.chain((path.stem, longer), numbered) if (split, name) not in taken)
+
+
+def assign_video_ids(sources: Iterable[Source], known: dict[str, str]) -> dict[str, str]:
+    """Return the video_id of each source by its path.
+
+    A path in `known` keeps its video_id. Any other is called by its file stem or, where a clip of the same split has
+    that name already, `<class folder>__<stem>`. `sources` must be in natural order: the later clip yields.
+    """
+    sources = list(sources)
+    ids = {source.path: known[source.path] for source in sources if source.path in known}
+    taken = {(source.split, ids[source.path]) for source in sources if source.path in ids}
+    for source in sources:
+        if source.path not in ids:
+            ids[source.path] = _free_id(PurePosixPath(source.path), taken, source.split)
+            taken.add((source.split, ids[source.path]))
+    return ids
+
+
+def has_all_frames(data: Path, clip: Clip) -> bool:
+    """Whether the clip's folder below `data` holds exactly the frames that its record counts."""
+    folder = data / clip.folder
+    wanted = {frame_name(sample) for sample in range(clip.frames)}
+    return folder.is_dir() and {path.name for path in folder.iterdir()} == wanted
+
+
+def _parse_clip(line: str) -> Clip:
+    try:
+        record: Any = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"not a whole JSON object ({error.msg} at column {error.colno})") from None
+    keys = [field.name for field in fields(Clip)]
+    if not isinstance(record, dict) or set(record) != set(keys):
+        raise InputError(f"a clip's record has exactly the keys {', '.join(keys)}")
+    try:
+        return Clip(**{**record, "settings": Settings(**record["settings"])})
+    except (TypeError, AttributeError) as error:
+        raise InputError(f"a value has the wrong type ({error})") from None
+
+
+def read_clips(path: Path) -> list[Clip]:
+    """Read clips.jsonl.
+
+    Raises InputError, naming file and line, for a missing file, a record that is torn or contradicts itself, and for
+    two records of one path or of one video_id in one split.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; run data_prep/extract_frames.py first") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    clips, seen = [], set[tuple[str, ...]]()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            clip = _parse_clip(line)
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}; delete the file and run extract_frames.py again") from None
+        keys = {(clip.path,), (clip.split, clip.video_id)}
+        if keys & seen:
+            raise InputError(f"{path}:{number}: second record of {clip.path!r} or of its video_id {clip.video_id!r}")
+        seen |= keys
+        clips.append(clip)
+    return clips
+
+
+def write_clips(path: Path, clips: Iterable[Clip]) -> None:
+    """Write clips.jsonl, one record a line in natural order of the clips' paths, whole or not at all."""
+    ordered = sorted(clips, key=lambda clip: natural_key(clip.path))
+    lines = [json.dumps(asdict(clip), ensure_ascii=False, allow_nan=False) + "\n" for clip in ordered]
+    write_atomic(path, "".join(lines).encode())

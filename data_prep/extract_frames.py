@@ -1,0 +1,277 @@
+"""Take one frame a second from every clip of the data set and record how each clip went in clips.jsonl.
+
+python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--workers N]
+"""
+
+import argparse
+import contextlib
+import fcntl
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from joblib import Parallel, cpu_count, delayed
+from tqdm import tqdm
+
+from data_prep.clips import (
+    CLIPS_FILE,
+    FRAMES_FOLDER,
+    Clip,
+    Settings,
+    Source,
+    assign_video_ids,
+    find_dataset,
+    frame_name,
+    has_all_frames,
+    list_clips,
+    read_clips,
+    write_clips,
+)
+from data_prep.errors import InputError, run_script
+from data_prep.files import from_root, sha256_of_file
+from data_prep.video import Video, VideoError
+
+LOCK_FILE = ".extract_frames.lock"
+TEMPORARY_PREFIX = ".extracting-"
+SAVE_EVERY_SECONDS = 5.0  # what a kill can cost, beside the clips being worked on
+JPEG_QUALITY = 90  # about 0.4 MB a frame of 1080p; the model sees it shrunk to a fifth of its pixels
+
+
+def main(argv: list[str]) -> int:
+    """Extract every clip that isn't extracted yet. Returns 1 if a clip failed and `--skip-bad` isn't given."""
+    arguments = _parse(argv)
+    data = from_root(arguments.data)
+    if not data.is_dir():
+        raise InputError(f"{data}: no such folder; name the data folder with --data")
+    started = time.monotonic()
+    root = find_dataset(data, from_root(arguments.dataset) if arguments.dataset else None)
+    settings = Settings(arguments.fps, arguments.jpeg_quality)
+    with _only_extractor(data), _told_of_disk_errors():
+        _remove_temporaries(data)
+        plan = _plan(data, root, settings, arguments.workers)
+        clips = _extract_pending(data, root, plan, arguments.workers)
+    extracted = sum(clip.status == "pending" for clip in plan)
+    failed = _report(clips, extracted, time.monotonic() - started)
+    return 1 if failed and not arguments.skip_bad else 0
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="data", help="folder that gets frames/ and clips.jsonl (default: data)")
+    parser.add_argument("--dataset", help="the data set's root (default: found in the data folder)")
+    parser.add_argument("--fps", type=float, default=1.0, help="frames a second of video (default: 1)")
+    parser.add_argument("--jpeg-quality", type=int, default=JPEG_QUALITY, help=f"1 to 95 (default: {JPEG_QUALITY})")
+    parser.add_argument("--workers", type=int, default=cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--skip-bad", action="store_true", help="exit with 0 although clips failed")
+    arguments = parser.parse_args(argv)
+    if arguments.workers < 1:
+        raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
+    return arguments
+
+
+@contextlib.contextmanager
+def _only_extractor(data: Path) -> Iterator[None]:
+    """Hold the data folder's lock, which the system releases however this process ends."""
+    with (data / LOCK_FILE).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another extract_frames.py is working in {data}; wait for it or end it") from None
+        yield
+
+
+@contextlib.contextmanager
+def _told_of_disk_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # a full disk, or a file that may not be read
+        raise InputError(f"{error}; finished clips are kept, run the same command again to go on") from None
+
+
+def _plan(data: Path, root: Path, settings: Settings, workers: int) -> list[Clip]:
+    """Return one record a clip: the finished one where nothing changed, else one whose status is pending.
+
+    The plan is on disk before any frame is, so a record never speaks for frames of another content or other settings,
+    and whatever an interrupted run leaves is known by its record.
+    """
+    sources, left = list_clips(root)
+    if left:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(left.items()))
+        print(f"left, because only .mp4 files in class folders are clips: {counts}", file=sys.stderr)
+    known = {clip.path: clip for clip in _known_clips(data)}
+    ids = assign_video_ids(sources, {path: clip.video_id for path, clip in known.items()})
+    hashes = _each_clip(_hash, ((root, source.path) for source in sources), len(sources), workers, "checking")
+    sha256 = dict(hashes)
+    wanted = [_pending(source, ids[source.path], sha256[source.path], settings) for source in sources]
+    plan = [_finished(data, clip, known.get(clip.path)) or clip for clip in wanted]
+    _remove_vanished(data, known.values(), plan)
+    write_clips(data / CLIPS_FILE, plan)
+    return plan
+
+
+def _known_clips(data: Path) -> list[Clip]:
+    path = data / CLIPS_FILE
+    return read_clips(path) if path.exists() else []
+
+
+def _each_clip(
+    work: Callable[..., Any], arguments: Iterable[tuple[Any, ...]], total: int, workers: int, title: str
+) -> Iterator[Any]:
+    """Yield the result of `work` for each clip, in the order in which the processes finish."""
+    results = Parallel(n_jobs=workers, return_as="generator_unordered")(delayed(work)(*each) for each in arguments)
+    yield from tqdm(results, total=total, desc=title, unit="clip", file=sys.stderr, disable=not sys.stderr.isatty())
+
+
+def _hash(root: Path, path: str) -> tuple[str, str]:
+    return path, sha256_of_file(root / path)
+
+
+def _pending(source: Source, video_id: str, sha256: str, settings: Settings) -> Clip:
+    return Clip(
+        video_id=video_id,
+        split=source.split,
+        label=source.source_class.label,
+        source_class=source.source_class.folder,
+        path=source.path,
+        sha256=sha256,
+        duration_seconds=None,
+        rate=None,
+        width=None,
+        height=None,
+        settings=settings,
+        frames=0,
+        status="pending",
+        reason=None,
+    )
+
+
+def _finished(data: Path, wanted: Clip, known: Clip | None) -> Clip | None:
+    """Return the known record if it is of the wanted content and settings and its frames are there."""
+    if known is None or not known.has_frames:
+        return None
+    same = (known.sha256, known.settings, known.folder) == (wanted.sha256, wanted.settings, wanted.folder)
+    return known if same and has_all_frames(data, known) else None
+
+
+def _remove_vanished(data: Path, known: Iterable[Clip], plan: Iterable[Clip]) -> None:
+    """Remove the frames of recorded clips that the data set no longer holds; other folders aren't ours to remove."""
+    kept = {clip.folder for clip in plan}
+    for folder in sorted({clip.folder for clip in known} - kept):
+        if (data / folder).is_dir():
+            print(f"removed {folder}: its clip is no longer in the data set", file=sys.stderr)
+            _remove_folder(data / folder)
+
+
+def _extract_pending(data: Path, root: Path, plan: list[Clip], workers: int) -> list[Clip]:
+    """Extract the pending clips of the plan and return it with their finished records, saved as it goes."""
+    clips = {clip.path: clip for clip in plan}
+    pending = [clip for clip in plan if clip.status == "pending"]
+    # Folders are made and published here, never by a worker: one that outlives a killed run can do neither.
+    work = ((root / clip.path, _temporary_beside(data / clip.folder), clip) for clip in pending)
+    saved = time.monotonic()
+    try:
+        for temporary, clip in _each_clip(extract_clip, work, len(pending), workers, "extracting"):
+            _publish(temporary, data, clip)
+            clips[clip.path] = clip
+            if time.monotonic() - saved > SAVE_EVERY_SECONDS:
+                write_clips(data / CLIPS_FILE, clips.values())
+                saved = time.monotonic()
+    finally:
+        _remove_temporaries(data)
+        write_clips(data / CLIPS_FILE, clips.values())
+    return list(clips.values())
+
+
+def extract_clip(source: Path, folder: Path, clip: Clip) -> tuple[Path, Clip]:
+    """Write the samples of one clip as JPEG files into `folder` and return the folder and the clip's finished record.
+
+    Of a damaged clip, what can be had is written and the status is `partial`; with nothing to be had it is `failed`.
+    One frame is held at a time. Raises OSError where a frame cannot be written.
+    """
+    try:
+        with Video(source) as video:
+            sizes = _save_samples(video, folder, clip.settings)
+            return folder, _record(clip, video, sizes)
+    except VideoError as error:
+        return folder, replace(clip, status="failed", reason=str(error))
+
+
+def _save_samples(video: Video, folder: Path, settings: Settings) -> list[tuple[int, int]]:
+    """Write the samples and return each one's (width, height)."""
+    fps = Fraction(str(settings.fps))  # the shortest decimal is what was asked for: 0.1 means a tenth
+    sizes = []
+    for sample, image in video.samples(fps):
+        image.save(folder / frame_name(sample), format="JPEG", quality=settings.jpeg_quality)
+        sizes.append(image.size)
+    return sizes
+
+
+def _record(clip: Clip, video: Video, sizes: list[tuple[int, int]]) -> Clip:
+    if not sizes:
+        damage = f" ({video.reason})" if video.reason else ""
+        return replace(clip, status="failed", reason=f"no frame could be decoded{damage}")
+    return replace(
+        clip,
+        duration_seconds=video.duration_seconds,
+        rate=video.rate,
+        width=sizes[0][0],
+        height=sizes[0][1],
+        frames=len(sizes),
+        status="partial" if video.reason else "ok",
+        reason=video.reason,
+    )
+
+
+def _temporary_beside(folder: Path) -> Path:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder.parent))
+
+
+def _publish(temporary: Path, data: Path, clip: Clip) -> None:
+    """Put a clip's frames at their final path, whole; a failed clip has none there."""
+    final = data / clip.folder
+    if final.exists():
+        _remove_folder(final)
+    if clip.has_frames:
+        temporary.chmod(0o755)
+        temporary.rename(final)
+    else:
+        shutil.rmtree(temporary)
+
+
+def _remove_folder(folder: Path) -> None:
+    """Remove a folder so that its path never shows a part of it, and so that nobody still writing can keep it."""
+    aside = folder.with_name(TEMPORARY_PREFIX + secrets.token_hex(8))
+    folder.rename(aside)
+    shutil.rmtree(aside)
+
+
+def _remove_temporaries(data: Path) -> None:
+    for folder in list((data / FRAMES_FOLDER).glob(f"*/*/{TEMPORARY_PREFIX}*")):
+        _remove_folder(folder)
+
+
+def _report(clips: list[Clip], extracted: int, seconds: float) -> int:
+    """Say which clips are damaged, print the counts, and return how many clips failed."""
+    for clip in clips:
+        if clip.status != "ok":
+            print(f"{clip.status}: {clip.path}: {clip.reason}", file=sys.stderr)
+    counts = Counter(clip.status for clip in clips)
+    print(
+        f"{len(clips)} clips, {sum(clip.frames for clip in clips)} frames; {extracted} decoded, "
+        f"{len(clips) - extracted} unchanged; {counts['ok']} ok, {counts['partial']} partial, "
+        f"{counts['failed']} failed; {seconds:.1f} s"
+    )
+    return counts["failed"]
+
+
+if __name__ == "__main__":
+    run_script(main)
