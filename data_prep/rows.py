@@ -57,8 +57,8 @@ def _parse_row(line: str) -> Row:
     return Row(**record)
 
 
-def read_rows(jsonl: Path) -> list[Row]:
-    """Read every row of a JSONL file, in order.
+def read_numbered_rows(jsonl: Path) -> list[tuple[int, Row]]:
+    """Read every row of a JSONL file, in order, each with its line number, counted from 1.
 
     Raises InputError, naming file and line, for a missing or empty file and for the first row that is torn, has other
     keys, an answer that is none of the labels, or an image path that could lead out of the data folder.
@@ -74,12 +74,17 @@ def read_rows(jsonl: Path) -> list[Row]:
         if not line.strip():
             continue
         try:
-            rows.append(_parse_row(line))
+            rows.append((number, _parse_row(line)))
         except InputError as error:
             raise InputError(f"{jsonl}:{number}: {error}") from None
     if not rows:
         raise InputError(f"{jsonl}: holds no row; run data_prep/build_jsonl.py again")
     return rows
+
+
+def read_rows(jsonl: Path) -> list[Row]:
+    """Read every row of a JSONL file, in order; raises as `read_numbered_rows` does."""
+    return [row for _, row in read_numbered_rows(jsonl)]
 
 
 def write_rows(jsonl: Path, rows: Iterable[Row]) -> None:

@@ -1,0 +1,478 @@
+"""Push a data set to the local Hub cache and load it from there, checked against a SHA-256 manifest.
+
+A push fills both layouts that the libraries know. The Hub cache gets a snapshot (Parquet, a card, the manifest), which
+is the truth and keeps every version; the cache of `datasets` gets an Arrow copy of the newest version alone, because
+`load_dataset("org/name")` reads nothing else while offline and there takes whatever was touched last.
+"""
+
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from huggingface_hub import constants
+from huggingface_hub.utils import WeakFileLock
+
+from data_prep.clips import CLIPS_FILE
+from data_prep.errors import InputError
+from data_prep.files import from_root, sha256_of_file, to_root, write_atomic, write_json
+from data_prep.frames_dataset import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    SplitCounts,
+    build_dataset,
+    combine_split_hashes,
+    content_hash,
+    count_splits,
+    split_frames,
+    split_hash,
+    summary,
+)
+from data_prep.labels import LABELS, SAFE, UNSAFE
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+CONFIG = "default"
+DATASETS_VERSION = "0.0.0"  # what `datasets` calls the version of every data set without a loading script
+MANIFEST = "manifest.json"
+SCHEMA_VERSION = 1
+# A ref of our own beside refs/main: where the Hub has a data set of the same name, the libraries move main to it.
+PUSHED_REF = "pushed"
+STAGING = ".pushing"  # hidden, so that the libraries' globs pass it over
+
+_PUSH_COMMAND = "python data_prep/push_dataset.py"
+_PART = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
+
+
+@dataclass(frozen=True)
+class FramesSource:
+    """A data set ready for use, and what to record of it.
+
+    `id` is the pushed id, or the folder relative to the project's root; `revision` the pushed version's 40 hexadecimal
+    digits, None for a folder. Splits are train, validation and test; a folder too small to part has no validation.
+    """
+
+    dataset: "DatasetDict"
+    id: str
+    revision: str | None
+    content_hash: str
+
+    def describe(self) -> str:
+        """Say in one line what this is: id, version, content hash, and frames, clips and labels of each split."""
+        version = f"version {self.revision[:12]}" if self.revision else "folder"
+        return f"{self.id} ({version}, content {self.content_hash[:12]}): {summary(self.dataset)}"
+
+
+def check_repo_id(repo_id: str) -> None:
+    """Raise InputError unless `repo_id` names the same data set for the Hub cache, for `datasets` and for people."""
+    if not re.fullmatch(f"{_PART}/{_PART}", repo_id) or len(repo_id) > 96:
+        raise InputError(
+            f"repo id {repo_id!r} is not of the form org/name in lower-case letters, digits and single . _ - between "
+            "them (at most 96 characters; datasets stores upper case under another name)"
+        )
+    if repo_id.startswith("buckets/") or repo_id.endswith((".py", ".git")):
+        raise InputError(f"repo id {repo_id!r} means something else to the libraries; choose another name")
+
+
+def _hub_folder(repo_id: str) -> Path:
+    return Path(constants.HF_HUB_CACHE) / "--".join(["datasets", *repo_id.split("/")])
+
+
+def _arrow_root(repo_id: str) -> Path:
+    from datasets import config
+
+    return Path(config.HF_DATASETS_CACHE).expanduser() / "___".join(repo_id.split("/"))
+
+
+def _served_folder(repo_id: str, revision: str) -> Path:
+    """Return where `load_dataset` finds a version's Arrow files while offline."""
+    return _arrow_root(repo_id) / CONFIG / DATASETS_VERSION / revision
+
+
+def _kept_folder(repo_id: str, revision: str) -> Path:
+    """Return where the Arrow files of an older version stand, once it was asked for; hidden from `load_dataset`."""
+    return _arrow_root(repo_id) / ".versions" / revision
+
+
+def _parquet_name(split: str) -> str:
+    return f"data/{split}-00000-of-00001.parquet"
+
+
+def _arrow_file(folder: Path, repo_id: str, split: str) -> Path:
+    return folder / f"{repo_id.split('/')[1]}-{split}.arrow"
+
+
+_CARD = """\
+# CCTV frames, SAFE or UNSAFE
+
+One row is one frame of a clip from a fixed camera in a workplace, with the question put to a vision-language model and
+its one-word answer. Validation is cut from train by clip: clips of the same content never part.
+
+| split | frames | clips | SAFE | UNSAFE |
+|---|---:|---:|---:|---:|
+{rows}
+
+Columns: `image` (the file's bytes, embedded), `prompt`, `response`, `clip`, `sample` (number k is shown at k / fps
+seconds of the clip), `source_class` (the behaviour's folder in the published data set).
+
+Content hash: `{content}`
+
+## Source, licence and privacy
+
+Frames of the published clips come from "Video Dataset for Safe and Unsafe Behaviours" by Önal and Dandıl, Mendeley
+Data, doi [10.17632/xjmtb22pff.1](https://doi.org/10.17632/xjmtb22pff.1), licensed
+[CC BY 4.0](https://creativecommons.org/licenses/by/4.0/). Changes made: frames were sampled from the clips and saved
+as images, and the eight behaviours were collapsed to SAFE and UNSAFE.
+**Workers are identifiable in them: keep this data set private.**
+
+Frames of clips that this project's `make_demo_clips.py` drew show nobody and come from no camera.
+"""  # noqa: RUF001
+
+
+def card_body(content: str, counts: dict[str, SplitCounts]) -> str:
+    """Return the text of the data set's card: what it holds, where it comes from, licence and privacy."""
+    rows = [
+        f"| {split} | {c.frames} | {c.clips} | {c.labels[SAFE]} | {c.labels[UNSAFE]} |" for split, c in counts.items()
+    ]
+    return _CARD.format(rows="\n".join(rows), content=content)
+
+
+def _card(content: str, counts: dict[str, SplitCounts]) -> str:
+    files = "".join(f"  - split: {split}\n    path: {_parquet_name(split)}\n" for split in counts)
+    head = f"---\nconfigs:\n- config_name: {CONFIG}\n  data_files:\n{files}---\n\n"
+    return head + card_body(content, counts)
+
+
+def _write_snapshot(dataset: "DatasetDict", folder: Path) -> str:
+    """Write Parquet files, card and manifest into `folder` and return the version id that follows from them."""
+    (folder / "data").mkdir(parents=True)
+    for split in dataset:
+        dataset[split].to_parquet(folder / _parquet_name(split))
+    hashes = {split: split_hash(dataset[split]) for split in dataset}
+    counts = count_splits(dataset)
+    content = combine_split_hashes(hashes)
+    write_atomic(folder / "README.md", _card(content, counts).encode())
+    names = ["README.md", *map(_parquet_name, dataset)]
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "content_hash": content,
+        "splits": {split: {"content_hash": hashes[split], **asdict(counts[split])} for split in dataset},
+        "files": {
+            name: {"sha256": sha256_of_file(folder / name), "bytes": (folder / name).stat().st_size} for name in names
+        },
+    }
+    write_json(folder / MANIFEST, manifest)
+    return _version_of(folder / MANIFEST)
+
+
+def _version_of(manifest: Path) -> str:
+    return sha256_of_file(manifest)[:40]
+
+
+def _write_arrow(snapshot: Path, repo_id: str, revision: str, splits: list[str], folder: Path) -> None:
+    """Write the Arrow files and dataset_info.json that `datasets` would make of a snapshot into `folder`."""
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    # Not load_dataset_builder: it reports the load to the Hub, and names the files after the folder.
+    builder = Parquet(
+        cache_dir=str(folder.parent),
+        dataset_name=repo_id.split("/")[1],
+        config_name=CONFIG,
+        hash=revision,
+        data_files={split: str((snapshot / _parquet_name(split)).resolve()) for split in splits},
+    )
+    builder.download_and_prepare(output_dir=str(folder), max_shard_size="1PB")
+
+
+def _install_snapshot(staged: Path, repo_id: str, revision: str) -> None:
+    """Move a staged snapshot's files to blobs/ and a tree of links to snapshots/, as huggingface_hub lays them out."""
+    hub = _hub_folder(repo_id)
+    tree = staged.parent / "links"
+    (hub / "blobs").mkdir(exist_ok=True)
+    (hub / "snapshots").mkdir(exist_ok=True)
+    for file in sorted(path for path in staged.rglob("*") if path.is_file()):
+        name = file.relative_to(staged)
+        blob = hub / "blobs" / sha256_of_file(file)
+        (tree / name).parent.mkdir(parents=True, exist_ok=True)
+        (tree / name).symlink_to(Path(*[".."] * (len(name.parts) + 1), "blobs", blob.name))
+        file.replace(blob)
+    _swap_in(tree, hub / "snapshots" / revision)
+
+
+def _swap_in(staged: Path, final: Path) -> None:
+    """Rename `staged` to `final`; what stood there goes to the staging folder, which the push removes at its end."""
+    if final.exists():
+        final.rename(staged.with_name(f"{staged.name}.replaced"))
+    final.parent.mkdir(parents=True, exist_ok=True)
+    staged.rename(final)
+
+
+def _install_arrow(staged: Path, repo_id: str, revision: str) -> None:
+    """Put the Arrow files where `load_dataset` looks, dated 1970, so that a version already there still wins."""
+    os.utime(staged, (0, 0))
+    _swap_in(staged, _served_folder(repo_id, revision))
+
+
+def _switch(repo_id: str, revision: str, hub_staging: Path, arrow_staging: Path) -> None:
+    """Make `revision` the version that both layouts give."""
+    refs = _hub_folder(repo_id) / "refs"
+    refs.mkdir(exist_ok=True)
+    for name in ("main", PUSHED_REF):
+        write_atomic(hub_staging / name, revision.encode())
+        (hub_staging / name).replace(refs / name)
+    os.utime(_served_folder(repo_id, revision))
+    # A cache file written into an older version's folder would make it the newest again, so it may not stay.
+    for number, folder in enumerate(sorted(_arrow_root(repo_id).glob("[!.]*/*/*"))):
+        if folder.is_dir() and folder != _served_folder(repo_id, revision):
+            folder.rename(arrow_staging / f"retired-{number}")
+
+
+@contextmanager
+def _staging_folders(repo_id: str) -> Iterator[tuple[Path, Path]]:
+    """Hold the push lock and give an empty staging folder beside each of the two places a push writes to."""
+    lock = Path(constants.HF_HUB_CACHE) / ".locks" / _hub_folder(repo_id).name / "push.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    folders = _hub_folder(repo_id) / STAGING, _arrow_root(repo_id) / STAGING
+    with WeakFileLock(lock):
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)  # a killed push left it
+            folder.mkdir(parents=True)
+        try:
+            yield folders
+        finally:
+            for folder in folders:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def push_local(dataset: "DatasetDict", repo_id: str) -> str:
+    """Push a data set to the local Hub cache and return its version, 40 hexadecimal digits that follow from its data.
+
+    Pushing the same data again gives the same version, made whole where it was damaged. Killed at any moment, a push
+    leaves the version before it loadable. Raises InputError for an id that would not round-trip.
+    """
+    check_repo_id(repo_id)
+    with _staging_folders(repo_id) as (hub_staging, arrow_staging):
+        staged = hub_staging / "snapshot"
+        revision = _write_snapshot(dataset, staged)
+        if not _is_sound(repo_id, revision):
+            _install_snapshot(staged, repo_id, revision)
+        snapshot = _hub_folder(repo_id) / "snapshots" / revision
+        if not _is_served(repo_id, revision):
+            _write_arrow(snapshot, repo_id, revision, list(dataset), arrow_staging / "arrow")
+            _install_arrow(arrow_staging / "arrow", repo_id, revision)
+        _switch(repo_id, revision, hub_staging, arrow_staging)
+    return revision
+
+
+def _is_sound(repo_id: str, revision: str) -> bool:
+    try:
+        _check_files(repo_id, revision)
+    except InputError:
+        return False
+    return True
+
+
+def _is_served(repo_id: str, revision: str) -> bool:
+    folder = _served_folder(repo_id, revision)
+    try:
+        _read_arrow(folder, repo_id, _read_manifest(repo_id, revision))
+    except InputError:
+        return False
+    return (folder / "dataset_info.json").is_file()
+
+
+def _versions(repo_id: str) -> list[str]:
+    return sorted(path.parent.name for path in (_hub_folder(repo_id) / "snapshots").glob(f"*/{MANIFEST}"))
+
+
+def is_pushed(repo_id: str) -> bool:
+    """Say whether the local Hub cache holds a version of `repo_id` that a push finished."""
+    return (_hub_folder(repo_id) / "refs" / PUSHED_REF).is_file()
+
+
+def _resolve(repo_id: str, revision: str | None) -> str:
+    """Return the full id of the latest pushed version, or of the one that `revision` is or begins."""
+    if not is_pushed(repo_id):
+        raise InputError(
+            f"{repo_id!r} was not pushed to the local Hub cache, and a data set is never fetched from the Hub; "
+            f"run {_PUSH_COMMAND} --repo-id {repo_id} first"
+        )
+    if revision is None:
+        return (_hub_folder(repo_id) / "refs" / PUSHED_REF).read_text().strip()
+    versions = _versions(repo_id)
+    matches = [version for version in versions if revision and version.startswith(revision)]
+    if len(matches) != 1:
+        found = "begins several versions" if matches else "is no version"
+        raise InputError(f"revision {revision!r} {found} of {repo_id}; pushed: {', '.join(versions)}")
+    return matches[0]
+
+
+def _read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
+    path = _hub_folder(repo_id) / "snapshots" / revision / MANIFEST
+    if not path.is_file() or _version_of(path) != revision:
+        raise InputError(f"{path}: missing or changed since the push; {_advice(repo_id)}")
+    manifest: dict[str, Any] = json.loads(path.read_bytes())
+    return manifest
+
+
+def _advice(repo_id: str) -> str:
+    return f"push the data again: {_PUSH_COMMAND} --repo-id {repo_id}"
+
+
+def _check_sizes(repo_id: str, revision: str) -> dict[str, Any]:
+    """Check the manifest against the version's id, and the files' names and sizes against the manifest."""
+    manifest = _read_manifest(repo_id, revision)
+    snapshot = _hub_folder(repo_id) / "snapshots" / revision
+    for name, file in manifest["files"].items():
+        path = snapshot / name
+        if not path.is_file() or path.stat().st_size != file["bytes"]:
+            raise InputError(f"{path}: missing, or not the size that was pushed; {_advice(repo_id)}")
+    present = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if not path.is_dir()}
+    if strays := sorted(present - set(manifest["files"]) - {MANIFEST}):
+        raise InputError(f"{snapshot / strays[0]}: was not pushed; delete it")
+    return manifest
+
+
+def _check_files(repo_id: str, revision: str) -> dict[str, Any]:
+    """Check every byte of a snapshot: the manifest against the version's id, each file against the manifest."""
+    manifest = _check_sizes(repo_id, revision)
+    for name, file in manifest["files"].items():
+        path = _hub_folder(repo_id) / "snapshots" / revision / name
+        if sha256_of_file(path) != file["sha256"]:
+            raise InputError(f"{path}: changed since the push; {_advice(repo_id)}")
+    return manifest
+
+
+def _read_arrow(folder: Path, repo_id: str, manifest: dict[str, Any]) -> "DatasetDict":
+    """Map the Arrow files of a version into memory and check each against the manifest's hash of its rows."""
+    from datasets import DatasetDict
+
+    splits = {
+        split: _read_arrow_split(_arrow_file(folder, repo_id, split), split, entry["content_hash"], repo_id)
+        for split, entry in manifest["splits"].items()
+    }
+    return DatasetDict(splits)
+
+
+def _read_arrow_split(path: Path, split: str, expected: str, repo_id: str) -> "Dataset":
+    import pyarrow
+    from datasets import Dataset, NamedSplit
+
+    try:
+        dataset = Dataset.from_file(str(path), split=NamedSplit(split))
+        dataset.data.validate(full=True)  # an offset that points outside its buffer would crash the reader
+        found = split_hash(dataset)
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError):
+        found = ""
+    if found != expected:
+        raise InputError(f"{path}: missing, or not the rows that were pushed; delete its folder, or {_advice(repo_id)}")
+    return dataset
+
+
+def load_pushed(repo_id: str, revision: str | None = None) -> "DatasetDict":
+    """Load the latest pushed version of `repo_id`, or the one that `revision` is or begins; the Hub is never asked.
+
+    Every file is checked first: the manifest against the version's id, the snapshot's files against the manifest, the
+    Arrow copy row by row. Raises InputError, naming the file, where one differs, and for an id or version that was not
+    pushed.
+    """
+    check_repo_id(repo_id)
+    revision = _resolve(repo_id, revision)
+    manifest = _check_files(repo_id, revision)
+    folder = _served_folder(repo_id, revision)
+    if not folder.is_dir():
+        folder = _kept_folder(repo_id, revision)
+        snapshot = _hub_folder(repo_id) / "snapshots" / revision
+        _write_arrow(snapshot, repo_id, revision, list(manifest["splits"]), folder)  # does nothing where it stands
+    return _read_arrow(folder, repo_id, manifest)
+
+
+def _is_frames_folder(folder: Path) -> bool:
+    return any((folder / f"{split}.jsonl").is_file() for split in (TRAIN, TEST))
+
+
+def _folder_of(name: str, revision: str | None) -> Path | None:
+    """Return the folder that `name` stands for, or None where it is the id of a pushed data set."""
+    folder = from_root(name)
+    if name.startswith((".", "/", "~")):
+        if not _is_frames_folder(folder):
+            raise InputError(f"{folder}: holds no {TRAIN}.jsonl; run data_prep/build_jsonl.py --data {name} first")
+        return folder
+    pushed = bool(re.fullmatch(f"{_PART}/{_PART}", name)) and is_pushed(name)
+    if pushed and revision is None and _is_frames_folder(folder):
+        raise InputError(
+            f"data set {name!r} is both a pushed id and a folder of the project; write ./{name} for the folder, "
+            "or name a revision for the pushed one"
+        )
+    if not pushed and not _is_frames_folder(folder):
+        raise InputError(
+            f"data set {name!r} is neither an id pushed to the local Hub cache ({constants.HF_HUB_CACHE}; none is "
+            f"fetched from the Hub) nor a folder with {TRAIN}.jsonl ({folder}); make the folder with "
+            f"data_prep/build_jsonl.py --data {name}, or push one with {_PUSH_COMMAND} --repo-id <org/name>"
+        )
+    return None if pushed else folder
+
+
+def _refuse_revision(name: str, revision: str | None) -> None:
+    if revision is not None:
+        raise InputError(f"revision {revision!r}: {name} is a folder and has no versions; leave the revision out")
+
+
+def open_dataset(name: str, *, revision: str | None = None) -> FramesSource:
+    """Open a data set by its pushed id (`org/name`) or by a folder that holds train.jsonl and test.jsonl.
+
+    A folder is relative to the project's root; a name that starts with `.`, `/` or `~` is always a folder. `revision`
+    names a pushed version, in full or by a unique beginning; the default is the latest. Raises InputError for a name
+    that is neither or both, and as `load_pushed` and `build_dataset` do. Nothing is asked of the Hub.
+    """
+    folder = _folder_of(name, revision)
+    quiet_without_terminal()
+    if folder is None:
+        full = _resolve(name, revision)
+        dataset = load_pushed(name, full)
+        return FramesSource(dataset, name, full, _read_manifest(name, full)["content_hash"])
+    _refuse_revision(name, revision)
+    dataset = build_dataset(folder)
+    return FramesSource(dataset, to_root(folder), None, content_hash(dataset))
+
+
+def _labels_of(name: str, revision: str | None) -> dict[str, set[str]]:
+    """Return the answers that each split holds, from the manifest or the JSONL files."""
+    folder = _folder_of(name, revision)
+    if folder is None:
+        splits = _check_sizes(name, _resolve(name, revision))["splits"]
+        return {split: {label for label, n in entry["labels"].items() if n} for split, entry in splits.items()}
+    _refuse_revision(name, revision)
+    return {split: {frame.response for frame in frames} for split, frames in split_frames(folder).items()}
+
+
+def check_dataset(name: str, revision: str | None = None) -> None:
+    """Check in about a second, with no heavy import, that one can train on what `open_dataset` would open.
+
+    It exists, no file is missing, each row is well-formed, train has both answers and there is a validation split.
+    Raises InputError otherwise. The bytes of images and Parquet files are left to `open_dataset`.
+    """
+    labels = _labels_of(name, revision)
+    if missing := sorted(set(LABELS) - labels[TRAIN]):
+        raise InputError(f"data set {name!r}: train has no {missing[0]} frame, but needs both {' and '.join(LABELS)}")
+    if VALIDATION not in labels:
+        raise InputError(
+            f"data set {name!r} has no validation split: no source class of train has two clips of different content; "
+            f"add clips (see {CLIPS_FILE})"
+        )
+
+
+def quiet_without_terminal() -> None:
+    """Switch off the progress bars of `datasets` where stderr is no terminal."""
+    from datasets import disable_progress_bars
+
+    if not sys.stderr.isatty():
+        disable_progress_bars()

@@ -1,0 +1,86 @@
+"""Push the data set built from train.jsonl and test.jsonl to the local Hub cache, or with --remote to the Hub, private.
+
+python data_prep/push_dataset.py --data data --repo-id local/safe-unsafe-frames
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from data_prep.errors import InputError, run_script
+from data_prep.files import from_root
+from data_prep.frames_dataset import build_dataset, content_hash, count_splits
+from data_prep.hub_cache import card_body, check_repo_id, push_local, quiet_without_terminal
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+DEFAULT_REPO_ID = "local/safe-unsafe-frames"
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="data", help="folder with train.jsonl and test.jsonl (default: data)")
+    parser.add_argument("--repo-id", help=f"org/name to push as (default: {DEFAULT_REPO_ID}; none with --remote)")
+    parser.add_argument("--remote", action="store_true", help="push to the Hub, private, instead of the local cache")
+    parser.add_argument("--seed", type=int, default=0, help="draws the clips of the validation split (default: 0)")
+    return parser.parse_args(argv)
+
+
+def _check_remote_id(repo_id: str | None) -> str:
+    if repo_id is None or repo_id.startswith("local/"):
+        raise InputError(
+            f"--remote needs --repo-id with an account of your own on the Hub, found {repo_id or 'none'}; "
+            "for example --repo-id my-account/safe-unsafe-frames"
+        )
+    return repo_id
+
+
+def push_remote(dataset: "DatasetDict", repo_id: str, card: str) -> str:
+    """Push to a private data set repository of the Hub and return the commit's id.
+
+    The repository is made if it is missing; one that exists and is public is refused, because people are identifiable
+    in the frames. `card` becomes its README.md where it has none. Raises InputError for whatever the Hub refuses.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+
+    api = HfApi()
+    try:
+        api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
+        if not api.repo_info(repo_id, repo_type="dataset").private:
+            raise InputError(f"{repo_id} is public on the Hub and people are identifiable in frames; make it private")
+        if not api.file_exists(repo_id, "README.md", repo_type="dataset"):
+            api.upload_file(
+                path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
+            )
+        # push_to_hub itself leaves an existing repository as public as it is.
+        return dataset.push_to_hub(repo_id, private=True).oid
+    except (httpx.HTTPError, HFValidationError, OfflineModeIsEnabled) as error:
+        raise InputError(f"push to {repo_id} on the Hub failed: {error}; see `hf auth login`") from error
+
+
+def main(argv: list[str]) -> int:
+    """Run the script on its arguments; the id, version, content hash and counts go to stdout."""
+    arguments = _parse(argv)
+    repo_id = _check_remote_id(arguments.repo_id) if arguments.remote else arguments.repo_id or DEFAULT_REPO_ID
+    if not arguments.remote:
+        check_repo_id(repo_id)
+    quiet_without_terminal()
+    dataset = build_dataset(from_root(arguments.data), seed=arguments.seed)
+    content, counts = content_hash(dataset), count_splits(dataset)
+    print(f"pushing {repo_id} to the {'Hub' if arguments.remote else 'local Hub cache'}", file=sys.stderr)
+    if arguments.remote:
+        version = push_remote(dataset, repo_id, card_body(content, counts))
+    else:
+        version = push_local(dataset, repo_id)
+    print(f"id {repo_id}\nversion {version}\ncontent {content}")
+    for split, c in counts.items():
+        labels = ", ".join(f"{label} {count}" for label, count in c.labels.items())
+        print(f"{split} {c.frames} frames of {c.clips} clips ({labels})")
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)
