@@ -1,0 +1,56 @@
+# Two commands do everything on a fresh machine: make demo, make test. Each first makes .venv where it is missing.
+# In a machine image that has the packages already, an empty VENV (make demo VENV=) takes its own python3.
+
+VENV ?= .venv
+PYTHON := $(if $(VENV),$(VENV)/bin/python,python3)
+ACCELERATE := $(PYTHON) -m accelerate.commands.accelerate_cli
+READY := $(if $(VENV),$(VENV)/.installed)
+READY_DEV := $(if $(VENV),$(VENV)/.installed-dev)
+
+# The demo keeps to the project's own folders: nothing of it lands in the user's caches.
+export HF_HOME ?= $(CURDIR)/cache/hf
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench
+
+help:
+	@echo "make demo   the whole job on synthetic clips and a small base: clips to answer, no GPU, no network"
+	@echo "make test   style, types and tests"
+	@echo "make lint   style and types alone"
+	@echo "make bench  measurements; see benchmarks/README.md"
+
+$(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
+	@python=$$(for candidate in python3.12 python3.11 python3; do \
+	    $$candidate -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null \
+	    && echo $$candidate && break; done); \
+	test -n "$$python" || { echo "error: Python 3.11 or 3.12 is needed; install one of them" >&2; exit 1; }; \
+	$$python -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+demo: $(READY)
+	$(PYTHON) data_prep/make_demo_clips.py --out data/demo
+	$(PYTHON) data_prep/extract_frames.py --data data/demo
+	$(PYTHON) data_prep/build_jsonl.py --data data/demo
+	$(PYTHON) data_prep/push_dataset.py --data data/demo --repo-id local/safe-unsafe-demo
+	$(PYTHON) tiny_base/make_random_base.py --out cache/random-base
+	$(ACCELERATE) launch --config_file accelerate_config.yaml recipes/sft_qwen2vl.py \
+	    --config recipes/configs/demo_cpu.yaml --resume
+	$(PYTHON) recipes/eval_qwen2vl.py --adapter outputs/demo
+	$(PYTHON) recipes/infer.py --adapter outputs/demo --image "$$(ls data/demo/frames/test/unsafe/*/0000.jpg | head -n 1)"
+
+lint: $(READY_DEV)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+
+test: lint
+	$(PYTHON) -m pytest
+
+bench: $(READY_DEV)
+	@echo "see benchmarks/README.md: each benchmark is one command; those of the 7B need a GPU"

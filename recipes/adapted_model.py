@@ -1,0 +1,44 @@
+"""An adapter on its base, ready to answer as its safety.json says."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from PIL import Image
+
+from recipes import modeling
+from recipes.base_model import BaseModel
+from recipes.collator import VisionCollator
+from recipes.safety_record import SafetyRecord
+from recipes.scoring import label_token_ids, score
+
+
+@dataclass(frozen=True)
+class AdaptedModel:
+    """A loaded adapter with all that its answers need."""
+
+    model: PeftModel
+    collator: VisionCollator
+    record: SafetyRecord
+
+    def p_unsafe(self, images: Sequence[Image.Image]) -> list[float]:
+        """Return P(UNSAFE) of each RGB image, scored as one batch."""
+        batch = self.collator.prompts([{"image": image, "prompt": self.record.prompt} for image in images])
+        return score(self.model, batch, label_token_ids(self.collator)).tolist()
+
+
+def load_adapted(folder: Path, record: SafetyRecord, base: BaseModel) -> AdaptedModel:
+    """Load the adapter in `folder` on its base, on the GPU where there is one.
+
+    Raises InputError where the adapter is damaged or doesn't fit.
+    """
+    model = modeling.load_base(
+        base,
+        dtype=getattr(torch, record.dtype),
+        load_in_4bit=record.load_in_4bit,
+        device=modeling.choose_device(),
+    )
+    collator = VisionCollator(modeling.load_processor(folder), record.max_pixels)
+    return AdaptedModel(modeling.load_adapter(model, folder), collator, record)

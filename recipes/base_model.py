@@ -1,0 +1,110 @@
+"""Where a base model's files lie, and which base exactly it is. Imports neither torch nor transformers."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from data_prep.errors import InputError
+from data_prep.files import from_root
+
+MODEL_TYPE = "qwen2_vl"
+_FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+_SAMPLED_BLOCKS = 64
+_BLOCK_BYTES = 65_536
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on disk.
+
+    `name` is what the run's YAML says: a Hub id, or a folder relative to the project's root. `revision` is the Hub's
+    commit, or the fingerprint of a local folder's content. `folder` is where the files lie on this machine.
+    """
+
+    name: str
+    revision: str
+    folder: Path
+
+
+def find_base(name: str, revision: str | None = None) -> BaseModel:
+    """Find a base model: a folder of this project or machine, else a Hub id, downloaded unless it is in the cache.
+
+    Raises InputError where it is neither, where it can't be had offline, where weight files are missing, or where it
+    is no Qwen2-VL.
+    """
+    folder = from_root(name)
+    if folder.is_dir():
+        base = BaseModel(name, _fingerprint(folder), folder)
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise InputError(f"base model {name!r}: no such folder, and not a Hub id of the form owner/name")
+    else:
+        folder = _download(name, revision)
+        base = BaseModel(name, folder.name, folder)
+    _check_files(base)
+    return base
+
+
+def _download(name: str, revision: str | None) -> Path:
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError):
+        raise InputError(
+            f"base model {name!r} is not in the Hub cache and the Hub can't be reached; where there is a network, run "
+            f"'hf download {name}' with the same HF_HOME, then carry the cache over"
+        ) from None
+
+
+def _check_files(base: BaseModel) -> None:
+    config_file = base.folder / "config.json"
+    if not config_file.is_file():
+        raise InputError(f"base model {base.name!r}: {config_file.name} is missing, so this is no model folder")
+    model_type = json.loads(config_file.read_text()).get("model_type")
+    if model_type != MODEL_TYPE:
+        raise InputError(f"base model {base.name!r} is a {model_type!r}; this recipe trains {MODEL_TYPE!r} only")
+    missing = [file for file in _weight_files(base.folder) if not (base.folder / file).is_file()]
+    if missing:
+        raise InputError(
+            f"base model {base.name!r}: weight file {missing[0]} is missing ({len(missing)} in all); finish the "
+            f"download with 'hf download {base.name}'"
+        )
+
+
+def _weight_files(folder: Path) -> list[str]:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    return ["model.safetensors"]
+
+
+def _fingerprint(folder: Path) -> str:
+    """Hash a local model folder: every JSON file whole, of each weight file its size, both ends and sampled blocks.
+
+    Reading 16 GB whole would take minutes from a laptop's disk; different weights differ nearly everywhere, so 64
+    blocks spread over each file tell them apart.
+    """
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+        size = file.stat().st_size
+        digest.update(f"{file.name}\0{size}\0".encode())
+        with file.open("rb") as content:
+            if file.suffix == ".json" or size <= _SAMPLED_BLOCKS * _BLOCK_BYTES:
+                digest.update(content.read())
+                continue
+            for block in range(_SAMPLED_BLOCKS):
+                content.seek((size - _BLOCK_BYTES) * block // (_SAMPLED_BLOCKS - 1))
+                digest.update(content.read(_BLOCK_BYTES))
+    return digest.hexdigest()[:40]

@@ -1,0 +1,37 @@
+"""Answer one frame: print exactly SAFE or UNSAFE.
+
+python recipes/infer.py --adapter outputs/qwen2vl_7b_8gb --image frame.jpg
+"""
+
+import argparse
+from pathlib import Path
+
+from data_prep.errors import run_script
+from data_prep.files import from_root
+from data_prep.images import read_image
+from recipes.safety_record import find_base_of, read_record
+
+
+def main(argv: list[str]) -> int:
+    """Print one answer a line, in the order of the images."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
+    parser.add_argument("--image", required=True, nargs="+", type=Path, help="one or more JPEG or PNG files")
+    args = parser.parse_args(argv)
+    folder = from_root(args.adapter)
+    record = read_record(folder)
+    images = [read_image(path) for path in args.image]
+    base = find_base_of(folder, record)
+
+    from recipes.adapted_model import load_adapted
+    from recipes.scoring import label_of
+
+    adapted = load_adapted(folder, record, base)
+    for image in images:
+        (p_unsafe,) = adapted.p_unsafe([image])
+        print(label_of(p_unsafe, record.threshold), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    run_script(main)

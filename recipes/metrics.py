@@ -1,0 +1,95 @@
+"""Figures of a binary classifier as an evaluate.Metric over scikit-learn. Imports no torch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from sklearn import metrics as sk
+
+from data_prep.labels import LABELS, UNSAFE
+
+POSITIVE = LABELS.index(UNSAFE)
+
+_DESCRIPTION = "Accuracy, F1 and further figures of SAFE / UNSAFE answers. UNSAFE is the positive class."
+_INPUTS = """
+predictions: P(UNSAFE) of each frame, between 0 and 1
+references: the class id of each frame, 0 for SAFE and 1 for UNSAFE
+threshold: the P(UNSAFE) from which a frame is answered UNSAFE
+"""
+
+
+class SafetyMetric(evaluate.Metric):
+    """Compute every figure of the report from P(UNSAFE) and the true labels.
+
+    A figure that the data don't define, such as an AUROC of one class, is None.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(keep_in_memory=True, **kwargs)
+
+    def _info(self) -> evaluate.MetricInfo:
+        features = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("int64")})
+        return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
+
+    def _compute(
+        self, predictions: Sequence[float], references: Sequence[int], threshold: float = 0.5
+    ) -> dict[str, float | None]:
+        p_unsafe, truth = np.asarray(predictions), np.asarray(references)
+        answers = (p_unsafe >= threshold).astype(int)
+        return {**_figures_of_answers(truth, answers), **_figures_of_scores(truth, p_unsafe)}
+
+
+def compute_figures(p_unsafe: Sequence[float], truth: Sequence[int], *, threshold: float) -> dict[str, float | None]:
+    """Return the figures of P(UNSAFE) against class ids, both of length n.
+
+    Raises ValueError for nothing to compute on, unequal lengths, a P(UNSAFE) outside [0, 1] or a class id that is none
+    of 0 and 1: evaluate itself would cast or accept them.
+    """
+    scores, labels = np.asarray(p_unsafe, dtype=float), np.asarray(truth)
+    if scores.ndim != 1 or scores.shape != labels.shape or scores.size == 0:
+        raise ValueError(f"expected as many P(UNSAFE) as labels, one at least; got {scores.shape} and {labels.shape}")
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError("a P(UNSAFE) is not between 0 and 1")
+    if not np.isin(labels, [0, 1]).all():
+        raise ValueError("a class id is neither 0 nor 1")
+    return SafetyMetric().compute(predictions=scores, references=labels.astype(int), threshold=threshold)
+
+
+def class_ids(responses: Sequence[str]) -> np.ndarray:
+    """Return the class ids, of shape (n,), of labels: 0 for SAFE, 1 for UNSAFE."""
+    return np.array([LABELS.index(response) for response in responses])
+
+
+def confusion_matrix(answers: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, int]]:
+    """Count answers by true label: `matrix["UNSAFE"]["SAFE"]` are the UNSAFE frames that were answered SAFE."""
+    counts = sk.confusion_matrix(truth, answers, labels=[0, 1])
+    return {
+        actual: {answer: int(counts[row, column]) for column, answer in enumerate(LABELS)}
+        for row, actual in enumerate(LABELS)
+    }
+
+
+def _figures_of_answers(truth: np.ndarray, answers: np.ndarray) -> dict[str, float | None]:
+    scored = {"labels": [0, 1], "zero_division": 0.0}
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(truth, answers, **scored)
+    both = len(np.unique(truth)) == len(LABELS)
+    return {
+        "accuracy": float(sk.accuracy_score(truth, answers)),
+        "precision": float(precision[POSITIVE]),
+        "recall": float(recall[POSITIVE]) if POSITIVE in truth else None,
+        "f1": float(f1[POSITIVE]) if POSITIVE in truth else None,
+        "macro_f1": float(f1.mean()) if both else None,
+        "balanced_accuracy": float(recall.mean()) if both else None,
+        "mcc": float(sk.matthews_corrcoef(truth, answers)) if both else None,
+    }
+
+
+def _figures_of_scores(truth: np.ndarray, p_unsafe: np.ndarray) -> dict[str, float | None]:
+    both = len(np.unique(truth)) == len(LABELS)
+    return {
+        "auroc": float(sk.roc_auc_score(truth, p_unsafe)) if both else None,
+        "average_precision": float(sk.average_precision_score(truth, p_unsafe)) if both else None,
+        "brier": float(np.mean((p_unsafe - truth) ** 2)),
+    }

@@ -1,0 +1,152 @@
+"""A run's settings: the YAML it starts from, our own arguments, and the record that --resume compares with.
+
+Imports neither torch nor TRL, so that a run's inputs are checked before either is loaded.
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data_prep.errors import InputError
+from data_prep.files import from_root, write_json
+from recipes.safety_record import is_finished
+
+DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
+FILE_NAME = "run.json"
+
+# What may differ between a run and its continuation: where it runs and how it talks, never what it computes.
+_FREE_SETTINGS = {
+    "resume",
+    "output_dir",
+    "dataloader_num_workers",
+    "dataloader_pin_memory",
+    "dataloader_persistent_workers",
+    "dataloader_prefetch_factor",
+    "disable_tqdm",
+    "log_level",
+    "report_to",
+    "run_name",
+}
+
+
+@dataclass
+class RecipeArguments:
+    """What this project adds to the libraries' own arguments."""
+
+    dataset: str = field(
+        default="local/safe-unsafe-frames",
+        metadata={"help": "Id of a pushed data set, or a folder with train.jsonl and test.jsonl."},
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "Version of a pushed data set; the newest one if not given."}
+    )
+    max_pixels: int = field(
+        default=401408, metadata={"help": "A frame is shrunk to at most this many pixels; 784 make one visual token."}
+    )
+    balance_labels: bool = field(
+        default=True, metadata={"help": "Weigh rows so that SAFE and UNSAFE count the same in the loss."}
+    )
+    embedding_on_host: bool = field(
+        default=False, metadata={"help": "Keep the token embedding in host memory: 1 GiB less on the card for the 7B."}
+    )
+    resume: bool = field(
+        default=False, metadata={"help": "Go on from the last whole checkpoint in output_dir; start if there is none."}
+    )
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The few settings that can be checked before torch and TRL are loaded."""
+
+    dataset: str
+    dataset_revision: str | None
+    model_name_or_path: str
+    model_revision: str | None
+    output_dir: Path
+    resume: bool
+
+
+def with_default_config(argv: list[str]) -> list[str]:
+    """Return the arguments with `--config` resolved against the project's root; the 8 GB recipe if there is none."""
+    argv = list(argv)
+    if "--config" not in argv:
+        return ["--config", str(from_root(DEFAULT_CONFIG)), *argv]
+    position = argv.index("--config") + 1
+    if position == len(argv):
+        raise InputError("--config needs the path of a YAML file, for example recipes/configs/demo_cpu.yaml")
+    argv[position] = str(from_root(argv[position]))
+    return argv
+
+
+def read_inputs(argv: list[str]) -> Inputs:
+    """Read what can be checked early from the YAML of `--config` and the overrides that follow it.
+
+    Raises InputError for a missing or malformed YAML, and for one that names no base model or output folder.
+    """
+    settings = _read_yaml(Path(argv[argv.index("--config") + 1]))
+    for flag, value in zip(argv, [*argv[1:], "--"], strict=True):
+        if flag.startswith("--"):
+            name, equals, inline = flag[2:].partition("=")
+            settings[name.replace("-", "_")] = inline if equals else (True if value.startswith("--") else value)
+    for required in ("model_name_or_path", "output_dir"):
+        if not settings.get(required):
+            raise InputError(f"{required} is not set; set it in the YAML or give --{required}")
+    return Inputs(
+        dataset=settings.get("dataset", RecipeArguments.dataset),
+        dataset_revision=settings.get("dataset_revision"),
+        model_name_or_path=settings["model_name_or_path"],
+        model_revision=settings.get("model_revision"),
+        output_dir=from_root(settings["output_dir"]),
+        resume=str(settings.get("resume", False)).lower() in ("true", "1", "yes"),
+    )
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"--config {path}: no such file") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"--config {path}: not YAML ({error})") from None
+    if not isinstance(settings, dict):
+        raise InputError(f"--config {path}: must hold one 'name: value' a line")
+    return settings
+
+
+def check_output_folder(inputs: Inputs) -> None:
+    """Raise InputError where the run's folder is in use: a finished run, or an unfinished one without `--resume`."""
+    folder = inputs.output_dir
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"output_dir {folder} is a file; name another with --output_dir")
+    if inputs.resume or not folder.exists() or not any(folder.iterdir()):
+        return
+    if is_finished(folder):
+        raise InputError(
+            f"output_dir {folder} holds a finished run, which is never overwritten; name another output_dir"
+        )
+    if (folder / FILE_NAME).exists():
+        raise InputError(f"output_dir {folder} holds an unfinished run; go on with --resume or name another output_dir")
+    raise InputError(f"output_dir {folder} is not empty; name another with --output_dir")
+
+
+def record_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Write the run's settings as run.json into its folder, or compare with what stands there.
+
+    Raises InputError where a continued run's settings or data differ from those it began with.
+    """
+    settings = json.loads(json.dumps(settings, default=str))
+    file = folder / FILE_NAME
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(file, settings)
+        return
+    begun = json.loads(file.read_text(encoding="utf-8"))
+    for name in sorted(set(begun) | set(settings)):
+        if name not in _FREE_SETTINGS and begun.get(name) != settings.get(name):
+            raise InputError(
+                f"--resume: {name} was {begun.get(name)!r} when {folder.name} began and is {settings.get(name)!r} now; "
+                f"set it back, or start anew with another output_dir"
+            )

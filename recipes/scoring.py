@@ -1,0 +1,69 @@
+"""P(UNSAFE) from one forward pass: the one way in which training, evaluation and inference answer."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from data_prep.labels import LABELS, SAFE, UNSAFE
+from recipes.collator import VisionCollator
+
+
+def label_token_ids(collator: VisionCollator) -> list[int]:
+    """Return the ids of the first tokens of SAFE and UNSAFE, in the order of LABELS.
+
+    Raises ValueError for a tokenizer that begins both answers with the same token: one position couldn't tell them.
+    """
+    first = [collator.answer_ids[label][0] for label in LABELS]
+    if len(set(first)) != len(first):
+        raise ValueError(f"the tokenizer begins {SAFE} and {UNSAFE} with the same token {first[0]}")
+    return first
+
+
+def _autocast(model: torch.nn.Module) -> AbstractContextManager:
+    """Compute in the base's own precision, as training does, whatever precision the adapter is kept in."""
+    return torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype != torch.float32)
+
+
+@torch.no_grad()
+def score(model: torch.nn.Module, batch: dict[str, torch.Tensor], label_ids: Sequence[int]) -> torch.Tensor:
+    """Return P(UNSAFE), of shape (batch,), in fp32 on the model's device.
+
+    `batch` comes from VisionCollator.prompts: its last position is the one that predicts the answer's first token. The
+    probability is a softmax over the two labels' tokens alone, so SAFE and UNSAFE sum to 1.
+    """
+    inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
+    with _autocast(model):
+        logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1, list(label_ids)]
+    return logits.float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
+
+
+def score_rows(
+    model: torch.nn.Module,
+    collator: VisionCollator,
+    rows: Any,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    show_progress: bool = False,
+) -> np.ndarray:
+    """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,). `rows` is anything indexable."""
+    loader = DataLoader(rows, batch_size=batch_size, collate_fn=collator.prompts, num_workers=num_workers)
+    label_ids = label_token_ids(collator)
+    was_training = model.training
+    model.eval()
+    scores = [
+        score(model, batch, label_ids).double().cpu().numpy()
+        for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True)
+    ]
+    model.train(was_training)
+    return np.concatenate(scores)
+
+
+def label_of(p_unsafe: float, threshold: float) -> str:
+    """Return UNSAFE where P(UNSAFE) reaches the threshold, else SAFE."""
+    return UNSAFE if p_unsafe >= threshold else SAFE

@@ -1,0 +1,235 @@
+"""Fine-tune Qwen2-VL to answer SAFE or UNSAFE about one frame, by QLoRA, from one YAML.
+
+    accelerate launch recipes/sft_qwen2vl.py [--config recipes/configs/qwen2vl_7b_8gb.yaml] [--learning_rate 1e-4 …]
+
+Every line of the YAML may be overridden by a flag of the same name. Without --config it runs the 8 GB recipe.
+"""
+
+import os
+import shutil
+import sys
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.errors import InputError, run_script
+from data_prep.files import from_root, to_root, write_json
+from data_prep.hub_cache import FramesSource, check_dataset, open_dataset
+from data_prep.labels import LABELS
+from recipes.base_model import BaseModel, find_base
+from recipes.checkpoints import last_whole_checkpoint
+from recipes.run_settings import (
+    Inputs,
+    RecipeArguments,
+    check_output_folder,
+    read_inputs,
+    record_settings,
+    with_default_config,
+)
+from recipes.safety_record import SafetyRecord, is_finished
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig
+
+    from recipes.trainer import SafetyTrainer
+
+THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run is determined by."""
+
+    recipe: RecipeArguments
+    training: "SFTConfig"
+    model: "ModelConfig"
+    base: BaseModel
+    source: FramesSource
+    prompt: str
+
+
+def main(argv: list[str]) -> int:
+    """Check the inputs, train, and leave the adapter, its processor and safety.json in the run's folder."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    # Precision lives in the YAML alone: an accelerate config would override it through this variable.
+    launched = os.environ.pop("ACCELERATE_MIXED_PRECISION", None) is not None
+    argv = with_default_config(argv)
+    inputs = read_inputs(argv)
+    check_output_folder(inputs)
+    check_dataset(inputs.dataset, revision=inputs.dataset_revision)
+    base = find_base(inputs.model_name_or_path, inputs.model_revision)
+
+    run = prepare_run(argv, base)
+    print(run.source.describe(), file=sys.stderr)
+    record_settings(inputs.output_dir, run_record(run))
+    if is_finished(inputs.output_dir):
+        print(f"{inputs.output_dir.name}: this very run has finished already; nothing to do", file=sys.stderr)
+        return 0
+    return train(run, inputs, launched=launched)
+
+
+def prepare_run(argv: list[str], base: BaseModel) -> Run:
+    """Read the YAML and its overrides into the libraries' own dataclasses and ours, and open the data.
+
+    Raises InputError for unknown names and unusable values.
+    """
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig))
+    try:
+        recipe_args, training_args, model_args = parser.parse_args_and_config(argv)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"settings: {error}") from None
+    if training_args.trust_remote_code:
+        raise InputError("trust_remote_code is never used here; remove it")
+    training_args.output_dir = str(from_root(training_args.output_dir))
+    training_args.disable_tqdm = not sys.stderr.isatty()
+    source = open_dataset(recipe_args.dataset, revision=recipe_args.dataset_revision)
+    return Run(recipe_args, training_args, model_args, base, source, the_prompt(source))
+
+
+def the_prompt(source: FramesSource) -> str:
+    """Return the one prompt that all training rows ask. Raises InputError where there are several."""
+    prompts = sorted(set(source.dataset["train"]["prompt"]))
+    if len(prompts) != 1:
+        raise InputError(f"data set {source.id!r} asks {len(prompts)} different prompts; an adapter answers one")
+    return prompts[0]
+
+
+def run_record(run: Run) -> dict[str, Any]:
+    """Collect what the run computes from: every effective setting, the base's revision and the data's hash."""
+    # Absolute paths are left out: they name this machine, and a moved run is still the same run.
+    settings = {name: value for name, value in run.training.to_dict().items() if not str(value).startswith("/")}
+    identity = {"base_revision": run.base.revision, "dataset_hash": run.source.content_hash}
+    return {**settings, **asdict(run.model), **asdict(run.recipe), **identity}
+
+
+def train(run: Run, inputs: Inputs, *, launched: bool) -> int:
+    """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
+    from transformers import set_seed
+
+    from recipes.sigterm import EXIT_STATUS, StopOnSigterm, follow_launcher
+
+    stop = StopOnSigterm()
+    if launched:
+        follow_launcher()
+    set_seed(run.training.seed)
+    trainer = build_trainer(run)
+    trainer.add_callback(stop)
+    with redirect_stdout(sys.stderr):  # the trainer prints its progress; stdout is for results
+        trainer.train(resume_from_checkpoint=checkpoint_to_resume(inputs))
+    if stop.received:
+        step = trainer.state.global_step
+        print(f"stopped by SIGTERM at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
+        return EXIT_STATUS
+    write_json(inputs.output_dir / "training.json", training_summary(trainer))
+    save_adapter(trainer, safety_record(run), inputs.output_dir)
+    print(to_root(inputs.output_dir))
+    return 0
+
+
+def checkpoint_to_resume(inputs: Inputs) -> str | None:
+    """Return the last whole checkpoint where the run is to be resumed, telling of torn ones that are passed over."""
+    if not inputs.resume:
+        return None
+    checkpoint, torn = last_whole_checkpoint(inputs.output_dir)
+    for path in torn:
+        print(f"{path.name} is torn: its save was cut off; passing it over", file=sys.stderr)
+    print(f"resuming from {checkpoint.name if checkpoint else 'the start'}", file=sys.stderr)
+    return str(checkpoint) if checkpoint else None
+
+
+def build_trainer(run: Run) -> "SafetyTrainer":
+    """Load processor and base, and set up the trainer on the train and validation splits."""
+    import torch
+
+    from recipes import modeling
+    from recipes.collator import VisionCollator, balanced_label_weights
+    from recipes.trainer import SafetyTrainer
+
+    train_rows = run.source.rows("train")
+    processor = modeling.load_processor(run.base.folder)
+    model = modeling.load_base(
+        run.base,
+        dtype=getattr(torch, run.model.dtype),
+        load_in_4bit=run.model.load_in_4bit,
+        device=run.training.device,
+        attn_implementation=run.model.attn_implementation,
+    )
+    if run.recipe.embedding_on_host:
+        modeling.keep_embedding_on_host(model)
+    label_weights = balanced_label_weights(train_rows["response"]) if run.recipe.balance_labels else None
+    return SafetyTrainer(
+        model=model,
+        args=run.training,
+        train_dataset=train_rows,
+        eval_dataset=run.source.rows("validation"),
+        processing_class=processor,
+        data_collator=VisionCollator(processor, run.recipe.max_pixels, label_weights),
+        peft_config=modeling.lora_config(
+            r=run.model.lora_r,
+            alpha=run.model.lora_alpha,
+            dropout=run.model.lora_dropout,
+            target_modules=run.model.lora_target_modules or modeling.LLM_LINEARS,
+            use_rslora=run.model.use_rslora,
+        ),
+    )
+
+
+def training_summary(trainer: "SafetyTrainer") -> dict[str, Any]:
+    """Return what this process did, and say it in a line: steps, seconds, best figure, peak memory on the card."""
+    import torch
+
+    state = trainer.state
+    summary: dict[str, Any] = {
+        "steps": state.global_step,
+        "seconds": next(
+            (entry["train_runtime"] for entry in reversed(state.log_history) if "train_runtime" in entry), None
+        ),
+        "best_step": state.best_global_step,
+        "best_metric": state.best_metric,
+        "log_history": state.log_history,
+    }
+    if torch.cuda.is_available():
+        summary["peak_allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        summary["peak_reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    shown = {name: value for name, value in summary.items() if name != "log_history" and value is not None}
+    print(", ".join(f"{name} {value:.4g}" for name, value in shown.items()), file=sys.stderr)
+    return summary
+
+
+def safety_record(run: Run) -> SafetyRecord:
+    """Describe how the adapter was trained and is to be asked."""
+    return SafetyRecord(
+        prompt=run.prompt,
+        labels=LABELS,
+        max_pixels=run.recipe.max_pixels,
+        base_model=run.base.name,
+        base_revision=run.base.revision,
+        dtype=run.model.dtype,
+        load_in_4bit=run.model.load_in_4bit,
+        threshold=THRESHOLD,
+        threshold_from="fixed",
+        dataset=run.source.id,
+        dataset_revision=run.source.revision,
+        dataset_hash=run.source.content_hash,
+        seed=run.training.seed,
+    )
+
+
+def save_adapter(trainer: "SafetyTrainer", record: SafetyRecord, folder: Path) -> None:
+    """Save the best adapter and its processor into the run's folder; safety.json comes last and marks it finished."""
+    unfinished = folder / ".adapter.unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    trainer.model.peft_config["default"].base_model_name_or_path = record.base_model
+    trainer.model.save_pretrained(unfinished)
+    trainer.processing_class.save_pretrained(unfinished)
+    for file in sorted(unfinished.iterdir()):
+        file.replace(folder / file.name)
+    unfinished.rmdir()
+    record.write(folder)
+
+
+if __name__ == "__main__":
+    run_script(main)
