@@ -40,5 +40,7 @@ def load_adapted(folder: Path, record: SafetyRecord, base: BaseModel) -> Adapted
         load_in_4bit=record.load_in_4bit,
         device=modeling.choose_device(),
     )
+    if model.device.type == "cuda":
+        modeling.keep_embedding_on_host(model)
     collator = VisionCollator(modeling.load_processor(folder), record.max_pixels)
     return AdaptedModel(modeling.load_adapter(model, folder), collator, record)
