@@ -65,6 +65,14 @@ class FramesSource:
     revision: str | None
     content_hash: str
 
+    def rows(self, split: str) -> "Dataset":
+        """Return a split whose frames come as `{"bytes", "path"}`, for images.py to decode under its own limits."""
+        from datasets import Image
+
+        if split not in self.dataset:
+            raise InputError(f"data set {self.id!r} has no split {split!r}; it has {', '.join(self.dataset)}")
+        return self.dataset[split].cast_column("image", Image(decode=False))
+
     def describe(self) -> str:
         """Say in one line what this is: id, version, content hash, and frames, clips and labels of each split."""
         version = f"version {self.revision[:12]}" if self.revision else "folder"
@@ -111,6 +119,10 @@ def _arrow_file(folder: Path, repo_id: str, split: str) -> Path:
 
 
 _CARD = """\
+---
+pretty_name: CCTV frames, SAFE or UNSAFE
+{configs}---
+
 # CCTV frames, SAFE or UNSAFE
 
 One row is one frame of a clip from a fixed camera in a workplace, with the question put to a vision-language model and
@@ -137,18 +149,17 @@ Frames of clips that this project's `make_demo_clips.py` drew show nobody and co
 """  # noqa: RUF001
 
 
-def card_body(content: str, counts: dict[str, SplitCounts]) -> str:
-    """Return the text of the data set's card: what it holds, where it comes from, licence and privacy."""
+def dataset_card(content: str, counts: dict[str, SplitCounts], *, with_files: bool) -> str:
+    """Return the data set's README.md: what it holds, where it comes from, licence and privacy.
+
+    `with_files` says in its head which Parquet file is which split; the library's own push writes that by itself.
+    """
+    files = "".join(f"  - split: {split}\n    path: {_parquet_name(split)}\n" for split in counts)
+    configs = f"configs:\n- config_name: {CONFIG}\n  data_files:\n{files}" if with_files else ""
     rows = [
         f"| {split} | {c.frames} | {c.clips} | {c.labels[SAFE]} | {c.labels[UNSAFE]} |" for split, c in counts.items()
     ]
-    return _CARD.format(rows="\n".join(rows), content=content)
-
-
-def _card(content: str, counts: dict[str, SplitCounts]) -> str:
-    files = "".join(f"  - split: {split}\n    path: {_parquet_name(split)}\n" for split in counts)
-    head = f"---\nconfigs:\n- config_name: {CONFIG}\n  data_files:\n{files}---\n\n"
-    return head + card_body(content, counts)
+    return _CARD.format(configs=configs, rows="\n".join(rows), content=content)
 
 
 def _write_snapshot(dataset: "DatasetDict", folder: Path) -> str:
@@ -159,7 +170,7 @@ def _write_snapshot(dataset: "DatasetDict", folder: Path) -> str:
     hashes = {split: split_hash(dataset[split]) for split in dataset}
     counts = count_splits(dataset)
     content = combine_split_hashes(hashes)
-    write_atomic(folder / "README.md", _card(content, counts).encode())
+    write_atomic(folder / "README.md", dataset_card(content, counts, with_files=True).encode())
     names = ["README.md", *map(_parquet_name, dataset)]
     manifest = {
         "schema_version": SCHEMA_VERSION,
@@ -305,8 +316,9 @@ def _resolve(repo_id: str, revision: str | None) -> str:
             f"{repo_id!r} was not pushed to the local Hub cache, and a data set is never fetched from the Hub; "
             f"run {_PUSH_COMMAND} --repo-id {repo_id} first"
         )
-    if revision is None:
-        return (_hub_folder(repo_id) / "refs" / PUSHED_REF).read_text().strip()
+    latest = (_hub_folder(repo_id) / "refs" / PUSHED_REF).read_text().strip()
+    if revision in (None, latest):
+        return latest
     versions = _versions(repo_id)
     matches = [version for version in versions if revision and version.startswith(revision)]
     if len(matches) != 1:

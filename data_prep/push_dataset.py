@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root
 from data_prep.frames_dataset import build_dataset, content_hash, count_splits
-from data_prep.hub_cache import card_body, check_repo_id, push_local, quiet_without_terminal
+from data_prep.hub_cache import check_repo_id, dataset_card, push_local, quiet_without_terminal
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -42,9 +42,9 @@ def push_remote(dataset: "DatasetDict", repo_id: str, card: str) -> str:
     The repository is made if it is missing; one that exists and is public is refused, because people are identifiable
     in the frames. `card` becomes its README.md where it has none. Raises InputError for whatever the Hub refuses.
     """
-    import httpx
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
+    from huggingface_hub.utils import httpx
 
     api = HfApi()
     try:
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     content, counts = content_hash(dataset), count_splits(dataset)
     print(f"pushing {repo_id} to the {'Hub' if arguments.remote else 'local Hub cache'}", file=sys.stderr)
     if arguments.remote:
-        version = push_remote(dataset, repo_id, card_body(content, counts))
+        version = push_remote(dataset, repo_id, dataset_card(content, counts, with_files=False))
     else:
         version = push_local(dataset, repo_id)
     print(f"id {repo_id}\nversion {version}\ncontent {content}")

@@ -1,0 +1,114 @@
+import hashlib
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import huggingface_hub.constants
+import pyarrow.parquet
+import pytest
+
+from data_prep import push_dataset
+from data_prep.errors import InputError
+from data_prep.files import PROJECT_ROOT
+from tests.hub_stub import HubStub, Repo, hub_stub
+from tests.tiny_data import many_clips, write_data
+
+SCRIPT = PROJECT_ROOT / "data_prep" / "push_dataset.py"
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf" / "datasets")
+    return write_data(tmp_path / "data", many_clips(train_per_class=2))
+
+
+def run_remote(hub: HubStub, home: Path, data: Path, repo_id: str) -> subprocess.CompletedProcess[str]:
+    """Run the script against the stub, in a process of its own: the libraries read these variables on import."""
+    environment = {
+        **os.environ,
+        "HF_HOME": str(home),
+        "HF_ENDPOINT": hub.url,
+        "HF_TOKEN": "hf_stub",
+        "HF_HUB_OFFLINE": "0",
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+    }
+    for name in ("HF_HUB_CACHE", "HF_DATASETS_CACHE"):
+        environment.pop(name, None)
+    command = [sys.executable, str(SCRIPT), "--data", str(data), "--remote", "--repo-id", repo_id]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+
+
+def test_local_push_prints_id_version_hash_and_counts(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert push_dataset.main(["--data", str(data), "--repo-id", "local/tiny"]) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert first[0] == "id local/tiny"
+    assert [len(line) for line in first[1:3]] == [len("version ") + 40, len("content ") + 64]
+    assert first[3:] == [
+        "train 16 frames of 8 clips (SAFE 8, UNSAFE 8)",
+        "validation 16 frames of 8 clips (SAFE 8, UNSAFE 8)",
+        "test 16 frames of 8 clips (SAFE 8, UNSAFE 8)",
+    ]
+    push_dataset.main(["--data", str(data), "--repo-id", "local/tiny"])
+    assert capsys.readouterr().out.splitlines() == first
+    push_dataset.main(["--data", str(data), "--repo-id", "local/tiny", "--seed", "1"])
+    assert capsys.readouterr().out.splitlines()[1] != first[1]
+
+
+def test_default_id_is_the_contracts(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    push_dataset.main(["--data", str(data)])
+    assert capsys.readouterr().out.startswith("id local/safe-unsafe-frames\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--remote"],
+        ["--remote", "--repo-id", "local/safe-unsafe-frames"],
+        ["--remote", "--repo-id", "local/other"],
+        ["--repo-id", "Local/Frames"],
+    ],
+)
+def test_an_unfit_id_is_refused_before_anything_is_read(arguments: list[str]) -> None:
+    with pytest.raises(InputError, match="id"):
+        push_dataset.main([*arguments, "--data", "/nonexistent"])
+
+
+def test_remote_push_is_private_and_the_bytes_arrive(data: Path, tmp_path: Path) -> None:
+    with hub_stub() as hub:
+        done = run_remote(hub, tmp_path / "home", data, "me/frames")
+    assert done.returncode == 0, done.stderr
+    repo = hub.repos["me/frames"]
+    assert repo.private
+    assert f"version {repo.sha}\n" in done.stdout
+    assert sorted(path for path in repo.files if path.endswith(".parquet")) == [
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
+        "data/validation-00000-of-00001.parquet",
+    ]
+    images = [
+        (row["image"]["path"], hashlib.sha256(row["image"]["bytes"]).hexdigest())
+        for row in pyarrow.parquet.read_table(io.BytesIO(repo.files["data/test-00000-of-00001.parquet"])).to_pylist()
+    ]
+    frames = [
+        data / f"frames/test/{'unsafe' if d < 4 else 'safe'}/{d}_te0/000{k}.jpg" for d in range(8) for k in (0, 1)
+    ]
+    assert images == [(frame.name, hashlib.sha256(frame.read_bytes()).hexdigest()) for frame in frames]
+    card = repo.files["README.md"].decode()
+    assert card.startswith("---\n") and "dataset_info" in card
+    assert "CC BY 4.0" in card and "10.17632/xjmtb22pff.1" in card and "identifiable" in card
+    assert not any(str(tmp_path).encode() in content for content in repo.files.values())
+
+
+def test_a_public_repository_gets_nothing(data: Path, tmp_path: Path) -> None:
+    with hub_stub() as hub:
+        hub.repos["me/public"] = Repo(private=False)
+        done = run_remote(hub, tmp_path / "home", data, "me/public")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "error: me/public is public on the Hub" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert hub.repos["me/public"].files == {} and hub.uploads == {}
