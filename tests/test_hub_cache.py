@@ -337,7 +337,8 @@ def test_a_pushed_id_is_never_asked_of_the_hub(
     log.touch()
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     with hub_stub(log) as hub:
-        hub.repos[REPO_ID] = Repo(private=False, files={"data/train-00000-of-00001.parquet": decoy.read_bytes()})
+        decoys = {"README.md": b"# decoy\n", "data/train-00000-of-00001.parquet": decoy.read_bytes()}
+        hub.repos[REPO_ID] = Repo(private=False, files=decoys)
         environment |= {
             "HF_HOME": str(home),
             "HF_ENDPOINT": hub.url,
@@ -349,7 +350,7 @@ def test_a_pushed_id_is_never_asked_of_the_hub(
     assert done.returncode == 0, done.stderr
     ours = content_hash(versions[0])
     assert json.loads(done.stdout) == {"asked": 0, "ours": ours, "decoy": "decoy", "after": ours}
-    assert hub.requests
+    assert (hub_folder(home) / "refs/main").read_text() == hub.repos[REPO_ID].sha  # it took over the usual ref
     push_local(versions[0], REPO_ID)  # and a push puts ours before the decoy again
     assert content_hash(datasets.load_dataset(REPO_ID)) == ours
 
