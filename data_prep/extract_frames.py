@@ -41,7 +41,7 @@ from data_prep.video import Video, VideoError
 
 LOCK_FILE = ".extract_frames.lock"
 TEMPORARY_PREFIX = ".extracting-"
-SAVE_EVERY_SECONDS = 5.0  # what a kill can cost, beside the clips being worked on
+SAVE_EVERY_SECONDS = 1.0  # what a kill can cost, beside the clips being worked on
 JPEG_QUALITY = 90  # about 0.4 MB a frame of 1080p; the model sees it shrunk to a fifth of its pixels
 
 

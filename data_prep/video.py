@@ -55,13 +55,13 @@ class Video:
         self.faults: Counter[str] = Counter()
         try:
             # Without the forced format, a picture or a playlist under a clip's name would be decoded.
-            self._container = av.open(f"file:{path}", format="mp4")
+            self._container = av.open(f"file:{path}", format="mp4", metadata_errors="replace")
         except (av.FFmpegError, OSError) as error:
             raise VideoError(f"not a readable mp4 ({error.strerror})") from None
         self._stream = self._container.streams.best("video")
-        if self._stream is None:
+        if self._stream is None or self._stream.codec_context is None:
             self._container.close()
-            raise VideoError("holds no video")
+            raise VideoError("holds no video" if self._stream is None else "holds video in an unknown codec")
         self._stream.codec_context.thread_count = 1  # the clips are what is decoded in parallel
 
     def __enter__(self) -> Self:

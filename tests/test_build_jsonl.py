@@ -1,0 +1,246 @@
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_prep import build_jsonl, extract_frames
+from data_prep.audit import identical_groups
+from data_prep.clips import DATASET_FOLDER, Clip, Settings, read_clips, write_clips
+from data_prep.errors import InputError
+from data_prep.files import PROJECT_ROOT
+from data_prep.labels import PROMPT, SOURCE_CLASSES
+from data_prep.rows import image_path, read_rows
+from tests.made_clips import make_dataset
+
+CLIPS = {
+    "train/0_safe_walkway_violation/0_tr10.mp4": 2,
+    "train/0_safe_walkway_violation/0_tr9.mp4": 1,
+    "train/4_safe_walkway/4_tr1.mp4": 1,
+    "test/2_opened_panel cover/2_te1.mp4": 3,
+    "test/6_closed_panel_cover/6_te1.mp4": 1,
+}
+
+
+@pytest.fixture(scope="session")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("extracted")
+    make_dataset(data, CLIPS)
+    assert extract_frames.main(["--data", str(data), "--workers", "1"]) == 0
+    return data
+
+
+@pytest.fixture
+def data(extracted: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(extracted, tmp_path / "data"))
+
+
+def build(data: Path) -> int:
+    return build_jsonl.main(["--data", str(data)])
+
+
+def written(data: Path) -> dict[str, bytes]:
+    return {name: (data / name).read_bytes() for name in ("train.jsonl", "test.jsonl", "audit.json")}
+
+
+def test_one_row_a_frame_in_natural_order(data: Path) -> None:
+    assert build(data) == 0
+    train, test = read_rows(data / "train.jsonl"), read_rows(data / "test.jsonl")
+    assert [(row.image, row.response) for row in train] == [
+        ("frames/train/unsafe/0_tr9/0000.jpg", "UNSAFE"),
+        ("frames/train/unsafe/0_tr10/0000.jpg", "UNSAFE"),
+        ("frames/train/unsafe/0_tr10/0001.jpg", "UNSAFE"),
+        ("frames/train/safe/4_tr1/0000.jpg", "SAFE"),
+    ]
+    assert [(row.image, row.response) for row in test] == [
+        ("frames/test/unsafe/2_te1/0000.jpg", "UNSAFE"),
+        ("frames/test/unsafe/2_te1/0001.jpg", "UNSAFE"),
+        ("frames/test/unsafe/2_te1/0002.jpg", "UNSAFE"),
+        ("frames/test/safe/6_te1/0000.jpg", "SAFE"),
+    ]
+    assert {row.prompt for row in train + test} == {PROMPT}
+    assert all(image_path(data, row.image, "row").is_file() for row in train + test)
+
+
+def test_built_again_it_is_the_same(data: Path) -> None:
+    build(data)
+    first = written(data)
+    build(data)
+    assert written(data) == first
+
+
+def test_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build(data)
+    text = (data / "audit.json").read_text()
+    audit = json.loads(text)
+    for split in ("train", "test"):
+        sha256 = hashlib.sha256((data / f"{split}.jsonl").read_bytes()).hexdigest()
+        assert audit["jsonl"][split] == {"rows": 4, "sha256": sha256}
+    train = audit["splits"]["train"]
+    assert (train["clips"], train["frames"]) == (3, 4)
+    assert train["labels"] == {"SAFE": {"clips": 1, "frames": 1}, "UNSAFE": {"clips": 2, "frames": 3}}
+    assert train["source_classes"]["0_safe_walkway_violation"] == {"clips": 2, "frames": 3}
+    assert train["source_classes"]["2_opened_panel_cover"] == {"clips": 0, "frames": 0}
+    assert train["status"] == {"ok": 3, "partial": 0, "failed": 0}
+    assert audit["identical_clips"] == []
+    assert str(data) not in text
+    assert capsys.readouterr().out.splitlines() == [
+        "train: 3 clips, 4 frames, 75.0% of them UNSAFE, 0 partial, 0 failed",
+        "test: 2 clips, 4 frames, 75.0% of them UNSAFE, 0 partial, 0 failed",
+        "identical clips: 0 groups, 0 of them in both splits, 0 under both labels",
+    ]
+
+
+def clip(split: str, class_digit: int, content: str) -> Clip:
+    source_class = SOURCE_CLASSES[class_digit]
+    name = f"{class_digit}_{content}"
+    return Clip(
+        video_id=name,
+        split=split,
+        label=source_class.label,
+        source_class=source_class.folder,
+        path=f"{split}/{source_class.folder}/{name}.mp4",
+        sha256=content * 64,
+        duration_seconds=1.0,
+        rate=1.0,
+        width=64,
+        height=48,
+        settings=Settings(1.0, 90),
+        frames=1,
+        status="ok",
+        reason=None,
+    )
+
+
+def test_groups_of_identical_clips() -> None:
+    clips = [
+        clip("train", 0, "a"), clip("train", 1, "a"),  # one split, one label
+        clip("train", 2, "b"), clip("train", 5, "b"),  # both labels
+        clip("train", 3, "c"), clip("test", 3, "c"),  # both splits
+        clip("train", 4, "d"), clip("test", 0, "d"),  # both of both
+        clip("train", 7, "e"), clip("test", 7, "f"),  # alone
+    ]  # fmt: skip
+    groups = {group["sha256"][0]: group for group in identical_groups(clips)}
+    flags = {content: (group["across_splits"], group["both_labels"]) for content, group in groups.items()}
+    assert flags == {"a": (False, False), "b": (False, True), "c": (True, False), "d": (True, True)}
+    assert groups["c"]["paths"] == [
+        "test/3_carrying_overload_with_forklift/3_c.mp4",
+        "train/3_carrying_overload_with_forklift/3_c.mp4",
+    ]
+
+
+def test_identical_clips_are_said_aloud_and_stay(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = data / DATASET_FOLDER
+    shutil.copy(root / "train/4_safe_walkway/4_tr1.mp4", root / "test/2_opened_panel cover/2_te2.mp4")
+    extract_frames.main(["--data", str(data), "--workers", "1"])
+    capsys.readouterr()
+    build(data)
+    assert len(read_rows(data / "test.jsonl")) == 5
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "identical clips: 1 groups, 1 of them in both splits, 1 under both labels",
+        "  in both splits: the test figures partly measure memory, not skill",
+        "  under both labels: no model can get all of these right",
+    ]
+
+
+def test_a_failed_clip_is_left_out_aloud(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / DATASET_FOLDER / "train/4_safe_walkway/broken.mp4").write_bytes(b"text")
+    assert extract_frames.main(["--data", str(data), "--workers", "1", "--skip-bad"]) == 0
+    capsys.readouterr()
+    assert build(data) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("left out, because no frame could be had: train/4_safe_walkway/broken.mp4: not a readable")
+    assert len(read_rows(data / "train.jsonl")) == 4
+
+
+def test_frames_without_a_record(data: Path) -> None:
+    (data / "frames/train/safe/stray").mkdir()
+    with pytest.raises(InputError, match=r"frames/train/safe/stray: frames without a record in clips\.jsonl"):
+        build(data)
+
+
+@pytest.mark.parametrize("change", ["missing folder", "missing frame", "extra frame"])
+def test_a_record_without_its_frames(data: Path, change: str) -> None:
+    folder = data / "frames/train/unsafe/0_tr10"
+    if change == "missing folder":
+        shutil.rmtree(folder)
+    elif change == "missing frame":
+        (folder / "0000.jpg").unlink()
+    else:
+        (folder / "0002.jpg").write_bytes(b"frame")
+    with pytest.raises(InputError, match=r"frames/train/unsafe/0_tr10: not the 2 frames that clips\.jsonl records"):
+        build(data)
+
+
+def test_an_interrupted_extraction(data: Path) -> None:
+    clips = read_clips(data / "clips.jsonl")
+    clips[0] = replace(clips[0], status="pending", frames=0)
+    write_clips(data / "clips.jsonl", clips)
+    with pytest.raises(InputError, match=r"extraction stopped before 1 clips; run data_prep/extract_frames\.py again"):
+        build(data)
+
+
+def without(data: Path, *folders: str) -> None:
+    for folder in folders:
+        shutil.rmtree(data / DATASET_FOLDER / folder)
+    extract_frames.main(["--data", str(data), "--workers", "1"])
+
+
+def test_one_class_only(data: Path) -> None:
+    without(data, "train/4_safe_walkway")
+    with pytest.raises(InputError, match="train holds one class only, UNSAFE; both SAFE and UNSAFE are needed"):
+        build(data)
+
+
+def test_a_split_without_frames(data: Path) -> None:
+    without(data, "test/2_opened_panel cover", "test/6_closed_panel_cover")
+    with pytest.raises(InputError, match="test: no frames"):
+        build(data)
+
+
+@pytest.mark.parametrize("killed_at", ["train.jsonl", "test.jsonl", "audit.json"])
+def test_a_build_killed_half_way_mixes_nothing(data: Path, monkeypatch: pytest.MonkeyPatch, killed_at: str) -> None:
+    """A new build is stopped before each of its files: old test rows never stand beside new train rows."""
+    build(data)
+    old = written(data)
+    shutil.rmtree(data / DATASET_FOLDER / "test/6_closed_panel_cover")
+    make_dataset(data, {"train/4_safe_walkway/4_tr2.mp4": 1})
+    extract_frames.main(["--data", str(data), "--workers", "1"])
+
+    class Killed(BaseException):
+        pass
+
+    def stop(write: object) -> object:
+        def writer(path: Path, value: object) -> None:
+            if path.name == killed_at:
+                raise Killed
+            write(path, value)  # type: ignore[operator]
+
+        return writer
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build_jsonl, "write_rows", stop(build_jsonl.write_rows))
+        patch.setattr(build_jsonl, "write_json", stop(build_jsonl.write_json))
+        with pytest.raises(Killed):
+            build(data)
+    assert not (data / "audit.json").exists()
+    present = {name for name in ("train.jsonl", "test.jsonl") if (data / name).exists()}
+    assert present == {"train.jsonl": {"train.jsonl"}, "test.jsonl": {"train.jsonl"}}.get(
+        killed_at, {"train.jsonl", "test.jsonl"}
+    )
+    build(data)
+    assert all(written(data)[name] != old[name] for name in old)
+
+
+def test_no_records_is_one_line_and_fast(tmp_path: Path) -> None:
+    command = [sys.executable, str(PROJECT_ROOT / "data_prep" / "build_jsonl.py"), "--data", str(tmp_path)]
+    started = time.monotonic()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert time.monotonic() - started < 5
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (f"error: {tmp_path}/clips.jsonl: no such file; run data_prep/extract_frames.py first\n")

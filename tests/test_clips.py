@@ -1,0 +1,276 @@
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.clips import (
+    DATASET_FOLDER,
+    Clip,
+    Settings,
+    Source,
+    assign_video_ids,
+    find_dataset,
+    has_all_frames,
+    list_clips,
+    natural_key,
+    read_clips,
+    write_clips,
+)
+from data_prep.errors import InputError
+from data_prep.labels import source_class_of_folder
+
+CLIP = Clip(
+    video_id="0_tr1",
+    split="train",
+    label="UNSAFE",
+    source_class="0_safe_walkway_violation",
+    path="train/0_safe_walkway_violation/0_tr1.mp4",
+    sha256="ab" * 32,
+    duration_seconds=2.0,
+    rate=25.0,
+    width=64,
+    height=48,
+    settings=Settings(fps=1.0, jpeg_quality=90),
+    frames=2,
+    status="ok",
+    reason=None,
+)
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"clip")
+    return root
+
+
+def dataset(root: Path) -> Path:
+    return touch(root, "train/0_safe_walkway_violation/0_tr1.mp4", "test/4_safe_walkway/4_te1.mp4")
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        DATASET_FOLDER,
+        f"{DATASET_FOLDER}/{DATASET_FOLDER}",
+        " safe_and-unsafe  behaviours",
+        "archive/unpacked/the data",
+        "set/here",
+    ],
+)
+def test_dataset_is_found_however_it_is_nested_and_named(tmp_path: Path, place: str) -> None:
+    dataset(tmp_path / place)
+    assert find_dataset(tmp_path) == tmp_path / place
+
+
+def test_split_folders_are_found_in_any_case(tmp_path: Path) -> None:
+    root = touch(tmp_path / "set", "Train/0_Safe Walkway-Violation/a.mp4", "TEST_/4_safe_walkway/b.mp4")
+    assert find_dataset(tmp_path) == root
+    assert [(source.split, source.source_class.digit) for source in list_clips(root)[0]] == [("test", 4), ("train", 0)]
+
+
+def test_a_named_dataset_is_taken_or_searched(tmp_path: Path) -> None:
+    dataset(tmp_path / "one")
+    inner = dataset(tmp_path / "two" / "inner")
+    assert find_dataset(tmp_path, inner) == inner
+    assert find_dataset(tmp_path, tmp_path / "two") == inner
+
+
+@pytest.mark.parametrize("place", ["demo/set", "frames", ".hidden/set", "__MACOSX/set", "a/b/c/too_deep"])
+def test_search_never_enters(tmp_path: Path, place: str) -> None:
+    dataset(tmp_path / place)
+    with pytest.raises(InputError, match=r"no data set found.*train,test.*--dataset"):
+        find_dataset(tmp_path)
+
+
+def test_two_datasets_are_both_named(tmp_path: Path) -> None:
+    dataset(tmp_path / "first")
+    dataset(tmp_path / "inner" / "second")
+    with pytest.raises(InputError, match="several data sets found") as error:
+        find_dataset(tmp_path)
+    assert str(tmp_path / "first") in str(error.value)
+    assert str(tmp_path / "inner" / "second") in str(error.value)
+
+
+def test_train_and_test_of_something_else_are_no_dataset(tmp_path: Path) -> None:
+    touch(tmp_path, "other/train/images/a.png", "other/test/images/b.png")
+    with pytest.raises(InputError, match="no data set found"):
+        find_dataset(tmp_path)
+
+
+def test_missing_named_dataset(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"nowhere: no such folder.*--dataset"):
+        find_dataset(tmp_path, tmp_path / "nowhere")
+
+
+def test_one_split_twice(tmp_path: Path) -> None:
+    touch(dataset(tmp_path / "set"), "Train/0_safe_walkway_violation/a.mp4")
+    with pytest.raises(InputError, match="holds train twice: 'Train' and 'train'"):
+        find_dataset(tmp_path, tmp_path / "set")
+
+
+def test_clips_are_listed_in_natural_order_and_the_rest_counted(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path,
+        "train/2_opened_panel cover/2_tr10.mp4",
+        "train/2_opened_panel cover/2_tr9.MP4",
+        "train/2_opened_panel_cover/2_tr1.mp4",
+        "test/4_safe_walkway/4_te1.mp4",
+        "test/4_safe_walkway/._4_te1.mp4",
+        "test/4_safe_walkway/.hidden.mp4",
+        "test/4_safe_walkway/Thumbs.db",
+        "test/4_safe_walkway/old.avi",
+        "test/4_safe_walkway/older.AVI",
+        "test/4_safe_walkway/folder.mp4/inside.mp4",
+        "test/stray.mp4",
+        "notes.txt",
+    )
+    os.mkfifo(root / "test/4_safe_walkway/pipe.mp4")
+    sources, left = list_clips(root)
+    assert [source.path for source in sources] == [
+        "test/4_safe_walkway/4_te1.mp4",
+        "train/2_opened_panel cover/2_tr9.MP4",
+        "train/2_opened_panel cover/2_tr10.mp4",
+        "train/2_opened_panel_cover/2_tr1.mp4",
+    ]
+    assert {source.source_class.folder for source in sources[1:]} == {"2_opened_panel_cover"}
+    assert left == {".avi": 1, ".AVI": 1, "folder or special file": 2, ".mp4": 1}
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("8_smoking", "none of the eight behaviours"),
+        ("4_safe_walkway_violation", "digit 4 does not go with 'safe_walkway_violation'"),
+    ],
+)
+def test_unknown_or_contradictory_class_folder(tmp_path: Path, folder: str, message: str) -> None:
+    touch(dataset(tmp_path), f"train/{folder}/a.mp4")
+    with pytest.raises(InputError, match=message):
+        list_clips(tmp_path)
+
+
+def test_no_clip_at_all(tmp_path: Path) -> None:
+    touch(tmp_path, "train/0_safe_walkway_violation/a.avi", "test/4_safe_walkway/.a.mp4")
+    with pytest.raises(InputError, match="no clips found"):
+        list_clips(tmp_path)
+
+
+def test_name_that_is_not_utf8(tmp_path: Path) -> None:
+    dataset(tmp_path)
+    os.close(os.open(os.fsencode(tmp_path) + b"/test/4_safe_walkway/\xff.mp4", os.O_CREAT))
+    with pytest.raises(InputError, match="not UTF-8; rename the file"):
+        list_clips(tmp_path)
+
+
+def sources(*paths: str) -> list[Source]:
+    return [Source(path, path.split("/")[0], source_class_of_folder(path.split("/")[1])) for path in paths]
+
+
+A, B = "0_safe_walkway_violation", "4_safe_walkway"
+
+
+@pytest.mark.parametrize(
+    ("paths", "known", "expected"),
+    [
+        ([f"train/{A}/x.mp4", f"train/{B}/y.mp4"], {}, ["x", "y"]),
+        ([f"test/{A}/x.mp4", f"train/{A}/x.mp4"], {}, ["x", "x"]),
+        ([f"train/{A}/x.mp4", f"train/{B}/x.mp4"], {}, ["x", f"{B}__x"]),
+        ([f"train/{A}/x.MP4", f"train/{A}/x.mp4"], {}, ["x", f"{A}__x"]),
+        ([f"train/{A}/x.MP4", f"train/{A}/x.Mp4", f"train/{A}/x.mp4"], {}, ["x", f"{A}__x", f"{A}__x__2"]),
+        ([f"train/{A}/x.mp4", f"train/{B}/x.mp4"], {f"train/{B}/x.mp4": "x"}, [f"{A}__x", "x"]),
+        ([f"train/{B}/x.mp4"], {f"train/{A}/x.mp4": "x", f"train/{B}/x.mp4": f"{B}__x"}, [f"{B}__x"]),
+    ],
+)
+def test_video_ids(paths: list[str], known: dict[str, str], expected: list[str]) -> None:
+    ids = assign_video_ids(sources(*paths), known)
+    assert [ids[path] for path in paths] == expected
+
+
+def test_natural_key() -> None:
+    names = ["2_tr10", "2_tr9", "10_tr1", "2_tr009", "a"]
+    assert sorted(names, key=natural_key) == ["2_tr009", "2_tr9", "2_tr10", "10_tr1", "a"]
+
+
+def test_clips_are_written_in_natural_order_and_read_back(tmp_path: Path) -> None:
+    clips = [
+        replace(CLIP, video_id=name, path=f"train/{A}/{name}.mp4") for name in ("0_tr10", "0_tr9", "dé 'p\n\"lacé")
+    ]
+    write_clips(tmp_path / "clips.jsonl", clips)
+    first = (tmp_path / "clips.jsonl").read_bytes()
+    assert [clip.video_id for clip in read_clips(tmp_path / "clips.jsonl")] == ["0_tr9", "0_tr10", "dé 'p\n\"lacé"]
+    write_clips(tmp_path / "clips.jsonl", reversed(clips))
+    assert (tmp_path / "clips.jsonl").read_bytes() == first
+    assert set(read_clips(tmp_path / "clips.jsonl")) == set(clips)
+
+
+def test_a_clips_paths() -> None:
+    assert CLIP.folder == "frames/train/unsafe/0_tr1"
+    assert CLIP.frame_paths == ["frames/train/unsafe/0_tr1/0000.jpg", "frames/train/unsafe/0_tr1/0001.jpg"]
+    assert replace(CLIP, frames=10001).frame_paths[-1] == "frames/train/unsafe/0_tr1/10000.jpg"
+
+
+def test_has_all_frames(tmp_path: Path) -> None:
+    assert not has_all_frames(tmp_path, CLIP)
+    touch(tmp_path, f"{CLIP.folder}/0000.jpg")
+    assert not has_all_frames(tmp_path, CLIP)
+    touch(tmp_path, f"{CLIP.folder}/0001.jpg")
+    assert has_all_frames(tmp_path, CLIP)
+    touch(tmp_path, f"{CLIP.folder}/0002.jpg")
+    assert not has_all_frames(tmp_path, CLIP)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"video_id": ".."}, "video_id '..' cannot be a folder's name"),
+        ({"video_id": "a/b"}, "cannot be a folder's name"),
+        ({"video_id": ""}, "cannot be a folder's name"),
+        ({"split": "val"}, "split 'val'"),
+        ({"label": "SAFE"}, "does not go with label 'SAFE'"),
+        ({"source_class": "0_walkway"}, "source class '0_walkway'"),
+        ({"path": "/etc/passwd"}, "not relative"),
+        ({"path": "train/../../x.mp4"}, "not relative"),
+        ({"sha256": "AB" * 32}, "64 hexadecimal digits"),
+        ({"status": "good"}, "status 'good'"),
+        ({"frames": 0}, "status ok does not go with 0 frames"),
+        ({"status": "failed"}, "status failed does not go with 2 frames"),
+    ],
+)
+def test_a_clip_checks_itself(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Clip(**{**asdict(CLIP), "settings": CLIP.settings, **change})
+
+
+@pytest.mark.parametrize(
+    ("fps", "quality"), [(0, 90), (-1, 90), (float("nan"), 90), (float("inf"), 90), (1, 0), (1, 96)]
+)
+def test_settings_check_themselves(fps: float, quality: int) -> None:
+    with pytest.raises(InputError):
+        Settings(fps, quality)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[:-20], r"clips\.jsonl:2: not a whole JSON object"),
+        (lambda text: text.replace('"reason"', '"why"'), r"clips\.jsonl:1: a clip's record has exactly the keys"),
+        (lambda text: text.replace('"fps": 1.0', '"fps": "1"'), r"clips\.jsonl:1: a value has the wrong type"),
+        (lambda text: text.replace('"train"', '"val"'), r"clips\.jsonl:1: split 'val'"),
+        (lambda text: text.replace("0_tr2", "0_tr1"), r"clips\.jsonl:2: second record"),
+        (lambda text: text + "[]\n", r"clips\.jsonl:3: a clip's record"),
+    ],
+)
+def test_damaged_records_name_file_and_line(tmp_path: Path, change: Any, message: str) -> None:
+    path = tmp_path / "clips.jsonl"
+    write_clips(path, [CLIP, replace(CLIP, video_id="0_tr2", path=f"train/{A}/0_tr2.mp4")])
+    path.write_text(change(path.read_text()))
+    with pytest.raises(InputError, match=message):
+        read_clips(path)
+
+
+def test_missing_records(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no such file; run data_prep/extract_frames\.py first"):
+        read_clips(tmp_path / "clips.jsonl")

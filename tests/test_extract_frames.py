@@ -1,0 +1,368 @@
+import fcntl
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import extract_frames
+from data_prep.clips import DATASET_FOLDER, read_clips
+from data_prep.errors import InputError
+from data_prep.files import PROJECT_ROOT
+from tests.made_clips import make_dataset, number_of, picture, real_clip, times, write_audio_mp4, write_mp4
+
+WALK, PANEL, SAFE_WALK = "0_safe_walkway_violation", "2_opened_panel cover", "4_safe_walkway"
+CLIPS = {
+    f"train/{WALK}/0_tr1.mp4": 2,
+    f"train/{PANEL}/2_tr1.mp4": 1,
+    f"train/{SAFE_WALK}/0_tr1.mp4": 3,  # the same stem in the same split
+    f"test/{SAFE_WALK}/4_te1.mp4": 2,
+}
+FRAMES = [
+    "frames/test/safe/4_te1/0000.jpg",
+    "frames/test/safe/4_te1/0001.jpg",
+    "frames/train/safe/4_safe_walkway__0_tr1/0000.jpg",
+    "frames/train/safe/4_safe_walkway__0_tr1/0001.jpg",
+    "frames/train/safe/4_safe_walkway__0_tr1/0002.jpg",
+    "frames/train/unsafe/0_tr1/0000.jpg",
+    "frames/train/unsafe/0_tr1/0001.jpg",
+    "frames/train/unsafe/2_tr1/0000.jpg",
+]
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("made")
+    make_dataset(data, CLIPS)
+    return data
+
+
+@pytest.fixture
+def data(made: Path, tmp_path: Path) -> Path:
+    """Return a data folder of its own, with the four clips and nothing else."""
+    shutil.copytree(made / DATASET_FOLDER, tmp_path / "data" / DATASET_FOLDER)
+    return tmp_path / "data"
+
+
+def run(data: Path, *flags: str) -> int:
+    return extract_frames.main(["--data", str(data), "--workers", "1", *flags])
+
+
+def tree(data: Path) -> dict[str, str]:
+    """Return the SHA-256 of every file that extraction writes, by its path; an empty folder counts as a file."""
+    found = [data / "clips.jsonl", *(data / "frames").rglob("*")]
+    return {
+        path.relative_to(data).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in found
+        if path.is_file() or not any(path.iterdir())
+    }
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Return the paths of the clips that are decoded from here on."""
+    paths: list[str] = []
+    original = extract_frames.extract_clip
+
+    def spy(source: Path, folder: Path, clip: Any) -> Any:
+        paths.append(clip.path)
+        return original(source, folder, clip)
+
+    monkeypatch.setattr(extract_frames, "extract_clip", spy)
+    yield paths
+
+
+def test_frames_and_records(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(data) == 0
+    assert sorted(tree(data)) == ["clips.jsonl", *FRAMES]
+    shown = [number_of(Image.open(data / path)) for path in FRAMES]
+    assert shown == [60, 65, 40, 45, 50, 0, 5, 20]  # 5 fps; clip n starts with picture 20 n
+    clips = {clip.path: clip for clip in read_clips(data / "clips.jsonl")}
+    assert list(clips) == sorted(CLIPS)
+    assert {path: clip.frames for path, clip in clips.items()} == CLIPS
+    panel = clips[f"train/{PANEL}/2_tr1.mp4"]
+    assert (panel.source_class, panel.label, panel.status) == ("2_opened_panel_cover", "UNSAFE", "ok")
+    assert (panel.width, panel.height, panel.settings.fps, panel.settings.jpeg_quality) == (64, 48, 1.0, 90)
+    assert str(data) not in (data / "clips.jsonl").read_text()
+    captured = capsys.readouterr()
+    assert captured.out.startswith("4 clips, 8 frames; 4 decoded, 0 unchanged; 4 ok, 0 partial, 0 failed; ")
+    assert captured.err == ""
+
+
+def test_a_second_run_decodes_nothing_and_changes_nothing(data: Path, decoded: list[str]) -> None:
+    run(data)
+    first, stamps = tree(data), [(data / path).stat().st_mtime_ns for path in FRAMES]
+    decoded.clear()
+    run(data)
+    assert decoded == []
+    assert (tree(data), [(data / path).stat().st_mtime_ns for path in FRAMES]) == (first, stamps)
+
+
+def test_only_a_changed_clip_is_extracted_again(data: Path, decoded: list[str]) -> None:
+    run(data)
+    changed = f"train/{WALK}/0_tr1.mp4"
+    write_mp4(data / DATASET_FOLDER / changed, times(5, 5), first_number=100)
+    decoded.clear()
+    run(data)
+    assert decoded == [changed]
+    assert names(data / "frames/train/unsafe/0_tr1") == ["0000.jpg"]
+    assert number_of(Image.open(data / "frames/train/unsafe/0_tr1/0000.jpg")) == 100
+
+
+def test_a_clip_that_lost_a_frame_is_extracted_again(data: Path, decoded: list[str]) -> None:
+    run(data)
+    first = tree(data)
+    (data / FRAMES[0]).unlink()
+    decoded.clear()
+    run(data)
+    assert decoded == [f"test/{SAFE_WALK}/4_te1.mp4"]
+    assert tree(data) == first
+
+
+def test_other_settings_extract_again(data: Path, decoded: list[str]) -> None:
+    run(data)
+    decoded.clear()
+    run(data, "--fps", "2.5", "--jpeg-quality", "70")
+    assert sorted(decoded) == sorted(CLIPS)
+    shown = [number_of(Image.open(data / f"frames/train/unsafe/0_tr1/000{sample}.jpg")) for sample in range(5)]
+    assert shown == [0, 2, 4, 6, 8]
+    assert {(clip.settings.fps, clip.settings.jpeg_quality) for clip in read_clips(data / "clips.jsonl")} == {(2.5, 70)}
+
+
+def test_settings_interrupted_and_taken_back(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A record never speaks for frames of other settings, even where both make the same number of them."""
+    run(data)
+    first = tree(data)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            run(data, "--jpeg-quality", "10")
+    run(data)
+    assert tree(data) == first
+
+
+def interrupt_at(patch: pytest.MonkeyPatch, number: int) -> None:
+    """Have the run interrupted when it comes to its `number`th clip."""
+    original, calls = extract_frames.extract_clip, []
+
+    def interrupted(source: Path, folder: Path, clip: Any) -> Any:
+        calls.append(clip)
+        (folder / "0000.jpg").write_bytes(b"half a frame")
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return original(source, folder, clip)
+
+    patch.setattr(extract_frames, "extract_clip", interrupted)
+
+
+def test_an_interrupted_run_keeps_its_finished_clips(
+    data: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            run(data)
+    assert [clip.status for clip in read_clips(data / "clips.jsonl")] == ["ok", "ok", "pending", "pending"]
+    assert not list((data / "frames").rglob(".*"))
+    done, decoded[:] = decoded[:2], []
+    assert run(data) == 0
+    assert sorted([*done, *decoded]) == sorted(CLIPS)
+    assert sorted(tree(data)) == ["clips.jsonl", *FRAMES]
+
+
+def test_a_full_disk_is_said_in_one_line_and_keeps_finished_clips(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Image.Image.save
+
+    def full(image: Image.Image, path: Path, **options: Any) -> None:
+        if path.name == "0001.jpg":
+            raise OSError(28, "No space left on device", str(path))
+        original(image, path, **options)
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    make_dataset(data, {f"test/{SAFE_WALK}/4_te1.mp4": 1})
+    with pytest.raises(InputError, match=r"No space left on device.*run the same command again"):
+        run(data)
+    assert [clip.status for clip in read_clips(data / "clips.jsonl")] == ["ok", "pending", "pending", "pending"]
+    assert [path.name for path in (data / "frames").rglob("*") if path.is_file()] == ["0000.jpg"]
+
+
+def test_frames_of_a_vanished_clip_go_and_foreign_ones_stay(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data)
+    (data / DATASET_FOLDER / f"train/{WALK}/0_tr1.mp4").unlink()
+    foreign = data / "frames/train/unsafe/not_ours/0000.jpg"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"frame")
+    run(data)
+    assert "removed frames/train/unsafe/0_tr1: its clip is no longer in the data set" in capsys.readouterr().err
+    assert names(data / "frames/train/unsafe") == ["2_tr1", "not_ours"]
+    # The namesake keeps the video_id it was once given.
+    assert names(data / "frames/train/safe") == ["4_safe_walkway__0_tr1"]
+
+
+def test_failed_and_partial_clips(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = data / DATASET_FOLDER / "train" / WALK
+    write_audio_mp4(folder / "sound.mp4")
+    Image.fromarray(picture(3)).save(folder / "png.mp4", format="PNG")
+    cut = write_mp4(folder / "cut.mp4", times(50, 5), container_options={"movflags": "faststart"})
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
+    assert run(data) == 1
+    err = capsys.readouterr().err
+    assert f"failed: train/{WALK}/sound.mp4: holds no video\n" in err
+    assert f"failed: train/{WALK}/png.mp4: not a readable mp4 (" in err
+    assert f"partial: train/{WALK}/cut.mp4: " in err
+    clips = {Path(clip.path).stem: clip for clip in read_clips(data / "clips.jsonl")}
+    assert (clips["sound"].status, clips["sound"].frames, clips["sound"].width) == ("failed", 0, None)
+    assert clips["cut"].status == "partial"
+    assert clips["cut"].frames == len(names(data / "frames/train/unsafe/cut")) > 0
+    assert not (data / "frames/train/unsafe/sound").exists()
+    first = tree(data)
+    assert run(data, "--skip-bad") == 0
+    assert tree(data) == first
+
+
+def test_a_clip_that_no_longer_decodes_loses_its_frames(data: Path) -> None:
+    run(data)
+    (data / DATASET_FOLDER / f"train/{WALK}/0_tr1.mp4").write_bytes(b"broken")
+    assert run(data) == 1
+    assert names(data / "frames/train/unsafe") == ["2_tr1"]
+
+
+def test_what_is_left_is_counted_aloud(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a.avi", "b.avi", "c.mkv", "._d.mp4"):
+        (data / DATASET_FOLDER / "test" / SAFE_WALK / name).write_bytes(b"x")
+    run(data)
+    assert "left, because only .mp4 files in class folders are clips: 2 .avi, 1 .mkv\n" in capsys.readouterr().err
+
+
+def test_a_second_extractor_is_refused(data: Path) -> None:
+    with (data / extract_frames.LOCK_FILE).open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(InputError, match=r"another extract_frames\.py is working in"):
+            run(data)
+    assert run(data) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--fps", "0"], "fps 0.0 is not a positive number"),
+        (["--fps", "nan"], "fps nan is not"),
+        (["--jpeg-quality", "100"], "outside 1 to 95"),
+        (["--workers", "0"], "at least 1"),
+        (["--dataset", "nowhere/at/all"], "no such folder"),
+    ],
+)
+def test_bad_flags(data: Path, flags: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(data, *flags)
+
+
+def test_bad_input_is_one_line_and_fast(tmp_path: Path) -> None:
+    started = time.monotonic()
+    done = subprocess.run(script(tmp_path), capture_output=True, text=True, check=False)
+    assert time.monotonic() - started < 5
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: no data set found")
+    assert done.stderr.count("\n") == 1
+
+
+def script(data: Path) -> list[str]:
+    path = PROJECT_ROOT / "data_prep" / "extract_frames.py"
+    return [sys.executable, str(path), "--data", str(data), "--workers", "2"]
+
+
+@pytest.fixture(scope="session")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data folder whose eight clips take a while, and were extracted without interruption."""
+    data = tmp_path_factory.mktemp("slow")
+    clip = write_mp4(data / "clip.mp4", times(300, 5), size=(640, 480))
+    for number in range(4):
+        for split, folder in (("train", WALK), ("test", SAFE_WALK)):
+            copy = data / DATASET_FOLDER / split / folder / f"{number}.mp4"
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(clip, copy)
+    clip.unlink()
+    subprocess.run(script(data), check=True, capture_output=True)
+    assert len(tree(data)) == 1 + 8 * 60
+    return data
+
+
+@pytest.mark.parametrize("folders", [0, 1, 5])
+def test_killed_and_run_again_ends_with_the_same_bytes(slow: Path, tmp_path: Path, folders: int) -> None:
+    """SIGKILL leaves the workers alive for a while; the run that follows at once must not mind them."""
+    (tmp_path / DATASET_FOLDER).symlink_to(slow / DATASET_FOLDER)
+    with subprocess.Popen(script(tmp_path), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not has_got_to(tmp_path / "frames", folders):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    for folder in final_folders(tmp_path / "frames"):
+        assert len(names(folder)) == 60  # whole at its final path
+    assert list((tmp_path / "frames").glob("*/*/.*"))  # something was being written
+    assert "pending" in {clip.status for clip in read_clips(tmp_path / "clips.jsonl")}
+    subprocess.run(script(tmp_path), check=True, capture_output=True)
+    assert tree(tmp_path) == tree(slow)
+
+
+def final_folders(frames: Path) -> list[Path]:
+    return [folder for folder in frames.glob("*/*/*") if not folder.name.startswith(".")]
+
+
+def has_got_to(frames: Path, folders: int) -> bool:
+    """Whether so many clips are finished and another has frames."""
+    return len(final_folders(frames)) >= folders and any(frames.glob("*/*/.*/*.jpg"))
+
+
+# What the containers say: frames at so many a second, the last at so many seconds. A frame stands at or after every
+# second up to that one, so there are that many samples and one more.
+REAL = {
+    f"train/{PANEL}/a.mp4": ("dvrscan_traffic_camera.mp4", 24),  # 25 fps, last at 23.00
+    f"test/{PANEL.replace(' ', '_')}/a.mp4": ("intel_car-detection.mp4", 31),  # 12.5 fps, last at 30.08
+    f"train/{SAFE_WALK}/a.mp4": ("intel_one-by-one-person-detection.mp4", 140),  # 10 fps, last at 139.30
+}
+
+
+def full_decode(path: Path, seconds: list[int]) -> dict[int, list[np.ndarray]]:
+    """Decode a clip from its start and return, for each second, the frame before its frame, its frame and the next."""
+    shown, frames = [], []
+    with av.open(str(path)) as container:
+        for frame in container.decode(video=0):
+            shown.append(frame.time)
+            frames.append(frame)
+            if frame.time > max(seconds) + 1:
+                break
+    first = {second: int(np.searchsorted(shown, second + shown[0] - 1e-6)) for second in seconds}
+    return {
+        second: [frames[at + step].to_ndarray(format="rgb24").astype(int) for step in (-1, 0, 1)]
+        for second, at in first.items()
+    }
+
+
+def test_real_clips_one_frame_a_second_and_each_its_own(tmp_path: Path) -> None:
+    for path, (name, _) in REAL.items():
+        (tmp_path / DATASET_FOLDER / path).parent.mkdir(parents=True)
+        (tmp_path / DATASET_FOLDER / path).symlink_to(real_clip(f"cctv/{name}"))
+    assert run(tmp_path, "--jpeg-quality", "95") == 0
+    clips = {clip.path: clip for clip in read_clips(tmp_path / "clips.jsonl")}
+    assert {path: clip.frames for path, clip in clips.items()} == {path: count for path, (_, count) in REAL.items()}
+    assert [clips[path].source_class for path in list(REAL)[:2]] == ["2_opened_panel_cover"] * 2
+    for path, clip in clips.items():
+        for second, (before, same, after) in full_decode(tmp_path / DATASET_FOLDER / path, [2, 7, 11]).items():
+            jpeg = np.asarray(Image.open(tmp_path / clip.frame_paths[second])).astype(int)
+            errors = [np.abs(jpeg - frame).mean() for frame in (before, same, after)]
+            assert errors[1] < 2.5, (path, second, errors)
+            assert errors[1] < min(errors[0], errors[2]), (path, second, errors)

@@ -1,0 +1,57 @@
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.files import PROJECT_ROOT, from_root, sha256_of_file, to_root, write_atomic, write_json
+
+
+def test_relative_paths_start_at_the_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (PROJECT_ROOT / "pyproject.toml").is_file()
+    assert from_root("data/demo") == PROJECT_ROOT / "data" / "demo"
+    assert from_root(tmp_path) == tmp_path
+    assert to_root(PROJECT_ROOT / "data" / "demo") == "data/demo"
+    assert to_root(tmp_path) == tmp_path.as_posix()
+
+
+def test_write_atomic_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    write_atomic(path, b"first")
+    write_atomic(path, b"second")
+    assert path.read_bytes() == b"second"
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_failed_write_keeps_the_old_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_json(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"größe": [1, None]})
+    assert (tmp_path / "a.json").read_text(encoding="utf-8") == '{\n  "größe": [\n    1,\n    null\n  ]\n}\n'
+    assert json.loads((tmp_path / "a.json").read_text()) == {"größe": [1, None]}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, [-math.inf]])
+def test_write_json_refuses_what_json_has_not(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sha256_of_file(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

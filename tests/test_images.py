@@ -1,0 +1,93 @@
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import images
+from data_prep.errors import InputError
+from data_prep.images import check_image, read_image
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+
+
+def encoded(image: Image.Image, image_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format=image_format, **options)
+    return buffer.getvalue()
+
+
+def noise(image_format: str) -> bytes:
+    return encoded(Image.fromarray(NOISE), image_format)
+
+
+def test_png_is_read_exactly_from_path_and_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(noise("PNG"))
+    for source in (tmp_path / "a.png", noise("PNG")):
+        check_image(source, "a.png")
+        image = read_image(source)
+        assert image.mode == "RGB"
+        assert np.array_equal(np.asarray(image), NOISE)
+
+
+def test_grey_and_palette_images_become_rgb() -> None:
+    grey = Image.fromarray(NOISE).convert("L")
+    assert read_image(encoded(grey, "JPEG")).mode == "RGB"
+    assert read_image(encoded(grey.convert("P"), "PNG")).mode == "RGB"
+
+
+def test_exif_rotation_is_applied() -> None:
+    left_dark = Image.fromarray(np.repeat(np.array([[0] * 32 + [255] * 32], np.uint8), 16, axis=0))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be shown turned clockwise by 90 degrees: the left side is on top then
+    image = read_image(encoded(left_dark, "JPEG", exif=exif))
+    assert image.size == (16, 64)
+    assert image.getpixel((8, 8)) == (0, 0, 0)
+    assert image.getpixel((8, 56)) == (255, 255, 255)
+
+
+@pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "WEBP", "PDF"])
+def test_other_formats_are_refused(image_format: str) -> None:
+    for read in (read_image, check_image):
+        with pytest.raises(InputError, match=r"frame 7: not a readable image; allowed formats: JPEG, PNG"):
+            read(noise(image_format), "frame 7")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", noise("JPEG")[:10]])
+def test_what_is_no_image_is_refused(content: bytes) -> None:
+    with pytest.raises(InputError, match=r"a\.jpg: not a readable image"):
+        read_image(content, "a.jpg")
+
+
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("read", [read_image, check_image])
+def test_truncated_images_are_refused(image_format: str, read: object) -> None:
+    content = noise(image_format)
+    with pytest.raises(InputError, match="a: damaged image"):
+        read(content[: len(content) * 2 // 3], "a")  # type: ignore[operator]
+
+
+def test_missing_image_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.jpg: no such image"):
+        read_image(tmp_path / "none.jpg")
+
+
+@pytest.mark.parametrize("read", [read_image, check_image])
+def test_pixel_limit_holds_before_decoding(monkeypatch: pytest.MonkeyPatch, read: object) -> None:
+    """92 megapixels in some 11 kB; Pillow's own limit only warns at this size, and the user sees one line, not two."""
+    warnings.simplefilter("error")
+    bomb = encoded(Image.new("1", (9600, 9600)), "PNG")
+    assert len(bomb) < 20_000
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("was decoded"))
+    with pytest.raises(InputError, match=r"9600x9600 is 92,160,000 pixels; at most 40,000,000"):
+        read(bomb, "bomb.png")  # type: ignore[operator]
+
+
+def test_pixel_limit_is_inclusive(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 64 * 96)
+    assert read_image(noise("PNG")).size == (96, 64)
+    monkeypatch.setattr(images, "MAX_IMAGE_PIXELS", 64 * 96 - 1)
+    with pytest.raises(InputError, match="shrink it"):
+        read_image(noise("PNG"))

@@ -1,0 +1,273 @@
+import re
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep import video
+from data_prep.video import Video, VideoError, sample_by_time
+from tests.made_clips import number_of, picture, real_clip, times, turn, write_audio_mp4, write_mp4
+
+
+def numbers(path: Path, fps: str = "1") -> tuple[list[int], str | None]:
+    """Return the number that each sample's picture tells, and what was damaged."""
+    with Video(path) as clip:
+        samples = list(clip.samples(Fraction(fps)))
+        assert [sample for sample, _ in samples] == list(range(len(samples)))
+        return [number_of(image) for _, image in samples], clip.reason
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "expected"),
+    [
+        ([], "1", []),
+        (["0"], "1", [0]),
+        (["0", "0.5", "0.999"], "1", [0]),
+        (["0", "0.5", "1", "1.5", "2"], "1", [0, 2, 4]),
+        (["0", "0.4", "0.8", "1.2", "1.6", "2.0"], "1", [0, 3, 5]),
+        (["-0.33", "0.33", "0.67", "0.68", "1.66", "1.67"], "1", [0, 2, 5]),
+        (["10", "10.5", "11", "11.5"], "1", [0, 2]),
+        (["0", "1", "4.5", "5"], "1", [0, 1, 2, 2, 2, 3]),  # the frame after a gap stands for each second of it
+        (["0", "2", "4"], "1", [0, 1, 1, 2, 2]),  # half a frame a second
+        (["0", "0.5", "1", "1.5"], "2", [0, 1, 2, 3]),
+        (["0", "1", "2", "3", "4"], "0.5", [0, 2, 4]),
+        (["0", "0.25", "0.5"], "4", [0, 1, 2]),
+    ],
+)
+def test_sample_k_is_the_first_frame_at_or_after_k_over_fps(seconds: list[str], fps: str, expected: list[int]) -> None:
+    timed = [(Fraction(second), number) for number, second in enumerate(seconds)]
+    assert list(sample_by_time(timed, Fraction(fps))) == list(enumerate(expected))
+
+
+def test_times_are_exact_where_floats_are_not() -> None:
+    """A third, thrice, is a second; in floats 29.97 frames a second drift off theirs within the hour."""
+    timed = [(Fraction(number * 1001, 30000), number) for number in range(30 * 3600)]
+    samples = list(sample_by_time(timed, Fraction(30000, 1001 * 30)))
+    assert samples[:3] == [(0, 0), (1, 30), (2, 60)]
+    assert samples[-1] == (3599, 107970)
+
+
+@pytest.mark.parametrize("start", [0, 1, 10])
+def test_time_counts_from_the_first_frame(tmp_path: Path, start: int) -> None:
+    path = write_mp4(tmp_path / "clip.mp4", times(35, 10, start))
+    assert numbers(path) == ([0, 10, 20, 30], None)
+
+
+def test_frames_before_an_edit_list_are_not_shown(tmp_path: Path) -> None:
+    """Frames -0.33 to -0.03 of this clip lie before its edit list: a player starts with the fifth."""
+    options = {"avoid_negative_ts": "disabled"}
+    path = write_mp4(tmp_path / "clip.mp4", times(35, 10, Fraction(-33, 100)), container_options=options)
+    assert numbers(path) == ([4, 14, 24, 34], None)
+
+
+def test_clip_shorter_than_a_second_gives_one_frame(tmp_path: Path) -> None:
+    assert numbers(write_mp4(tmp_path / "clip.mp4", times(3, 10))) == ([0], None)
+
+
+def test_other_rates_and_uneven_times(tmp_path: Path) -> None:
+    uneven = [Fraction(second) for second in ("0", "0.3", "0.9", "1.1", "1.2", "3.7", "4.0", "4.1")]
+    path = write_mp4(tmp_path / "uneven.mp4", uneven)
+    assert numbers(path) == ([0, 3, 5, 5, 6], None)
+    assert numbers(path, "2") == ([0, 2, 3, 5, 5, 5, 5, 5, 6], None)
+    assert numbers(path, "0.25") == ([0, 6], None)
+
+
+def test_fragments_whose_header_counts_no_frames(tmp_path: Path) -> None:
+    options = {"movflags": "frag_keyframe+empty_moov"}
+    path = write_mp4(tmp_path / "clip.mp4", times(35, 10), container_options=options)
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].frames == 0
+    assert numbers(path) == ([0, 10, 20, 30], None)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_frames_are_turned_upright(tmp_path: Path, degrees: int) -> None:
+    """np.rot90 turns counter-clockwise, the container's angle here is clockwise."""
+    path = turn(write_mp4(tmp_path / "clip.mp4", times(3, 10), first_number=15), degrees)
+    with Video(path) as clip:
+        [(_, image)] = clip.samples(Fraction(1))
+    expected = np.rot90(picture(15), k=-degrees // 90)
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image).astype(int) - expected).mean() < 4
+    assert np.abs(np.asarray(image.rotate(180)).astype(int) - expected).mean() > 100
+
+
+@pytest.mark.parametrize(("degrees", "size"), [(0, (568, 320)), (90, (320, 568)), (180, (568, 320)), (270, (320, 568))])
+def test_real_clips_held_four_ways(degrees: int, size: tuple[int, int]) -> None:
+    with Video(real_clip(f"odd/decord_video_{degrees}.mov")) as clip:
+        assert [image.size for _, image in clip.samples(Fraction(1))] == [size]
+
+
+def cut(path: Path, end: Callable[[int], int]) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: end(len(content))])
+    return path
+
+
+def test_truncated_clip_gives_what_is_there_and_says_so(tmp_path: Path) -> None:
+    path = write_mp4(tmp_path / "clip.mp4", times(100, 10), container_options={"movflags": "faststart"})
+    found, reason = numbers(cut(path, lambda size: size * 7 // 10))
+    assert found == [0, 10, 20, 30, 40, 50, 60, 70, 80, 90][: len(found)]
+    assert 2 <= len(found) < 10
+    assert reason is not None
+    assert "packets beyond the file's end" in reason
+
+
+def test_clip_cut_between_two_packets_is_known_to_be_cut(tmp_path: Path) -> None:
+    """No packet is torn here and no error is met; only the index knows that more was there."""
+    path = write_mp4(tmp_path / "clip.mp4", times(50, 10), container_options={"movflags": "faststart"})
+    with av.open(str(path)) as container:
+        starts = sorted(entry.pos for entry in container.streams.video[0].index_entries)
+    found, reason = numbers(cut(path, lambda _: starts[30]))
+    assert found == [0, 10, 20]
+    assert reason == "packets beyond the file's end: 20"
+
+
+def test_damage_in_the_middle_costs_only_what_it_hits(tmp_path: Path) -> None:
+    path = write_mp4(tmp_path / "clip.mp4", times(100, 10))
+    with av.open(str(path)) as container:
+        entries = list(container.streams.video[0].index_entries)
+    content = bytearray(path.read_bytes())
+    content[entries[40].pos : entries[40].pos + entries[40].size] = bytes(entries[40].size)  # a keyframe
+    path.write_bytes(content)
+    found, reason = numbers(path)
+    assert found[:4] + found[5:] == [0, 10, 20, 30, 50, 60, 70, 80, 90]
+    assert reason is not None
+
+
+def test_what_cannot_be_read_further_keeps_what_was_read(tmp_path: Path) -> None:
+    """The fifth fragment says of its first packet, a keyframe, that it is two gigabytes long."""
+    path = write_mp4(tmp_path / "clip.mp4", times(60, 10), container_options={"movflags": "frag_keyframe+empty_moov"})
+    with av.open(str(path)) as container:
+        sizes = [packet.size for packet in container.demux(video=0)]
+    content = path.read_bytes()
+    fragment = [found.start() for found in re.finditer(b"trun", content)][4]
+    size = content.index(struct.pack(">I", sizes[40]), fragment)
+    path.write_bytes(content[:size] + b"\x7f\xff\xff\xff" + content[size + 4 :])
+    found, reason = numbers(path, "10")
+    assert found == list(range(40))  # those that the decoder still held are not lost
+    assert reason is not None
+    assert "unreadable rest: 1" in reason
+
+
+def test_metadata_that_is_not_text_does_no_harm(tmp_path: Path) -> None:
+    path = write_mp4(tmp_path / "clip.mp4", times(30, 10))
+    content = path.read_bytes()
+    assert b"Lavf" in content
+    path.write_bytes(content.replace(b"Lavf", b"\xff\xf0\xf0\xf0"))
+    assert numbers(path) == ([0, 10, 20], None)
+
+
+def test_absurd_timestamp_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(video, "MAX_GAP_SECONDS", 5)
+    path = write_mp4(tmp_path / "clip.mp4", [*times(20, 10), Fraction(1000)])
+    assert numbers(path) == ([0, 10], "frames without a sensible time: 1")
+
+
+def png(path: Path) -> Path:
+    Image.new("RGB", (64, 48)).save(path, format="PNG")
+    return path
+
+
+def playlist(path: Path) -> Path:
+    path.write_text("#EXTM3U\n#EXTINF:1,\nclip.ts\n#EXT-X-ENDLIST\n")
+    return path
+
+
+def empty(path: Path) -> Path:
+    path.write_bytes(b"")
+    return path
+
+
+def without_index(path: Path) -> Path:
+    return cut(write_mp4(path, times(20, 10)), lambda size: size // 2)
+
+
+def unknown_codec(path: Path) -> Path:
+    content = write_mp4(path, times(3, 10)).read_bytes()
+    entry = content.index(b"avc1", content.index(b"stsd"))
+    path.write_bytes(content[:entry] + b"zzzz" + content[entry + 4 :])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (png, "not a readable mp4"),
+        (playlist, "not a readable mp4"),
+        (empty, "not a readable mp4"),
+        (without_index, "not a readable mp4"),
+        (write_audio_mp4, "holds no video"),
+        (unknown_codec, "holds video in an unknown codec"),
+    ],
+)
+def test_what_is_no_video_is_refused(tmp_path: Path, make: Callable[[Path], Path], reason: str) -> None:
+    with pytest.raises(VideoError, match=reason) as error:
+        Video(make(tmp_path / "clip.mp4"))
+    assert str(tmp_path) not in str(error.value)
+
+
+def test_frames_above_the_pixel_limit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    path = write_mp4(tmp_path / "clip.mp4", times(3, 10))
+    with pytest.raises(VideoError, match=r"64x48 exceed 3,071 pixels"):
+        numbers(path)
+
+
+def test_container_facts(tmp_path: Path) -> None:
+    with Video(write_mp4(tmp_path / "clip.mp4", times(20, 10))) as clip:
+        assert clip.duration_seconds == pytest.approx(2.0, abs=0.1)
+        assert clip.rate == pytest.approx(10, rel=0.05)
+
+
+# Frames by what the container and its frames' times say (last time minus first, rounded down, plus one), the size of
+# the upright picture, and whether anything in it is damaged.
+ODD = [
+    ("decord_corrupted.mp4", 5, (1280, 720), True),  # 10 fps, times 0 to 4.9, one packet torn
+    ("dvrscan_traffic_camera_vfr.mp4", 35, (1280, 720), False),  # uneven times, 0 to 34.48
+    ("mp4parse_h264_white_frame_sar_16_9.mp4", 1, (640, 480), False),
+    ("mp4parse_hevc_white_frame.mp4", 1, (640, 480), False),
+    ("mp4parse_minimal.mp4", 1, (320, 240), False),
+    ("mp4parse_no_timescale.mp4", 7, (320, 240), True),  # times 0.066 to 6.076, a cut-up recording
+    ("mp4parse_tiny_av1.mp4", 1, (64, 64), False),
+    ("mp4parse_video_rotation_90.mp4", 1, (60, 100), False),
+    ("mp4parse_white.mp4", 10, (320, 240), False),  # 300 frames at 30 fps
+    ("torchcodec_bt709_full_range.mp4", 1, (1280, 720), False),
+    ("torchcodec_h264_10bits.mp4", 1, (200, 200), False),
+    ("torchcodec_h265_10bits.mp4", 1, (200, 200), False),
+    ("torchcodec_h265_video.mp4", 1, (128, 128), False),
+    ("torchcodec_nasa_13013.mp4", 13, (480, 270), False),  # two video streams; the larger one is the video
+]
+
+
+@pytest.mark.parametrize(("name", "frames", "size", "damaged"), ODD)
+def test_odd_real_clips(name: str, frames: int, size: tuple[int, int], damaged: bool) -> None:
+    with Video(real_clip(f"odd/{name}")) as clip:
+        assert [image.size for _, image in clip.samples(Fraction(1))] == [size] * frames
+        assert (clip.reason is not None) == damaged
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("mp4parse_invalid_userdata.mp4", "packets beyond the file's end: 5544"),  # the header alone
+        ("mp4parse_short-cenc.mp4", "undecodable packets: 10"),  # encrypted
+        ("mp4parse_test_case_1185230.mp4", "undecodable packets"),
+        ("mp4parse_zero_empty_stsc.mp4", "packets beyond the file's end"),
+    ],
+)
+def test_odd_real_clips_without_a_frame(name: str, reason: str) -> None:
+    with Video(real_clip(f"odd/{name}")) as clip:
+        assert list(clip.samples(Fraction(1))) == []
+        assert clip.reason is not None
+        assert reason in clip.reason
+
+
+def test_odd_real_clip_that_cannot_be_opened() -> None:
+    with pytest.raises(VideoError, match="not a readable mp4"):
+        Video(real_clip("odd/mp4parse_chunk_out_of_range.mp4"))
