@@ -83,6 +83,14 @@ def test_what_is_pushed_is_what_is_loaded(versions: list[datasets.DatasetDict]) 
     )
 
 
+def test_rows_of_a_source_come_undecoded(versions: list[datasets.DatasetDict]) -> None:
+    push_local(versions[0], REPO_ID)
+    row = open_dataset(REPO_ID).rows("validation")[0]
+    assert row["image"]["bytes"].startswith(b"\xff\xd8") and row["image"]["path"] == "0000.jpg"
+    with pytest.raises(InputError, match="has no split 'dev'; it has train, validation, test"):
+        open_dataset(REPO_ID).rows("dev")
+
+
 def test_same_data_same_version_other_data_another(versions: list[datasets.DatasetDict], home: Path) -> None:
     first = push_local(versions[0], REPO_ID)
     assert push_local(versions[0], REPO_ID) == first == push_local(versions[0], "local/another-name")
