@@ -16,7 +16,7 @@ from huggingface_hub.errors import (
 )
 
 from data_prep.errors import InputError
-from data_prep.files import from_root
+from data_prep.files import from_root, to_root
 
 MODEL_TYPE = "qwen2_vl"
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
@@ -45,7 +45,7 @@ def find_base(name: str, revision: str | None = None) -> BaseModel:
     """
     folder = from_root(name)
     if folder.is_dir():
-        base = BaseModel(name, _fingerprint(folder), folder)
+        base = BaseModel(to_root(folder), _fingerprint(folder), folder)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"base model {name!r}: no such folder, and not a Hub id of the form owner/name")
     else:
