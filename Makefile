@@ -7,6 +7,10 @@ ACCELERATE := $(PYTHON) -m accelerate.commands.accelerate_cli
 READY := $(if $(VENV),$(VENV)/.installed)
 READY_DEV := $(if $(VENV),$(VENV)/.installed-dev)
 
+DEMO_DATA ?= data/demo
+DEMO_OUTPUT ?= outputs/demo
+DEMO_BASE ?= cache/random-base
+
 # The demo keeps to the project's own folders: nothing of it lands in the user's caches.
 export HF_HOME ?= $(CURDIR)/cache/hf
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -34,15 +38,16 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	@touch $@
 
 demo: $(READY)
-	$(PYTHON) data_prep/make_demo_clips.py --out data/demo
-	$(PYTHON) data_prep/extract_frames.py --data data/demo
-	$(PYTHON) data_prep/build_jsonl.py --data data/demo
-	$(PYTHON) data_prep/push_dataset.py --data data/demo --repo-id local/safe-unsafe-demo
-	$(PYTHON) tiny_base/make_random_base.py --out cache/random-base
-	$(ACCELERATE) launch --config_file accelerate_config.yaml recipes/sft_qwen2vl.py \
-	    --config recipes/configs/demo_cpu.yaml --resume
-	$(PYTHON) recipes/eval_qwen2vl.py --adapter outputs/demo
-	$(PYTHON) recipes/infer.py --adapter outputs/demo --image "$$(ls data/demo/frames/test/unsafe/*/0000.jpg | head -n 1)"
+	$(PYTHON) data_prep/make_demo_clips.py --out $(DEMO_DATA)
+	$(PYTHON) data_prep/extract_frames.py --data $(DEMO_DATA)
+	$(PYTHON) data_prep/build_jsonl.py --data $(DEMO_DATA)
+	$(PYTHON) data_prep/push_dataset.py --data $(DEMO_DATA) --repo-id local/safe-unsafe-demo
+	$(PYTHON) tiny_base/make_random_base.py --out $(DEMO_BASE)
+	$(ACCELERATE) launch --quiet --config_file accelerate_config.yaml recipes/sft_qwen2vl.py \
+	    --config recipes/configs/demo_cpu.yaml --model_name_or_path $(DEMO_BASE) --output_dir $(DEMO_OUTPUT) --resume
+	$(PYTHON) recipes/eval_qwen2vl.py --adapter $(DEMO_OUTPUT)
+	$(PYTHON) recipes/infer.py --adapter $(DEMO_OUTPUT) \
+	    --image "$$(ls $(DEMO_DATA)/frames/test/unsafe/*/0000.jpg | head -n 1)"
 
 lint: $(READY_DEV)
 	$(PYTHON) -m ruff check .

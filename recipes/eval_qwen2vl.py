@@ -5,7 +5,6 @@ python recipes/eval_qwen2vl.py --adapter outputs/qwen2vl_7b_8gb
 
 import argparse
 import json
-import os
 import sys
 import time
 from dataclasses import asdict
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, sha256_of_file, to_root, write_atomic, write_json
 from data_prep.hub_cache import FramesSource, open_dataset
+from recipes.library_messages import silence_known_messages
 from recipes.safety_record import SafetyRecord, find_base_of, read_record
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ LATENCY_FRAMES = 8
 
 def main(argv: list[str]) -> int:
     """Score the split, write the report whole or not at all, and print its headline."""
+    silence_known_messages()
     args = parse_arguments(argv)
     folder = from_root(args.adapter)
     record = read_record(folder)
@@ -151,5 +152,4 @@ def now() -> str:
 
 
 if __name__ == "__main__":
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     run_script(main)

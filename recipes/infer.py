@@ -9,6 +9,7 @@ from pathlib import Path
 from data_prep.errors import run_script
 from data_prep.files import from_root
 from data_prep.images import read_image
+from recipes.library_messages import silence_known_messages
 from recipes.safety_record import find_base_of, read_record
 
 
@@ -18,6 +19,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
     parser.add_argument("--image", required=True, nargs="+", type=Path, help="one or more JPEG or PNG files")
     args = parser.parse_args(argv)
+    silence_known_messages()
     folder = from_root(args.adapter)
     record = read_record(folder)
     images = [read_image(path) for path in args.image]

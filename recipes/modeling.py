@@ -1,12 +1,13 @@
 """The processor, the 4-bit base and the base with its adapter: what stays in 16 bits, what lives in host memory."""
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model_state_dict
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2VLForConditionalGeneration
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
@@ -149,7 +150,13 @@ def load_adapter(model: Qwen2VLForConditionalGeneration, folder: Path) -> PeftMo
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise InputError(f"adapter {folder}: {weights.name} is missing; train it again")
-    adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # an error below, not a warning
+            adapted = PeftModel.from_pretrained(model, folder, is_trainable=False, local_files_only=True)
+    except (SafetensorError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"adapter {folder}: damaged or for another base ({reason}); train it again") from None
     with safe_open(weights, framework="pt") as file:
         differing = set(file.keys()) ^ set(get_peft_model_state_dict(adapted))
     if differing:

@@ -19,6 +19,7 @@ from data_prep.hub_cache import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS
 from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import last_whole_checkpoint
+from recipes.library_messages import silence_known_messages
 from recipes.run_settings import (
     Inputs,
     RecipeArguments,
@@ -51,7 +52,7 @@ class Run:
 
 def main(argv: list[str]) -> int:
     """Check the inputs, train, and leave the adapter, its processor and safety.json in the run's folder."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    silence_known_messages()
     # Precision lives in the YAML alone: an accelerate config would override it through this variable.
     launched = os.environ.pop("ACCELERATE_MIXED_PRECISION", None) is not None
     argv = with_default_config(argv)

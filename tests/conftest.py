@@ -1,0 +1,70 @@
+"""What is slow and shared: the fixtures' folder, the small base, and one run of the whole demo."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from data_prep.files import PROJECT_ROOT
+
+# Nothing in the tests may reach the Hub or the user's caches. Set before any library reads them.
+HF_HOME = tempfile.mkdtemp(prefix="safe-unsafe-tests-")
+os.environ.update(HF_HOME=HF_HOME, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Where one run of `make demo` left its work, and what it printed."""
+
+    data: Path
+    output: Path
+    base: Path
+    hf_home: Path
+    stdout: str
+    stderr: str
+
+
+def pytest_unconfigure() -> None:
+    """Remove what the libraries cached."""
+    shutil.rmtree(HF_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def true_model_folder() -> Path:
+    """The companion files of Qwen2-VL-7B-Instruct: configuration, tokenizer, processor, no weights."""
+    folder = Path(os.environ.get("SAFE_UNSAFE_FIXTURES", "")) / "qwen2-vl-7b"
+    if "SAFE_UNSAFE_FIXTURES" not in os.environ or not folder.is_dir():
+        pytest.skip("SAFE_UNSAFE_FIXTURES names no folder with qwen2-vl-7b/")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+    """Run `make demo` once, as the README says, into folders of its own."""
+    root = tmp_path_factory.mktemp("demo")
+    places = {"DEMO_DATA": root / "data", "DEMO_OUTPUT": root / "outputs", "DEMO_BASE": root / "base"}
+    done = subprocess.run(
+        ["make", "--silent", "demo", f"VENV={sys.prefix}", *(f"{name}={path}" for name, path in places.items())],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "HF_HOME": str(root / "hf")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return Demo(root / "data", root / "outputs", root / "base", root / "hf", done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small Qwen2-VL with random weights."""
+    from tiny_base.make_random_base import write_base
+
+    folder = tmp_path_factory.mktemp("base") / "base"
+    write_base(folder, seed=0)
+    return folder

@@ -1,0 +1,144 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.processing_utils import ProcessorMixin
+
+from data_prep.labels import LABELS, PROMPT, chat_messages
+from recipes.collator import IGNORED, VisionCollator, balanced_label_weights
+from recipes.modeling import load_processor
+from recipes.scoring import label_token_ids
+
+MAX_PIXELS = 401408
+
+
+def picture(width: int, height: int, seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.fixture(scope="module", params=["small", "true"])
+def processor(request: pytest.FixtureRequest) -> ProcessorMixin:
+    folder: Path = request.getfixturevalue("small_base" if request.param == "small" else "true_model_folder")
+    return load_processor(folder)
+
+
+@pytest.fixture(scope="module")
+def batch(processor: ProcessorMixin) -> dict[str, torch.Tensor]:
+    sizes = [(640, 360), (300, 300)]
+    return VisionCollator(processor, MAX_PIXELS)(
+        [
+            {"image": picture(*size), "prompt": PROMPT, "response": label}
+            for size, label in zip(sizes, LABELS, strict=True)
+        ]
+    )
+
+
+def test_loss_is_on_the_answer_and_the_end_of_turn_alone(
+    processor: ProcessorMixin, batch: dict[str, torch.Tensor]
+) -> None:
+    for row, label in enumerate(LABELS):
+        supervised = batch["labels"][row] != IGNORED
+        assert processor.tokenizer.decode(batch["input_ids"][row][supervised]) == f"{label}<|im_end|>"
+        assert torch.equal(batch["labels"][row][supervised], batch["input_ids"][row][supervised])
+        assert supervised.nonzero().flatten().tolist()[-1] == batch["labels"].shape[1] - 1
+        assert torch.equal(batch["loss_weights"][row] > 0, supervised)
+
+
+def test_row_is_the_chat_template_s_own_text(processor: ProcessorMixin, batch: dict[str, torch.Tensor]) -> None:
+    for row, label in enumerate(LABELS):
+        text = processor.apply_chat_template(chat_messages(None, PROMPT, label), tokenize=False)
+        kept = batch["input_ids"][row][batch["attention_mask"][row] == 1]
+        images = int((kept == processor.image_token_id).sum())
+        expected = text.replace("<|image_pad|>", "<|image_pad|>" * images).removesuffix("\n")
+        assert processor.tokenizer.decode(kept) == expected
+
+
+def test_rows_are_padded_on_the_left(batch: dict[str, torch.Tensor]) -> None:
+    assert batch["attention_mask"][1].tolist() == sorted(batch["attention_mask"][1].tolist())
+    assert batch["attention_mask"][1, 0] == 0
+    assert batch["attention_mask"][0].all()
+
+
+def test_prompt_batch_ends_where_the_answer_begins(processor: ProcessorMixin) -> None:
+    row = {"image": picture(640, 360), "prompt": PROMPT, "response": "UNSAFE"}
+    collator = VisionCollator(processor, MAX_PIXELS)
+    prompt, whole = collator.prompts([row]), collator([row])
+    length = prompt["input_ids"].shape[1]
+    assert torch.equal(prompt["input_ids"][0], whole["input_ids"][0, :length])
+    assert (whole["labels"][0, :length] == IGNORED).all()
+    assert whole["labels"][0, length] == label_token_ids(collator)[LABELS.index("UNSAFE")]
+
+
+def test_neither_answer_outweighs_the_other(batch: dict[str, torch.Tensor]) -> None:
+    weights = batch["loss_weights"]
+    assert weights.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+    assert weights.max(dim=1).values.tolist() == pytest.approx([0.5, 0.5])
+
+
+def test_labels_are_weighted_as_told(processor: ProcessorMixin) -> None:
+    rows = [{"image": picture(56, 56), "prompt": PROMPT, "response": label} for label in LABELS]
+    weights = VisionCollator(processor, MAX_PIXELS, {"SAFE": 3.0, "UNSAFE": 0.25})(rows)["loss_weights"]
+    assert weights.sum(dim=1).tolist() == pytest.approx([3.0, 0.25])
+
+
+def test_balanced_weights_give_both_labels_the_same_total() -> None:
+    responses = ["UNSAFE"] * 8 + ["SAFE"] * 2
+    weights = balanced_label_weights(responses)
+    assert weights == {"SAFE": 2.5, "UNSAFE": 0.625}
+    assert sum(weights[response] for response in responses) == len(responses)
+
+
+def test_true_tokenizer_s_labels(true_model_folder: Path) -> None:
+    collator = VisionCollator(load_processor(true_model_folder), MAX_PIXELS)
+    assert label_token_ids(collator) == [83788, 1861]
+    assert collator.answer_ids == {"SAFE": [83788, 151645], "UNSAFE": [1861, 83788, 151645]}
+
+
+@pytest.mark.parametrize(
+    ("size", "max_pixels", "visual_tokens"),
+    [
+        ((1920, 1080), 401408, 480),
+        ((1920, 1080), 200704, 252),
+        ((1920, 1080), 100352, 120),
+        ((100, 60), 401408, 8),
+    ],
+)
+def test_a_frame_costs_the_visual_tokens_that_the_pixel_limit_says(
+    true_model_folder: Path, size: tuple[int, int], max_pixels: int, visual_tokens: int
+) -> None:
+    collator = VisionCollator(load_processor(true_model_folder), max_pixels)
+    batch = collator.prompts([{"image": picture(*size), "prompt": PROMPT}])
+    assert int((batch["input_ids"] == collator.processor.image_token_id).sum()) == visual_tokens
+    assert len(batch["pixel_values"]) == 4 * visual_tokens
+
+
+def test_frames_are_resized_once(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    resize = Image.Image.resize
+
+    def counting(image: Image.Image, size: tuple[int, int], *args: object, **kwargs: object) -> Image.Image:
+        sizes.append(size)
+        return resize(image, size, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "resize", counting)
+    collator = VisionCollator(load_processor(small_base), 100352)
+    batch = collator.prompts([{"image": picture(640, 360), "prompt": PROMPT}])
+    assert sizes == [(420, 224)]
+    # Undoing the processor's normalisation gives back the resized picture, so nothing touched it in between.
+    patches = batch["pixel_values"].reshape(8, 15, 2, 2, 3, 2, 14, 14)[:, :, :, :, :, 0]
+    pixels = patches.permute(0, 2, 5, 1, 3, 6, 4).reshape(224, 420, 3)
+    processor = collator.processor.image_processor
+    restored = (pixels * torch.tensor(processor.image_std) + torch.tensor(processor.image_mean)) * 255
+    expected = torch.from_numpy(np.array(resize(picture(640, 360), (420, 224)))).float()
+    assert (restored - expected).abs().max() < 0.01
+
+
+def test_encoded_and_decoded_frames_give_the_same_batch(small_base: Path, tmp_path: Path) -> None:
+    path = tmp_path / "frame.png"
+    picture(64, 64).save(path)
+    collator = VisionCollator(load_processor(small_base), 100352)
+    encoded = collator.prompts([{"image": {"bytes": path.read_bytes(), "path": "frame.png"}, "prompt": PROMPT}])
+    decoded = collator.prompts([{"image": picture(64, 64), "prompt": PROMPT}])
+    assert torch.equal(encoded["pixel_values"], decoded["pixel_values"])

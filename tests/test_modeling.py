@@ -1,0 +1,94 @@
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model
+from safetensors.torch import load_file, save_file
+
+from data_prep.errors import InputError
+from recipes import modeling
+from recipes.base_model import find_base
+
+CPU = torch.device("cpu")
+LORA: dict[str, Any] = {"r": 4, "alpha": 8, "dropout": 0.0, "use_rslora": False}
+
+
+def load(small_base: Path, *, dtype: torch.dtype = torch.float32, load_in_4bit: bool = True) -> Any:
+    return modeling.load_base(find_base(str(small_base)), dtype=dtype, load_in_4bit=load_in_4bit, device=CPU)
+
+
+@pytest.fixture(scope="module")
+def saved_adapter(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter")
+    config = modeling.lora_config(target_modules=modeling.LLM_LINEARS, **LORA)
+    get_peft_model(load(small_base), config).save_pretrained(folder)
+    return folder
+
+
+def test_language_model_is_in_4_bits_and_the_vision_tower_in_bf16(small_base: Path) -> None:
+    model = load(small_base, dtype=torch.bfloat16)
+    quantized = modeling.quantized_modules(model)
+    assert len(quantized) == 7 * 2
+    assert all(name.startswith("model.language_model.layers.") for name in quantized)
+    assert {weight.dtype for weight in model.model.visual.parameters()} == {torch.bfloat16}
+    assert model.lm_head.weight.dtype == torch.bfloat16
+    weight = model.model.language_model.layers[0].mlp.up_proj.weight
+    assert (weight.quant_state.quant_type, weight.quant_state.nested, weight.dtype) == ("nf4", True, torch.uint8)
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("kept", [["visual", "lm_head"], ["model.visual"], ["model.visual", "lm_head", "q_proj"]])
+def test_wrong_skip_list_is_noticed(small_base: Path, monkeypatch: pytest.MonkeyPatch, kept: list[str]) -> None:
+    monkeypatch.setattr(modeling, "KEPT_IN_16_BITS", kept)
+    with pytest.raises(RuntimeError, match="quantised other modules than expected"):
+        load(small_base)
+
+
+def test_embedding_stays_on_the_host_when_the_model_moves(small_base: Path) -> None:
+    model = load(small_base, load_in_4bit=False)
+    ids = torch.tensor([[5, 9, 300]])
+    rows = model.get_input_embeddings()(ids)
+    modeling.keep_embedding_on_host(model)
+    assert torch.equal(model.get_input_embeddings()(ids), rows)
+    model.to("meta")
+    assert model.get_input_embeddings().weight.device == CPU
+    assert model.lm_head.weight.device == torch.device("meta")
+    assert model.get_input_embeddings()(ids).device == CPU
+
+
+def test_tied_embedding_cannot_be_moved(small_base: Path) -> None:
+    model = load(small_base, load_in_4bit=False)
+    model.lm_head.weight = model.get_input_embeddings().weight
+    with pytest.raises(InputError, match="ties its LM head"):
+        modeling.keep_embedding_on_host(model)
+
+
+def test_adapter_on_the_vision_tower_is_refused() -> None:
+    with pytest.raises(InputError, match=re.escape("lora_target_modules: qkv not among q_proj, k_proj")):
+        modeling.lora_config(target_modules=["q_proj", "qkv"], **LORA)
+
+
+def test_adapter_is_loaded_in_fp32_and_frozen(small_base: Path, saved_adapter: Path) -> None:
+    model = modeling.load_adapter(load(small_base, dtype=torch.bfloat16), saved_adapter)
+    adapter = {name: weight for name, weight in model.named_parameters() if "lora_" in name}
+    assert len(adapter) == 2 * 7 * 2
+    assert {weight.dtype for weight in adapter.values()} == {torch.float32}
+    assert not any(weight.requires_grad for weight in adapter.values())
+    assert not model.training
+
+
+def test_damaged_adapter_is_refused(small_base: Path, saved_adapter: Path, tmp_path: Path) -> None:
+    weights = load_file(saved_adapter / "adapter_model.safetensors")
+    missing = min(weights)
+    del weights[missing]
+    (tmp_path / "adapter_config.json").write_bytes((saved_adapter / "adapter_config.json").read_bytes())
+    with pytest.raises(InputError, match=r"adapter_model\.safetensors is missing"):
+        modeling.load_adapter(load(small_base), tmp_path)
+    save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=f"1 weights are missing or unknown, among them {re.escape(missing)}"):
+        modeling.load_adapter(load(small_base), tmp_path)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")
+    with pytest.raises(InputError, match="damaged"):
+        modeling.load_adapter(load(small_base), tmp_path)
