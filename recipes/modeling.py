@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2VLForConditionalGeneration
@@ -72,14 +73,23 @@ def load_base(
     model.requires_grad_(False)
     if load_in_4bit:
         check_quantized(model)
+        compute_exactly_on_cpu(model)
     return model.eval()
 
 
-def quantized_modules(model: torch.nn.Module) -> set[str]:
-    """Return the paths of the modules whose weights bitsandbytes holds in 4 bits."""
-    from bitsandbytes.nn import Linear4bit
+def quantized_modules(model: torch.nn.Module) -> dict[str, Linear4bit]:
+    """Return, by path, the modules whose weights bitsandbytes holds in 4 bits."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Linear4bit)}
 
-    return {name for name, module in model.named_modules() if isinstance(module, Linear4bit)}
+
+def compute_exactly_on_cpu(model: torch.nn.Module) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights for its bf16 inference kernel on CPUs with AVX512-BF16.
+
+    bitsandbytes 0.50.2 repacks them at the first evaluation and goes on using that kernel when training continues: it
+    rounds to bf16, and passes no gradient back. On other CPUs and on GPUs the switch has no effect.
+    """
+    for module in quantized_modules(model).values():
+        module.support_avx512bf16_for_cpu = False
 
 
 def check_quantized(model: Qwen2VLForConditionalGeneration) -> None:
@@ -92,7 +102,7 @@ def check_quantized(model: Qwen2VLForConditionalGeneration) -> None:
         for layer in range(model.config.text_config.num_hidden_layers)
         for part in [f"self_attn.{name}" for name in LLM_LINEARS[:4]] + [f"mlp.{name}" for name in LLM_LINEARS[4:]]
     }
-    differing = quantized_modules(model) ^ expected
+    differing = quantized_modules(model).keys() ^ expected
     if differing:
         raise RuntimeError(f"4-bit loading quantised other modules than expected: {sorted(differing)[:5]}")
 
