@@ -1,0 +1,91 @@
+"""Imports go one way: labels at the bottom, scripts at the top; no script is imported but by its tests."""
+
+import ast
+import sys
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from data_prep.files import PROJECT_ROOT
+
+# Lower first. A module imports from the layers before its own, or from its own where that is one topic.
+LAYERS = [
+    {"data_prep.errors"},
+    {"data_prep.files", "data_prep.labels"},
+    {"data_prep.images", "data_prep.video", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
+    {"data_prep.audit", "data_prep.frames_dataset"},
+    {"data_prep.hub_cache"},
+    {
+        "data_prep.make_demo_clips",
+        "data_prep.extract_frames",
+        "data_prep.build_jsonl",
+        "data_prep.push_dataset",
+    },
+    {"recipes.base_model", "recipes.checkpoints", "recipes.library_messages", "recipes.metrics", "recipes.sigterm"},
+    {"recipes.safety_record", "recipes.collator", "recipes.modeling", "recipes.report"},
+    {"recipes.run_settings", "recipes.scoring"},
+    {"recipes.adapted_model", "recipes.trainer"},
+    {"recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
+]
+SCRIPTS = LAYERS[5] | LAYERS[-1]
+LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PROJECT_ROOT).with_suffix("").parts)
+
+
+MODULES = {
+    module_name(path): path
+    for folder in ("data_prep", "recipes")
+    for path in sorted((PROJECT_ROOT / folder).glob("*.py"))
+    if path.name != "__init__.py"
+}
+
+
+def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
+    """Return the dotted names that a file imports; of `from a import b` both `a` and `a.b`."""
+    tree = ast.parse(path.read_text())
+    nodes = tree.body if top_level_only else list(ast.walk(tree))
+    found: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    assert set(MODULES) == set(LAYER_OF)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_go_one_way(module: str) -> None:
+    for imported in imports(MODULES[module]) & set(MODULES):
+        assert LAYER_OF[imported] <= LAYER_OF[module], f"{module} imports {imported}"
+        assert imported not in SCRIPTS, f"{module} imports the script {imported}"
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name.startswith("data_prep.")])
+def test_data_prep_knows_no_model(module: str) -> None:
+    roots = {name.split(".")[0] for name in imports(MODULES[module])}
+    assert not roots & (HEAVY | {"recipes"})
+
+
+@pytest.mark.parametrize("module", sorted(SCRIPTS))
+def test_scripts_answer_mistakes_before_loading_torch(module: str) -> None:
+    reached, waiting = set(), {module}
+    while waiting:
+        current = waiting.pop()
+        reached.add(current)
+        found = imports(MODULES[current], top_level_only=True)
+        assert not {name.split(".")[0] for name in found} & HEAVY, f"{current} loads torch when it is imported"
+        waiting |= (found & set(MODULES)) - reached
+
+
+def test_no_file_is_named_like_a_library() -> None:
+    libraries = set(sys.stdlib_module_names) | set(packages_distributions())
+    assert not {name.split(".")[1] for name in MODULES} & (libraries - {"data_prep", "recipes"})
