@@ -1,0 +1,170 @@
+"""One run of `make demo` and what it left: every arrow of the flow, end to end."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_prep.clips import CLIPS_FILE, read_clips
+from data_prep.files import PROJECT_ROOT, sha256_of_file
+from data_prep.labels import PROMPT, SOURCE_CLASSES
+from data_prep.rows import read_rows
+from recipes.adapted_model import AdaptedModel, load_adapted
+from recipes.metrics import class_ids, compute_figures
+from recipes.safety_record import find_base_of, read_record
+from tests.conftest import Demo
+
+
+@pytest.fixture(scope="module")
+def adapted(demo: Demo) -> AdaptedModel:
+    record = read_record(demo.output)
+    return load_adapted(demo.output, record, find_base_of(demo.output, record))
+
+
+@pytest.fixture(scope="module")
+def frame(demo: Demo) -> Path:
+    return min(demo.data.glob("frames/test/unsafe/*/0000.jpg"))
+
+
+def run_python(demo: Demo, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "HF_HOME": str(demo.hf_home), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_frames_stand_where_the_brief_says(demo: Demo) -> None:
+    clips = read_clips(demo.data / CLIPS_FILE)
+    assert {clip.source_class for clip in clips if clip.split == "test"} == {c.folder for c in SOURCE_CLASSES}
+    for clip in clips:
+        folder = demo.data / "frames" / clip.split / clip.label.lower() / clip.video_id
+        assert sorted(path.name for path in folder.iterdir()) == [f"{k:04d}.jpg" for k in range(clip.frames)]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_each_frame_is_one_row(demo: Demo, split: str) -> None:
+    rows = read_rows(demo.data / f"{split}.jsonl")
+    on_disk = {path.relative_to(demo.data).as_posix() for path in demo.data.glob(f"frames/{split}/*/*/*.jpg")}
+    assert len(rows) == len(on_disk)
+    assert {row.image for row in rows} == on_disk
+    assert {row.prompt for row in rows} == {PROMPT}
+    assert all(row.response.lower() == row.image.split("/")[2] for row in rows)
+
+
+def test_library_loads_the_pushed_data_set_offline_from_any_folder(demo: Demo, tmp_path: Path) -> None:
+    code = (
+        "from datasets import load_dataset\n"
+        "loaded = load_dataset('local/safe-unsafe-demo')\n"
+        "print({split: len(rows) for split, rows in loaded.items()})\n"
+        "print(loaded['test'][0]['image'].size, sorted(loaded['test'].features))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "HF_HOME": str(demo.hf_home), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counts, first = done.stdout.splitlines()
+    rows = {split: len(read_rows(demo.data / f"{split}.jsonl")) for split in ("train", "test")}
+    found = json.loads(counts.replace("'", '"'))
+    assert found["train"] + found["validation"] == rows["train"]
+    assert found["test"] == rows["test"]
+    assert first == "(640, 360) ['clip', 'image', 'prompt', 'response', 'sample', 'source_class']"
+
+
+def test_training_says_what_it_trains_on(demo: Demo) -> None:
+    record = read_record(demo.output)
+    line = next(line for line in demo.stderr.splitlines() if line.startswith("local/safe-unsafe-demo (version "))
+    assert record.dataset_hash[:12] in line
+    assert "train " in line
+    assert "UNSAFE" in line
+
+
+def test_report_agrees_with_its_predictions_and_its_files(demo: Demo) -> None:
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()
+    predictions = [json.loads(line) for line in lines]
+    rows = read_rows(demo.data / "test.jsonl")
+    assert len(predictions) == report["results"]["frame"]["n"] == len(rows)
+    p_unsafe = [prediction["p_unsafe"] for prediction in predictions]
+    truth = class_ids([prediction["label"] for prediction in predictions])
+    frame = {name: value for name, value in report["results"]["frame"].items() if name != "n"}
+    assert frame == pytest.approx(compute_figures(p_unsafe, truth, threshold=report["threshold"]["value"]))
+    assert all((one["p_unsafe"] >= 0.5) == (one["answer"] == "UNSAFE") for one in predictions)
+    always = report["baselines"]["always_unsafe"]
+    assert always["accuracy"] == pytest.approx(sum(truth) / len(truth))
+    assert (always["recall"], always["balanced_accuracy"]) == (1.0, 0.5)
+    assert sum(entry["n"] for entry in report["per_source_class"].values()) == len(rows)
+    assert report["config"]["adapter_sha256"] == sha256_of_file(demo.output / "adapter_model.safetensors")
+    assert report["config"]["dataset_hash"] == read_record(demo.output).dataset_hash
+    assert report["config"]["same_data_as_training"] is True
+    assert report["latency_ms"]["p50"] > 0
+
+
+def test_demo_ends_with_a_table_and_one_answer(demo: Demo, adapted: AdaptedModel, frame: Path) -> None:
+    lines = demo.stdout.splitlines()
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    (macro_f1,) = [line.split() for line in lines if line.startswith("macro_f1")]
+    always = report["baselines"]["always_unsafe"]["macro_f1"]
+    assert macro_f1[1:] == [f"{report['results']['frame']['macro_f1']:.3f}", f"{always:.3f}"]
+    (p_unsafe,) = adapted.p_unsafe([Image.open(frame).convert("RGB")])
+    assert lines[-1] == ("UNSAFE" if p_unsafe >= 0.5 else "SAFE")
+
+
+def test_infer_says_one_word_a_frame_and_nothing_else(demo: Demo, frame: Path) -> None:
+    other = min(demo.data.glob("frames/test/safe/*/0000.jpg"))
+    predictions = [json.loads(line) for line in (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()]
+    expected = [
+        next(p["answer"] for p in predictions if p["clip"] == path.parent.name and p["sample"] == 0)
+        for path in (frame, other)
+    ]
+    done = run_python(demo, "recipes/infer.py", "--adapter", demo.output, "--image", frame, other)
+    assert done.stdout == "".join(f"{answer}\n" for answer in expected)
+    assert done.stderr == ""
+
+
+def test_evaluating_twice_gives_the_same_predictions(demo: Demo) -> None:
+    before = (demo.output / "eval" / "predictions.jsonl").read_bytes()
+    figures = json.loads((demo.output / "eval" / "report.json").read_text())["results"]
+    done = run_python(demo, "recipes/eval_qwen2vl.py", "--adapter", demo.output)
+    assert done.returncode == 0, done.stderr
+    assert (demo.output / "eval" / "predictions.jsonl").read_bytes() == before
+    assert json.loads((demo.output / "eval" / "report.json").read_text())["results"] == figures
+
+
+def test_answer_depends_on_the_picture_and_on_the_adapter(adapted: AdaptedModel, frame: Path) -> None:
+    image = Image.open(frame).convert("RGB")
+    (seen,) = adapted.p_unsafe([image])
+    (blank,) = adapted.p_unsafe([Image.new("RGB", image.size)])
+    assert abs(seen - blank) > 1e-4
+    with adapted.model.disable_adapter():
+        (bare,) = adapted.p_unsafe([image])
+    assert abs(seen - bare) > 1e-4
+    weights = [weight for name, weight in adapted.model.named_parameters() if "lora_B" in name]
+    assert all(weight.abs().max() > 0 for weight in weights)
+
+
+def test_record_names_no_folder_of_the_project_absolutely(demo: Demo) -> None:
+    for file in [demo.data / CLIPS_FILE, demo.data / "train.jsonl", demo.data / "audit.json"]:
+        assert str(demo.data) not in file.read_text(), file.name
+    assert str(PROJECT_ROOT) not in (demo.output / "safety.json").read_text()
+
+
+def test_every_step_can_be_run_again_and_keeps_its_work(demo: Demo) -> None:
+    frames = {path: path.stat().st_mtime_ns for path in demo.data.glob("frames/*/*/*/*.jpg")}
+    hashes = {path: sha256_of_file(demo.data / path) for path in ("train.jsonl", "test.jsonl", CLIPS_FILE)}
+    assert run_python(demo, "data_prep/make_demo_clips.py", "--out", demo.data).returncode == 0
+    assert run_python(demo, "data_prep/extract_frames.py", "--data", demo.data).returncode == 0
+    assert run_python(demo, "data_prep/build_jsonl.py", "--data", demo.data).returncode == 0
+    assert {path: path.stat().st_mtime_ns for path in demo.data.glob("frames/*/*/*/*.jpg")} == frames
+    assert {path: sha256_of_file(demo.data / path) for path in hashes} == hashes
