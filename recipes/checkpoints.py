@@ -34,7 +34,7 @@ def step_of(checkpoint: Path) -> int:
 def last_whole_checkpoint(run: Path) -> tuple[Path | None, list[Path]]:
     """Return the newest whole checkpoint of a run, or None, and the torn ones newer than it."""
     found = [path for path in run.glob("checkpoint-*") if path.is_dir() and re.fullmatch(r"checkpoint-\d+", path.name)]
-    torn = []
+    torn: list[Path] = []
     for checkpoint in sorted(found, key=step_of, reverse=True):
         if is_whole(checkpoint):
             return checkpoint, torn

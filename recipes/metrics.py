@@ -6,6 +6,7 @@ from typing import Any
 import datasets
 import evaluate
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
 from data_prep.labels import LABELS, UNSAFE
@@ -41,7 +42,7 @@ class SafetyMetric(evaluate.Metric):
         return {**_figures_of_answers(truth, answers), **_figures_of_scores(truth, p_unsafe)}
 
 
-def compute_figures(p_unsafe: Sequence[float], truth: Sequence[int], *, threshold: float) -> dict[str, float | None]:
+def compute_figures(p_unsafe: ArrayLike, truth: ArrayLike, *, threshold: float) -> dict[str, float | None]:
     """Return the figures of P(UNSAFE) against class ids, both of length n.
 
     Raises ValueError for nothing to compute on, unequal lengths, a P(UNSAFE) outside [0, 1] or a class id that is none

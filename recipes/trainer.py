@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, TrainerControl
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import SFTTrainer
 
@@ -39,6 +39,7 @@ class SafetyTrainer(SFTTrainer):
     """
 
     data_collator: VisionCollator
+    control: TrainerControl
 
     def __init__(self, *, model: PreTrainedModel, **kwargs: Any) -> None:
         # Checkpointing needs no gradient at its inputs in its non-reentrant form. The hooks that TRL and transformers
