@@ -1,0 +1,129 @@
+"""The documents show only commands that exist, with flags that exist, and figures that were measured."""
+
+import dataclasses
+import json
+import re
+import shlex
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from data_prep.files import PROJECT_ROOT
+from recipes.run_settings import RecipeArguments
+
+DOCUMENTS = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "benchmarks" / "README.md"]
+SFT = "recipes/sft_qwen2vl.py"
+NEEDS_A_GPU = {"benchmarks/smoke_7b.py"}
+
+
+def commands() -> list[str]:
+    """Return every shell command of the documents: lines of bash blocks, and table cells that begin with one."""
+    found = []
+    for document in DOCUMENTS:
+        text = document.read_text()
+        blocks = re.findall(r"^[ ]*```bash\n(.*?)```", text, flags=re.DOTALL | re.MULTILINE)
+        found += [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
+        found += re.findall(r"`((?:python|accelerate launch) [^`]+)`", text)
+    return sorted(set(found))
+
+
+@cache
+def help_of(script: str) -> str:
+    done = subprocess.run(
+        [sys.executable, script, "--help"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+@cache
+def demo_steps() -> str:
+    """Return the commands of `make demo`, which another test runs."""
+    command = ["make", "--dry-run", "demo", f"VENV={sys.prefix}"]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def setting_names() -> set[str]:
+    from trl import ModelConfig, SFTConfig
+
+    return {field.name for part in (RecipeArguments, SFTConfig, ModelConfig) for field in dataclasses.fields(part)}
+
+
+def check_script(words: list[str]) -> None:
+    script, flags = words[0], [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
+    assert (PROJECT_ROOT / script).is_file()
+    if script == SFT:
+        assert {flag[2:] for flag in flags} <= setting_names() | {"config"}
+        configs = [words[index + 1] for index, word in enumerate(words) if word == "--config"]
+        assert all((PROJECT_ROOT / config).is_file() for config in configs)
+    else:
+        known = set(re.findall(r"--[a-z][a-z0-9-]*", help_of(script)))
+        assert set(flags) <= known
+    assert script in NEEDS_A_GPU or script in demo_steps(), f"no test runs {script}"
+
+
+@pytest.mark.parametrize("command", commands())
+def test_command_exists_and_is_run_by_a_test(command: str) -> None:
+    words = shlex.split(command.replace("[", "").replace("]", ""))
+    if words[0] == "python":
+        check_script(words[1:])
+    elif words[:2] == ["accelerate", "launch"]:
+        script = words.index(SFT) if SFT in words else None
+        launcher = words[2:script]
+        assert set(launcher) <= {"--config_file", "accelerate_config.yaml", "--quiet"}
+        assert script is None or check_script(words[script:]) is None
+    elif words[0] == "make":
+        done = subprocess.run(["make", "--dry-run", *words[1:]], cwd=PROJECT_ROOT, capture_output=True, check=False)
+        assert done.returncode == 0
+    elif words[0] == "docker":
+        compose = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())
+        name = compose["services"]["vlm"]["container_name"]
+        assert words[1:] in (["compose", "up", "-d", "--build"], ["exec", "-it", name, "bash"])
+    elif words[0] == "hf":
+        assert (Path(sys.executable).parent / "hf").is_file()
+        assert words[1:] == ["download", "Qwen/Qwen2-VL-7B-Instruct"]
+    else:
+        assert words == ["source", ".venv/bin/activate"]
+
+
+def test_documents_show_the_commands_that_matter() -> None:
+    shown = "\n".join(commands())
+    for step in ("make demo", "make test", "docker compose", SFT, "eval_qwen2vl.py", "infer.py", "extract_frames.py"):
+        assert step in shown
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        assert (document.parent / target).exists(), target
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        for line in document.read_text().splitlines()
+        if line.startswith("#")
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", document.read_text())) <= headings
+
+
+def test_memory_figures_are_those_of_the_run() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/smoke_7b_h100.json").read_text())
+    one, four = results["training"]
+    shown = [f"{run['peak_allocated_gib']:.2f} / {run['peak_reserved_gib']:.2f} GiB" for run in (one, four)]
+    readme = DOCUMENTS[0].read_text()
+    assert f"{shown[0]} at 1 frame on the card, {shown[1]} at 4" in readme
+    assert f"{one['training_seconds'] / 5:.1f} s at 1 frame on the card, {four['training_seconds'] / 5:.1f} s at 4" in (
+        readme
+    )
+    asked = results["inference"]
+    assert f"{asked['peak_allocated_gib']:.2f} / {asked['peak_reserved_gib']:.2f} GiB, 21 s with the start" in readme
+
+
+def test_nothing_in_the_tree_names_a_machine() -> None:
+    done = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
+    for name in done.stdout.split("\n"):
+        path = PROJECT_ROOT / name
+        if path.is_file() and path.suffix in (".py", ".md", ".yaml", ".yml", ".toml", ".txt", ".json", ""):
+            assert str(PROJECT_ROOT) + "/" not in path.read_text(errors="replace"), name
