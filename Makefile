@@ -22,7 +22,7 @@ help:
 	@echo "make demo   the whole job on synthetic clips and a small base: clips to answer, no GPU, no network"
 	@echo "make test   style, types and tests"
 	@echo "make lint   style and types alone"
-	@echo "make bench  measurements; see benchmarks/README.md"
+	@echo "make bench  the 7B at full size with random weights; needs a GPU, see benchmarks/README.md"
 
 $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	@python=$$(for candidate in python3.12 python3.11 python3; do \
@@ -58,4 +58,4 @@ test: lint
 	$(PYTHON) -m pytest
 
 bench: $(READY_DEV)
-	@echo "see benchmarks/README.md: each benchmark is one command; those of the 7B need a GPU"
+	$(PYTHON) benchmarks/smoke_7b.py

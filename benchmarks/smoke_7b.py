@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from data_prep.clips import CLIPS_FILE, Clip, Settings, write_clips
-from data_prep.errors import run_script
-from data_prep.files import PROJECT_ROOT, from_root, write_json
+from data_prep.errors import InputError, run_script
+from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import Row, write_rows
 
@@ -38,10 +38,15 @@ FRAMES_PER_UPDATE = 16
 def main(argv: list[str]) -> int:
     """Make base and frames, train at each micro-batch size, answer, and print a table; all figures go to JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--like", required=True, help="a Hub id or a folder with config.json and the tokenizer's files")
+    parser.add_argument(
+        "--like",
+        default="Qwen/Qwen2-VL-7B-Instruct",
+        help="a Hub id or a folder with config.json and the tokenizer's files (default: %(default)s)",
+    )
     parser.add_argument("--out", default="outputs/smoke_7b", help="folder to write (default: %(default)s)")
     args = parser.parse_args(argv)
     out = from_root(args.out)
+    check_machine(out)
     out.mkdir(parents=True, exist_ok=True)
     draw_data_folder(out / "data")
     base = run(["benchmarks/random_qwen2vl.py", "--like", args.like, "--out", str(out / "base")])
@@ -53,6 +58,16 @@ def main(argv: list[str]) -> int:
     write_json(out / "smoke_7b.json", results)
     print(as_table(results))
     return 0
+
+
+def check_machine(out: Path) -> None:
+    """Raise InputError where there is no GPU, or where the output folder is in use."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError("this benchmark needs an NVIDIA GPU that torch can see")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"--out {to_root(out)} is not empty; name another folder")
 
 
 def draw_data_folder(folder: Path) -> None:

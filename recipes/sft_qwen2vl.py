@@ -82,6 +82,8 @@ def prepare_run(argv: list[str], base: BaseModel) -> Run:
         recipe_args, training_args, model_args = parser.parse_args_and_config(argv)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
+    if training_args.world_size > 1:
+        raise InputError("this recipe trains in one process; give the launcher --config_file accelerate_config.yaml")
     if training_args.trust_remote_code:
         raise InputError("trust_remote_code is never used here; remove it")
     training_args.output_dir = str(from_root(training_args.output_dir))
@@ -120,8 +122,8 @@ def train(run: Run, inputs: Inputs, *, launched: bool) -> int:
     trainer.add_callback(stop)
     with redirect_stdout(sys.stderr):  # the trainer prints its progress; stdout is for results
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(inputs))
-    if stop.received:
-        step = trainer.state.global_step
+    step = trainer.state.global_step
+    if stop.received and step < trainer.state.max_steps:
         print(f"stopped by SIGTERM at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
         return EXIT_STATUS
     write_json(inputs.output_dir / "training.json", training_summary(trainer))

@@ -81,7 +81,10 @@ def write_base(folder: Path, seed: int) -> None:
         Qwen2VLProcessor,
         Qwen2VLVideoProcessor,
     )
+    from transformers.utils.logging import disable_progress_bar
 
+    if not sys.stderr.isatty():
+        disable_progress_bar()
     tokenizer = build_tokenizer()
     ids = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     config = Qwen2VLConfig(
