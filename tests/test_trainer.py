@@ -147,6 +147,15 @@ def test_sigterm_saves_and_a_resumed_run_reaches_the_same_weights(
     expected, resumed = (load_file(folder / "checkpoint-6" / "adapter_model.safetensors") for folder in (finished, run))
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
+    # Killed after the last checkpoint and before the adapter stood beside it: nothing is left to train.
+    adapter = (run / "adapter_model.safetensors").read_bytes()
+    for name in ("safety.json", "adapter_model.safetensors"):
+        (run / name).unlink()
+    assert train(settings, run, "--resume") == 0
+    assert "resuming from checkpoint-6" in capsys.readouterr().err
+    assert (run / "adapter_model.safetensors").read_bytes() == adapter
+    assert read_record(run) == read_record(finished)
+
 
 def test_resuming_a_finished_run_changes_nothing(
     settings: list[str], finished: Path, capsys: pytest.CaptureFixture[str]
@@ -159,7 +168,7 @@ def test_resuming_a_finished_run_changes_nothing(
 
 def test_resuming_with_other_settings_or_data_is_refused(settings: list[str], finished: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=re.escape("--resume: learning_rate was 0.005 when finished began and is 0.01")
+        InputError, match=re.escape("--resume: learning_rate was 0.001 when finished began and is 0.01")
     ):
         train(settings, finished, "--resume", "--learning_rate", "0.01")
     other = write_data(tmp_path / "other", many_clips(train_per_class=4))
