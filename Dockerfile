@@ -14,7 +14,7 @@ WORKDIR /workspace
 # No versions: the base image's tag fixes the release, whose archive keeps only the newest security fix of a package.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ffmpeg git make \
+    && apt-get install -y --no-install-recommends ffmpeg git make python-is-python3 \
     && rm -rf /var/lib/apt/lists/*
 
 # What pip reads comes first, so that a change to anything else doesn't install the packages anew.

@@ -245,10 +245,12 @@ def assign_video_ids(sources: Iterable[Source], known: dict[str, str]) -> dict[s
 
 
 def has_all_frames(data: Path, clip: Clip) -> bool:
-    """Whether the clip's folder below `data` holds exactly the frames that its record counts."""
+    """Whether the clip's folder below `data` holds exactly the frames that its record counts, none of them empty."""
     folder = data / clip.folder
     wanted = {frame_name(sample) for sample in range(clip.frames)}
-    return folder.is_dir() and {path.name for path in folder.iterdir()} == wanted
+    if not folder.is_dir() or {path.name for path in folder.iterdir()} != wanted:
+        return False
+    return all(path.stat().st_size for path in folder.iterdir())
 
 
 def _parse_clip(line: str) -> Clip:

@@ -20,6 +20,6 @@ def run_script(main: Callable[[list[str]], int]) -> None:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
-        print("interrupted; what was finished is kept, run the same command again to go on", file=sys.stderr)
+        print("interrupted; finished work is kept", file=sys.stderr)
         status = 130
     sys.exit(status)

@@ -5,7 +5,7 @@ python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--wo
 
 import argparse
 import contextlib
-import fcntl
+import os
 import secrets
 import shutil
 import sys
@@ -36,7 +36,7 @@ from data_prep.clips import (
     write_clips,
 )
 from data_prep.errors import InputError, run_script
-from data_prep.files import from_root, sha256_of_file
+from data_prep.files import from_root, hold_lock, sha256_of_file
 from data_prep.video import Video, VideoError
 
 LOCK_FILE = ".extract_frames.lock"
@@ -54,7 +54,8 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     root = find_dataset(data, from_root(arguments.dataset) if arguments.dataset else None)
     settings = Settings(arguments.fps, arguments.jpeg_quality)
-    with _only_extractor(data), _told_of_disk_errors():
+    busy = f"another extract_frames.py is working in {data}; wait for it or end it"
+    with hold_lock(data / LOCK_FILE, busy), _told_of_disk_errors():
         _remove_temporaries(data)
         plan = _plan(data, root, settings, arguments.workers)
         clips = _extract_pending(data, root, plan, arguments.workers)
@@ -75,17 +76,6 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     if arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
     return arguments
-
-
-@contextlib.contextmanager
-def _only_extractor(data: Path) -> Iterator[None]:
-    """Hold the data folder's lock, which the system releases however this process ends."""
-    with (data / LOCK_FILE).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another extract_frames.py is working in {data}; wait for it or end it") from None
-        yield
 
 
 @contextlib.contextmanager
@@ -209,7 +199,10 @@ def _save_samples(video: Video, folder: Path, settings: Settings) -> list[tuple[
     fps = Fraction(str(settings.fps))  # the shortest decimal is what was asked for: 0.1 means a tenth
     sizes = []
     for sample, image in video.samples(fps):
-        image.save(folder / frame_name(sample), format="JPEG", quality=settings.jpeg_quality)
+        with (folder / frame_name(sample)).open("wb") as file:
+            image.save(file, format="JPEG", quality=settings.jpeg_quality)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
         sizes.append(image.size)
     return sizes
 

@@ -1,11 +1,16 @@
-"""Files that are whole at their final path or absent, and where relative paths start."""
+"""Files that are whole at their final path or absent, folders that one process works in, where paths start."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from data_prep.errors import InputError
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
@@ -45,3 +50,17 @@ def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content as lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextlib.contextmanager
+def hold_lock(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file, which the system releases however this process ends.
+
+    Raises InputError with the message `refusal` where another process holds it.
+    """
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(refusal) from None
+        yield

@@ -475,6 +475,12 @@ def check_dataset(name: str, revision: str | None = None) -> None:
     labels = _labels_of(name, revision)
     if missing := sorted(set(LABELS) - labels[TRAIN]):
         raise InputError(f"data set {name!r}: train has no {missing[0]} frame, but needs both {' and '.join(LABELS)}")
+    if VALIDATION in labels and labels[VALIDATION] != set(LABELS):
+        (only,) = labels[VALIDATION]
+        raise InputError(
+            f"data set {name!r}: validation holds {only} frames alone, but needs both answers to judge by; add clips, "
+            "so that a class of each answer has two of different content"
+        )
     if VALIDATION not in labels:
         raise InputError(
             f"data set {name!r} has no validation split: no source class of train has two clips of different content; "

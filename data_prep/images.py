@@ -9,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from data_prep.errors import InputError
 
 IMAGE_FORMATS = ("JPEG", "PNG")
+MAX_ASPECT_RATIO = 200  # what Qwen2-VL's preprocessing accepts
 MAX_IMAGE_PIXELS = 40_000_000  # above an 8K frame (33.2 megapixels); far below what a decompression bomb holds
 
 
@@ -21,6 +22,11 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
         raise InputError(f"{name}: no such image") from None
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
         raise InputError(f"{name}: not a readable image; allowed formats: {', '.join(IMAGE_FORMATS)}") from None
+    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+        image.close()
+        raise InputError(
+            f"{name}: {image.width}x{image.height} is a strip, longer than {MAX_ASPECT_RATIO} times its width"
+        )
     if image.width * image.height > MAX_IMAGE_PIXELS:
         image.close()
         raise InputError(

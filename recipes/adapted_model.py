@@ -1,5 +1,6 @@
 """An adapter on its base, ready to answer as its safety.json says."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,8 @@ def load_adapted(folder: Path, record: SafetyRecord, base: BaseModel) -> Adapted
         load_in_4bit=record.load_in_4bit,
         device=modeling.choose_device(),
     )
+    if model.device.type == "cpu" and record.dtype != "float32":
+        print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
     if model.device.type == "cuda":
         modeling.keep_embedding_on_host(model)
     collator = VisionCollator(modeling.load_processor(folder), record.max_pixels)

@@ -11,8 +11,6 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 
 from data_prep.errors import InputError
@@ -58,21 +56,24 @@ def find_base(name: str, revision: str | None = None) -> BaseModel:
 def _download(name: str, revision: str | None) -> Path:
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
-    except (RepositoryNotFoundError, RevisionNotFoundError, HFValidationError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled, HfHubHTTPError, OSError):
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         raise InputError(
             f"base model {name!r} is not in the Hub cache and the Hub can't be reached; where there is a network, run "
             f"'hf download {name}' with the same HF_HOME, then carry the cache over"
         ) from None
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
 
 
 def _check_files(base: BaseModel) -> None:
     config_file = base.folder / "config.json"
     if not config_file.is_file():
         raise InputError(f"base model {base.name!r}: {config_file.name} is missing, so this is no model folder")
-    model_type = json.loads(config_file.read_text()).get("model_type")
+    try:
+        model_type = json.loads(config_file.read_text(encoding="utf-8"))["model_type"]
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"base model {base.name!r}: {config_file.name} is damaged; fetch it again") from None
     if model_type != MODEL_TYPE:
         raise InputError(f"base model {base.name!r} is a {model_type!r}; this recipe trains {MODEL_TYPE!r} only")
     missing = [file for file in _weight_files(base.folder) if not (base.folder / file).is_file()]

@@ -1,4 +1,4 @@
-"""Evaluate an adapter on a split of its data set and write outputs/<run>/eval/report.json.
+"""Evaluate an adapter on its test split and write outputs/<run>/eval/report.json.
 
 python recipes/eval_qwen2vl.py --adapter outputs/qwen2vl_7b_8gb
 """
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
 
     from recipes.adapted_model import load_adapted
     from recipes.report import SCHEMA_VERSION, as_table, frame_results, predictions
-    from recipes.scoring import score_rows
+    from recipes.scoring import label_of, score_rows
 
     started = now()
     adapted = load_adapted(folder, record, base)
@@ -58,10 +58,12 @@ def main(argv: list[str]) -> int:
         "threshold": {"value": record.threshold, "chosen": record.threshold_from},
         "latency_ms": measure_latency(adapted, rows),
     }
+    answers = [label_of(p, record.threshold) for p in p_unsafe]
     columns = {name: rows[name] for name in ("clip", "sample", "source_class", "response")}
-    write_report(folder / "eval", report, predictions(columns, p_unsafe, threshold=record.threshold))
+    report_folder = folder_of_report(folder, record, source, args.split)
+    write_report(report_folder, report, predictions(columns, p_unsafe, answers))
     print(as_table(report))
-    print(f"report: {to_root(folder / 'eval' / 'report.json')}", file=sys.stderr)
+    print(f"report: {to_root(report_folder / 'report.json')}", file=sys.stderr)
     return 0
 
 
@@ -89,6 +91,13 @@ def rows_to_evaluate(source: FramesSource, split: str, record: SafetyRecord) -> 
     if other:
         raise InputError(f"data set {source.id!r} asks {min(other)!r}, the adapter was trained on {record.prompt!r}")
     return rows
+
+
+def folder_of_report(folder: Path, record: SafetyRecord, source: FramesSource, split: str) -> Path:
+    """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else."""
+    if split == "test" and source.content_hash == record.dataset_hash:
+        return folder / "eval"
+    return folder / "eval" / f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
 
 
 def describe(
@@ -140,7 +149,7 @@ def measure_latency(adapted: "AdaptedModel", rows: Any) -> dict[str, float | int
 
 def write_report(folder: Path, report: dict[str, Any], frames: list[dict[str, Any]]) -> None:
     """Write predictions.jsonl and report.json, each whole or not at all; the report comes last."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(frame, allow_nan=False) + "\n" for frame in frames)
     write_atomic(folder / "predictions.jsonl", lines.encode())
     write_json(folder / "report.json", report)

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     silence_known_messages()
     folder = from_root(args.adapter)
     record = read_record(folder)
-    images = [read_image(path) for path in args.image]
+    images = [read_image(from_root(path)) for path in args.image]
     base = find_base_of(folder, record)
 
     from recipes.adapted_model import load_adapted

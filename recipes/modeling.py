@@ -69,7 +69,7 @@ def load_base(
         local_files_only=True,
         use_safetensors=True,
     )
-    model.config._name_or_path = base.name  # what PEFT writes beside an adapter; not this machine's path
+    model.name_or_path = model.config._name_or_path = base.name  # what PEFT writes beside adapters, not a path here
     model.requires_grad_(False)
     if load_in_4bit:
         check_quantized(model)
@@ -168,7 +168,7 @@ def load_adapter(model: Qwen2VLForConditionalGeneration, folder: Path) -> PeftMo
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"adapter {folder}: damaged or for another base ({reason}); train it again") from None
     with safe_open(weights, framework="pt") as file:
-        differing = set(file.keys()) ^ set(get_peft_model_state_dict(adapted))
+        differing = set(file.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
     if differing:
         raise InputError(
             f"adapter {folder}: {len(differing)} weights are missing or unknown, among them {min(differing)}; "

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.labels import LABELS, SOURCE_CLASSES, UNSAFE
+from data_prep.labels import LABELS, SOURCE_CLASSES
 from recipes.metrics import POSITIVE, class_ids, compute_figures, confusion_matrix
 
 SCHEMA_VERSION = 1
@@ -55,9 +55,9 @@ def _per_source_class(answers: np.ndarray, truth: np.ndarray, source_classes: Se
     return table
 
 
-def predictions(rows: dict[str, Sequence[Any]], p_unsafe: np.ndarray, *, threshold: float) -> list[dict[str, Any]]:
+def predictions(rows: dict[str, Sequence[Any]], p_unsafe: np.ndarray, answers: Sequence[str]) -> list[dict[str, Any]]:
     """Return one record a frame: where it comes from, its label, P(UNSAFE) and the answer."""
-    columns = zip(rows["clip"], rows["sample"], rows["source_class"], rows["response"], p_unsafe, strict=True)
+    columns = zip(rows["clip"], rows["sample"], rows["source_class"], rows["response"], p_unsafe, answers, strict=True)
     return [
         {
             "clip": clip,
@@ -65,9 +65,9 @@ def predictions(rows: dict[str, Sequence[Any]], p_unsafe: np.ndarray, *, thresho
             "source_class": source_class,
             "label": label,
             "p_unsafe": float(p),
-            "answer": UNSAFE if p >= threshold else LABELS[0],
+            "answer": answer,
         }
-        for clip, sample, source_class, label, p in columns
+        for clip, sample, source_class, label, p, answer in columns
     ]
 
 

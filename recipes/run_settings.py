@@ -16,6 +16,8 @@ from recipes.safety_record import is_finished
 
 DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
 FILE_NAME = "run.json"
+LOCK_NAME = ".lock"
+MIN_PIXELS = 4 * 28 * 28  # four visual tokens, qwen-vl-utils' own lower limit
 
 # What may differ between a run and its continuation: where it runs and how it talks, never what it computes.
 _FREE_SETTINGS = {
@@ -36,15 +38,12 @@ _FREE_SETTINGS = {
 class RecipeArguments:
     """What this project adds to the libraries' own arguments."""
 
-    dataset: str = field(
-        default="local/safe-unsafe-frames",
-        metadata={"help": "Id of a pushed data set, or a folder with train.jsonl and test.jsonl."},
+    dataset: str = field(metadata={"help": "Id of a pushed data set, or a folder with train.jsonl and test.jsonl."})
+    max_pixels: int = field(
+        metadata={"help": "A frame is shrunk to at most this many pixels; 784 make one visual token."}
     )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Version of a pushed data set; the newest one if not given."}
-    )
-    max_pixels: int = field(
-        default=401408, metadata={"help": "A frame is shrunk to at most this many pixels; 784 make one visual token."}
     )
     balance_labels: bool = field(
         default=True, metadata={"help": "Weigh rows so that SAFE and UNSAFE count the same in the loss."}
@@ -55,6 +54,10 @@ class RecipeArguments:
     resume: bool = field(
         default=False, metadata={"help": "Go on from the last whole checkpoint in output_dir; start if there is none."}
     )
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < MIN_PIXELS:
+            raise InputError(f"max_pixels {self.max_pixels} is below {MIN_PIXELS}, the least that the model takes")
 
 
 @dataclass(frozen=True)
@@ -91,16 +94,16 @@ def read_inputs(argv: list[str]) -> Inputs:
         if flag.startswith("--"):
             name, equals, inline = flag[2:].partition("=")
             settings[name.replace("-", "_")] = inline if equals else (True if value.startswith("--") else value)
-    for required in ("model_name_or_path", "output_dir"):
+    for required in ("model_name_or_path", "output_dir", "dataset"):
         if not settings.get(required):
             raise InputError(f"{required} is not set; set it in the YAML or give --{required}")
     return Inputs(
-        dataset=settings.get("dataset", RecipeArguments.dataset),
+        dataset=settings["dataset"],
         dataset_revision=settings.get("dataset_revision"),
         model_name_or_path=settings["model_name_or_path"],
         model_revision=settings.get("model_revision"),
         output_dir=from_root(settings["output_dir"]),
-        resume=str(settings.get("resume", False)).lower() in ("true", "1", "yes"),
+        resume=str(settings.get("resume", False)).lower() in ("yes", "true", "t", "y", "1"),
     )
 
 
@@ -121,15 +124,21 @@ def check_output_folder(inputs: Inputs) -> None:
     folder = inputs.output_dir
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir {folder} is a file; name another with --output_dir")
-    if inputs.resume or not folder.exists() or not any(folder.iterdir()):
+    found = {path.name for path in folder.iterdir()} - {LOCK_NAME} if folder.exists() else set()
+    if found and FILE_NAME not in found:
+        raise InputError(f"output_dir {folder} is not empty and holds no run; name another with --output_dir")
+    if inputs.resume or not _has_begun(folder):
         return
     if is_finished(folder):
         raise InputError(
             f"output_dir {folder} holds a finished run, which is never overwritten; name another output_dir"
         )
-    if (folder / FILE_NAME).exists():
-        raise InputError(f"output_dir {folder} holds an unfinished run; go on with --resume or name another output_dir")
-    raise InputError(f"output_dir {folder} is not empty; name another with --output_dir")
+    raise InputError(f"output_dir {folder} holds an unfinished run; go on with --resume or name another output_dir")
+
+
+def _has_begun(folder: Path) -> bool:
+    """Say whether a run's folder holds work: a setting refused before the first checkpoint must not lock it."""
+    return is_finished(folder) or any(folder.glob("checkpoint-*"))
 
 
 def record_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -139,8 +148,7 @@ def record_settings(folder: Path, settings: dict[str, Any]) -> None:
     """
     settings = json.loads(json.dumps(settings, default=str))
     file = folder / FILE_NAME
-    if not file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+    if not _has_begun(folder):
         write_json(file, settings)
         return
     begun = json.loads(file.read_text(encoding="utf-8"))

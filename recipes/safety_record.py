@@ -11,6 +11,7 @@ from recipes.base_model import BaseModel, find_base
 
 FILE_NAME = "safety.json"
 SCHEMA_VERSION = 1
+PLAIN_THRESHOLD = 0.5  # the likelier of the two answers
 
 
 @dataclass(frozen=True)

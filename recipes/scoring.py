@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
 from recipes.collator import VisionCollator
+from recipes.signals import leave_process_group
 
 
 def label_token_ids(collator: VisionCollator) -> list[int]:
@@ -52,7 +53,13 @@ def score_rows(
     show_progress: bool = False,
 ) -> np.ndarray:
     """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,). `rows` is anything indexable."""
-    loader = DataLoader(rows, batch_size=batch_size, collate_fn=collator.prompts, num_workers=num_workers)
+    loader = DataLoader(
+        rows,
+        batch_size=batch_size,
+        collate_fn=collator.prompts,
+        num_workers=num_workers,
+        worker_init_fn=leave_process_group,
+    )
     label_ids = label_token_ids(collator)
     was_training = model.training
     model.eval()

@@ -5,22 +5,24 @@
 Every line of the YAML may be overridden by a flag of the same name. Without --config it runs the 8 GB recipe.
 """
 
+import math
 import os
 import shutil
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_prep.errors import InputError, run_script
-from data_prep.files import from_root, to_root, write_json
+from data_prep.files import from_root, hold_lock, to_root, write_json
 from data_prep.hub_cache import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS
 from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import last_whole_checkpoint
 from recipes.library_messages import silence_known_messages
 from recipes.run_settings import (
+    LOCK_NAME,
     Inputs,
     RecipeArguments,
     check_output_folder,
@@ -28,14 +30,29 @@ from recipes.run_settings import (
     record_settings,
     with_default_config,
 )
-from recipes.safety_record import SafetyRecord, is_finished
+from recipes.safety_record import PLAIN_THRESHOLD, SafetyRecord, is_finished
+from recipes.signals import StopRequest, follow_launcher
 
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
     from recipes.trainer import SafetyTrainer
 
-THRESHOLD = 0.5
+DTYPES = ("bfloat16", "float16", "float32")
+
+# What of TRL's ModelConfig is used here; setting anything else must not pass for an effect.
+USED_MODEL_SETTINGS = {
+    "model_name_or_path",
+    "model_revision",
+    "dtype",
+    "attn_implementation",
+    "load_in_4bit",
+    "lora_r",
+    "lora_alpha",
+    "lora_dropout",
+    "lora_target_modules",
+    "use_rslora",
+}
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,8 @@ def main(argv: list[str]) -> int:
     """Check the inputs, train, and leave the adapter, its processor and safety.json in the run's folder."""
     silence_known_messages()
     # Precision lives in the YAML alone: an accelerate config would override it through this variable.
-    launched = os.environ.pop("ACCELERATE_MIXED_PRECISION", None) is not None
+    if os.environ.pop("ACCELERATE_MIXED_PRECISION", None) is not None:
+        follow_launcher()
     argv = with_default_config(argv)
     inputs = read_inputs(argv)
     check_output_folder(inputs)
@@ -63,11 +81,13 @@ def main(argv: list[str]) -> int:
 
     run = prepare_run(argv, base)
     print(run.source.describe(), file=sys.stderr)
-    record_settings(inputs.output_dir, run_record(run))
-    if is_finished(inputs.output_dir):
-        print(f"{inputs.output_dir.name}: this very run has finished already; nothing to do", file=sys.stderr)
-        return 0
-    return train(run, inputs, launched=launched)
+    inputs.output_dir.mkdir(parents=True, exist_ok=True)
+    with hold_lock(inputs.output_dir / LOCK_NAME, f"another run is training into {inputs.output_dir}; wait or end it"):
+        record_settings(inputs.output_dir, run_record(run))
+        if is_finished(inputs.output_dir):
+            print(f"{inputs.output_dir.name}: this very run has finished already; nothing to do", file=sys.stderr)
+            return 0
+        return train(run, inputs)
 
 
 def prepare_run(argv: list[str], base: BaseModel) -> Run:
@@ -77,19 +97,35 @@ def prepare_run(argv: list[str], base: BaseModel) -> Run:
     """
     from trl import ModelConfig, SFTConfig, TrlParser
 
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"settings: {message}")
+
     parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig))
+    parser.error = refuse  # argparse would print all of its usage
     try:
         recipe_args, training_args, model_args = parser.parse_args_and_config(argv)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
-    if training_args.world_size > 1:
-        raise InputError("this recipe trains in one process; give the launcher --config_file accelerate_config.yaml")
-    if training_args.trust_remote_code:
-        raise InputError("trust_remote_code is never used here; remove it")
+    check_settings(training_args, model_args)
     training_args.output_dir = str(from_root(training_args.output_dir))
     training_args.disable_tqdm = not sys.stderr.isatty()
     source = open_dataset(recipe_args.dataset, revision=recipe_args.dataset_revision)
     return Run(recipe_args, training_args, model_args, base, source, the_prompt(source))
+
+
+def check_settings(training_args: "SFTConfig", model_args: "ModelConfig") -> None:
+    """Raise InputError for settings that the libraries know and that have no effect, or a wrong one, here."""
+    for field in fields(model_args):
+        if field.name not in USED_MODEL_SETTINGS and getattr(model_args, field.name) != field.default:
+            raise InputError(f"{field.name} has no effect in this recipe; remove it")
+    if model_args.dtype not in DTYPES:
+        raise InputError(f"dtype {model_args.dtype!r} is not one of {', '.join(DTYPES)}")
+    if training_args.resume_from_checkpoint is not None:
+        raise InputError("resume_from_checkpoint is not used here; --resume goes on from the last whole checkpoint")
+    if training_args.trust_remote_code:
+        raise InputError("trust_remote_code is never used here; remove it")
+    if training_args.world_size > 1 or training_args.n_gpu > 1:
+        raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
 
 
 def the_prompt(source: FramesSource) -> str:
@@ -108,24 +144,21 @@ def run_record(run: Run) -> dict[str, Any]:
     return {**settings, **asdict(run.model), **asdict(run.recipe), **identity}
 
 
-def train(run: Run, inputs: Inputs, *, launched: bool) -> int:
+def train(run: Run, inputs: Inputs) -> int:
     """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
     from transformers import set_seed
 
-    from recipes.sigterm import EXIT_STATUS, StopOnSigterm, follow_launcher
+    from recipes.trainer import StopOnRequest
 
-    stop = StopOnSigterm()
-    if launched:
-        follow_launcher()
     set_seed(run.training.seed)
-    trainer = build_trainer(run)
-    trainer.add_callback(stop)
-    with redirect_stdout(sys.stderr):  # the trainer prints its progress; stdout is for results
+    with StopRequest() as stop, redirect_stdout(sys.stderr):  # the trainer prints progress; stdout is for results
+        trainer = build_trainer(run)
+        trainer.add_callback(StopOnRequest(stop))
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(inputs))
     step = trainer.state.global_step
     if stop.received and step < trainer.state.max_steps:
-        print(f"stopped by SIGTERM at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
-        return EXIT_STATUS
+        print(f"stopped by {stop.received.name} at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
+        return stop.exit_status
     write_json(inputs.output_dir / "training.json", training_summary(trainer))
     save_adapter(trainer, safety_record(run), inputs.output_dir)
     print(to_root(inputs.output_dir))
@@ -133,12 +166,13 @@ def train(run: Run, inputs: Inputs, *, launched: bool) -> int:
 
 
 def checkpoint_to_resume(inputs: Inputs) -> str | None:
-    """Return the last whole checkpoint where the run is to be resumed, telling of torn ones that are passed over."""
+    """Return the last whole checkpoint where the run is to be resumed; torn ones are told of and removed."""
     if not inputs.resume:
         return None
     checkpoint, torn = last_whole_checkpoint(inputs.output_dir)
     for path in torn:
-        print(f"{path.name} is torn: its save was cut off; passing it over", file=sys.stderr)
+        print(f"{path.name} is torn, its save was cut off: passing it over and removing it", file=sys.stderr)
+        shutil.rmtree(path)  # left there, it would count as the newest when older checkpoints are let go
     print(f"resuming from {checkpoint.name if checkpoint else 'the start'}", file=sys.stderr)
     return str(checkpoint) if checkpoint else None
 
@@ -162,6 +196,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     )
     if run.recipe.embedding_on_host:
         modeling.keep_embedding_on_host(model)
+    targets = run.model.lora_target_modules or modeling.LLM_LINEARS
     label_weights = balanced_label_weights(train_rows["response"]) if run.recipe.balance_labels else None
     return SafetyTrainer(
         model=model,
@@ -174,7 +209,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
             r=run.model.lora_r,
             alpha=run.model.lora_alpha,
             dropout=run.model.lora_dropout,
-            target_modules=run.model.lora_target_modules or modeling.LLM_LINEARS,
+            target_modules=[targets] if isinstance(targets, str) else targets,
             use_rslora=run.model.use_rslora,
         ),
     )
@@ -197,9 +232,19 @@ def training_summary(trainer: "SafetyTrainer") -> dict[str, Any]:
     if torch.cuda.is_available():
         summary["peak_allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
         summary["peak_reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
+    summary = finite(summary)
     shown = {name: value for name, value in summary.items() if name != "log_history" and value is not None}
     print(", ".join(f"{name} {value:.4g}" for name, value in shown.items()), file=sys.stderr)
     return summary
+
+
+def finite(value: Any) -> Any:
+    """Return a JSON value with null in place of numbers that JSON lacks: a logged gradient norm may be infinite."""
+    if isinstance(value, dict):
+        return {name: finite(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def safety_record(run: Run) -> SafetyRecord:
@@ -212,7 +257,7 @@ def safety_record(run: Run) -> SafetyRecord:
         base_revision=run.base.revision,
         dtype=run.model.dtype,
         load_in_4bit=run.model.load_in_4bit,
-        threshold=THRESHOLD,
+        threshold=PLAIN_THRESHOLD,
         threshold_from="fixed",
         dataset=run.source.id,
         dataset_revision=run.source.revision,
@@ -225,8 +270,7 @@ def save_adapter(trainer: "SafetyTrainer", record: SafetyRecord, folder: Path) -
     """Save the best adapter and its processor into the run's folder; safety.json comes last and marks it finished."""
     unfinished = folder / ".adapter.unfinished"
     shutil.rmtree(unfinished, ignore_errors=True)
-    trainer.model.peft_config["default"].base_model_name_or_path = record.base_model
-    trainer.model.save_pretrained(unfinished)
+    trainer.model.save_pretrained(str(unfinished))
     trainer.processing_class.save_pretrained(unfinished)
     for file in sorted(unfinished.iterdir()):
         file.replace(folder / file.name)

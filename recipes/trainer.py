@@ -1,21 +1,24 @@
-"""The SFTTrainer subclass: row weights, label figures while training, whole checkpoints."""
+"""The SFTTrainer subclass: row weights, label figures while training, whole checkpoints, an orderly stop."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
-from transformers import PreTrainedModel, TrainerControl
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import SFTTrainer
 
+from data_prep.errors import InputError
 from recipes.checkpoints import seal
 from recipes.collator import IGNORED, VisionCollator
 from recipes.metrics import class_ids, compute_figures
+from recipes.safety_record import PLAIN_THRESHOLD
 from recipes.scoring import score_rows
-
-VALIDATION_THRESHOLD = 0.5
+from recipes.signals import StopRequest, leave_process_group
 
 
 def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], longest_answer: int) -> torch.Tensor:
@@ -52,6 +55,8 @@ class SafetyTrainer(SFTTrainer):
         for parameter in self.model.parameters():
             if parameter.requires_grad:
                 parameter.data = parameter.data.float()
+        # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
+        self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
         self._watch_vision_tower()
 
     def _watch_vision_tower(self) -> None:
@@ -64,6 +69,13 @@ class SafetyTrainer(SFTTrainer):
                 raise RuntimeError("the vision tower is frozen, yet its features carry a gradient")
 
         handle = self.model.get_base_model().model.visual.register_forward_hook(check)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the training batches; their worker processes leave signals to this one."""
+        loader = super().get_train_dataloader()
+        inner = loader.base_dataloader  # accelerate's wrapper iterates over this one
+        inner.worker_init_fn = partial(_init_worker, inner.worker_init_fn)
+        return loader
 
     def compute_loss(
         self,
@@ -88,10 +100,15 @@ class SafetyTrainer(SFTTrainer):
             num_workers=self.args.dataloader_num_workers,
             show_progress=not self.args.disable_tqdm,
         )
+        if not np.isfinite(p_unsafe).all():
+            raise InputError(
+                f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
+                "learning_rate"
+            )
         truth = class_ids(rows["response"])
         figures = {
             "loss": _log_loss(p_unsafe, truth),
-            **compute_figures(p_unsafe, truth, threshold=VALIDATION_THRESHOLD),
+            **compute_figures(p_unsafe, truth, threshold=PLAIN_THRESHOLD),
         }
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items() if value is not None}
         self.log(metrics)
@@ -109,6 +126,25 @@ class SafetyTrainer(SFTTrainer):
             save_total_limit=limit,
             best_model_checkpoint=self.state.best_model_checkpoint,
         )
+
+
+class StopOnRequest(TrainerCallback):
+    """Once a stop is requested, finish the update, have the trainer save a checkpoint, and stop training."""
+
+    def __init__(self, request: StopRequest) -> None:
+        self.request = request
+
+    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+        """Ask for a checkpoint and a stop once the signal has come."""
+        if self.request.received:
+            control.should_save = True
+            control.should_training_stop = True
+        return control
+
+
+def _init_worker(seed_worker: Any, worker_id: int) -> None:
+    leave_process_group()
+    seed_worker(worker_id)
 
 
 def _log_loss(p_unsafe: np.ndarray, truth: np.ndarray) -> float:

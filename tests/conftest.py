@@ -55,6 +55,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         capture_output=True,
         text=True,
         check=False,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return Demo(root / "data", root / "outputs", root / "base", root / "hf", done.stdout, done.stderr)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import LABELS, PROMPT
@@ -87,7 +88,8 @@ def base_not_in_the_cache(folder: Path) -> list[str]:
 
 def output_folder_in_use(folder: Path) -> list[str]:
     (folder / "run").mkdir()
-    (folder / "run" / "safety.json").touch()
+    for name in ("run.json", "safety.json"):
+        (folder / "run" / name).touch()
     return train(folder)
 
 
@@ -127,6 +129,25 @@ def image_that_is_none(folder: Path) -> list[str]:
     return command
 
 
+def damaged_base(folder: Path) -> list[str]:
+    write_data(folder / "data", many_clips())
+    (folder / "other").mkdir()
+    (folder / "other" / "config.json").write_text('{"model_type": ')
+    return [*train(folder), "--model_name_or_path", str(folder / "other")]
+
+
+def validation_of_one_class(folder: Path) -> list[str]:
+    clips = [make_clip("train", 0, f"0_tr{n}") for n in range(4)] + [make_clip("train", 4, "4_tr0")]
+    write_data(folder / "data", [*clips, make_clip("test", 0, "0_te0"), make_clip("test", 4, "4_te0")])
+    return train(folder)
+
+
+def strip_of_an_image(folder: Path) -> list[str]:
+    command = adapter_for_another_base(folder)
+    Image.new("RGB", (3000, 10)).save(folder / "frame.png")
+    return command
+
+
 MISTAKES: dict[Callable[[Path], list[str]], str] = {
     no_clips: "no clips found",
     no_data_set: "train",
@@ -139,6 +160,9 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     one_class_only: "train has no SAFE frame",
     base_not_in_the_cache: "base model 'Qwen/Qwen2-VL-7B-Instruct' is not in the Hub cache",
     output_folder_in_use: "holds a finished run, which is never overwritten",
+    damaged_base: "config.json is damaged",
+    validation_of_one_class: "validation holds UNSAFE frames alone",
+    strip_of_an_image: "3000x10 is a strip",
     no_such_yaml: "absent.yaml: no such file",
     adapter_for_another_base: "was trained on",
     no_such_adapter: "no such folder; train one",

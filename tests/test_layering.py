@@ -22,7 +22,7 @@ LAYERS = [
         "data_prep.build_jsonl",
         "data_prep.push_dataset",
     },
-    {"recipes.base_model", "recipes.checkpoints", "recipes.library_messages", "recipes.metrics", "recipes.sigterm"},
+    {"recipes.base_model", "recipes.checkpoints", "recipes.library_messages", "recipes.metrics", "recipes.signals"},
     {"recipes.safety_record", "recipes.collator", "recipes.modeling", "recipes.report"},
     {"recipes.run_settings", "recipes.scoring"},
     {"recipes.adapted_model", "recipes.trainer"},

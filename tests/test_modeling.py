@@ -1,4 +1,6 @@
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,16 @@ def test_adapter_is_loaded_in_fp32_and_frozen(small_base: Path, saved_adapter: P
     assert {weight.dtype for weight in adapter.values()} == {torch.float32}
     assert not any(weight.requires_grad for weight in adapter.values())
     assert not model.training
+
+
+def test_loading_asks_no_hub_about_the_base(
+    small_base: Path, saved_adapter: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    shutil.copytree(saved_adapter, tmp_path / "adapter")
+    config = tmp_path / "adapter" / "adapter_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "plant/absent"}))
+    modeling.load_adapter(load(small_base), tmp_path / "adapter")
+    assert not [warning for warning in recwarn if "plant/absent" in str(warning.message)]
 
 
 def test_damaged_adapter_is_refused(small_base: Path, saved_adapter: Path, tmp_path: Path) -> None:

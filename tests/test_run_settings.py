@@ -40,6 +40,7 @@ def test_flags_override_the_yaml_in_both_spellings() -> None:
         ("- a\n- b\n", "must hold one 'name: value' a line"),
         ("output_dir: outputs/x\n", "model_name_or_path is not set"),
         ("model_name_or_path: plant/base\n", "output_dir is not set"),
+        ("model_name_or_path: plant/base\noutput_dir: outputs/x\n", "dataset is not set"),
     ],
 )
 def test_unusable_yaml(tmp_path: Path, text: str, message: str) -> None:
@@ -62,9 +63,12 @@ def test_output_folder_in_use_is_refused(tmp_path: Path) -> None:
     run.mkdir()
     check_output_folder(inputs(run))
     (run / "notes.txt").touch()
-    with pytest.raises(InputError, match="is not empty"):
-        check_output_folder(inputs(run))
+    for resume in (False, True):
+        with pytest.raises(InputError, match="is not empty and holds no run"):
+            check_output_folder(inputs(run, resume=resume))
     (run / "run.json").touch()
+    check_output_folder(inputs(run))  # nothing was saved yet, so nothing is lost
+    (run / "checkpoint-5").mkdir()
     with pytest.raises(InputError, match="unfinished run; go on with --resume"):
         check_output_folder(inputs(run))
     (run / "safety.json").touch()
@@ -77,8 +81,11 @@ def test_output_folder_in_use_is_refused(tmp_path: Path) -> None:
 
 def test_continued_run_must_have_the_same_settings(tmp_path: Path) -> None:
     run = tmp_path / "run"
+    run.mkdir()
     begun = {"learning_rate": 1e-4, "dataset_hash": "aa", "dataloader_num_workers": 0}
-    record_settings(run, begun)
+    record_settings(run, {**begun, "learning_rate": 1.0})
+    record_settings(run, begun)  # before the first checkpoint there is nothing to go on from
+    (run / "checkpoint-5").mkdir()
     record_settings(run, {**begun, "dataloader_num_workers": 4})
     with pytest.raises(InputError, match=r"--resume: learning_rate was 0.0001 when run began and is 0.0002 now"):
         record_settings(run, {**begun, "learning_rate": 2e-4})

@@ -15,13 +15,13 @@ from torch.nn.functional import log_softmax
 from transformers import TrainerCallback
 
 from data_prep.errors import InputError
+from data_prep.files import hold_lock
 from data_prep.hub_cache import open_dataset
 from recipes import sft_qwen2vl
 from recipes.checkpoints import is_whole
 from recipes.metrics import class_ids, compute_figures
 from recipes.safety_record import read_record
 from recipes.scoring import score_rows
-from recipes.sigterm import EXIT_STATUS
 from tests.tiny_data import many_clips, write_data
 
 STEPS = 6
@@ -41,7 +41,7 @@ def settings(data: Path, small_base: Path) -> list[str]:
         "max_steps": STEPS,
         "eval_steps": 2,
         "save_steps": 2,
-        "save_total_limit": 3,
+        "save_total_limit": 2,
         "logging_steps": 1,
         "lora_dropout": 0.1,
         "per_device_train_batch_size": 4,
@@ -66,20 +66,20 @@ def finished(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> P
 class SignalAfter(TrainerCallback):
     """Send this very process a signal at the end of a step."""
 
-    def __init__(self, step: int) -> None:
-        self.step = step
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), self.number)
 
 
-def interrupt(monkeypatch: pytest.MonkeyPatch, after_step: int) -> None:
+def interrupt(monkeypatch: pytest.MonkeyPatch, after_step: int, number: signal.Signals = signal.SIGTERM) -> None:
     build = sft_qwen2vl.build_trainer
 
     def build_interrupted(run: Any) -> Any:
         trainer = build(run)
-        trainer.add_callback(SignalAfter(after_step))
+        trainer.add_callback(SignalAfter(after_step, number))
         return trainer
 
     monkeypatch.setattr(sft_qwen2vl, "build_trainer", build_interrupted)
@@ -133,17 +133,19 @@ def test_sigterm_saves_and_a_resumed_run_reaches_the_same_weights(
     run = tmp_path / "run"
     with monkeypatch.context() as patched:
         interrupt(patched, after_step=2)
-        assert train(settings, run) == EXIT_STATUS == 143
+        assert train(settings, run) == 143
     assert "stopped by SIGTERM at step 3, checkpoint saved; go on with --resume" in capsys.readouterr().err
     assert is_whole(run / "checkpoint-3")
     assert not (run / "safety.json").exists()
 
-    (run / "checkpoint-4").mkdir()  # what a save that was cut off leaves
-    (run / "checkpoint-4" / "trainer_state.json").write_text('{"global_step": 4')
+    torn = run / "checkpoint-99"  # what a save that was cut off leaves; counted as newest, it would displace whole ones
+    torn.mkdir()
+    (torn / "trainer_state.json").write_text('{"global_step": 9')
     assert train(settings, run, "--resume") == 0
     said = capsys.readouterr().err
-    assert "checkpoint-4 is torn: its save was cut off; passing it over" in said
+    assert "checkpoint-99 is torn, its save was cut off: passing it over and removing it" in said
     assert "resuming from checkpoint-3" in said
+    assert not torn.exists()
     expected, resumed = (load_file(folder / "checkpoint-6" / "adapter_model.safetensors") for folder in (finished, run))
     assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
@@ -176,11 +178,84 @@ def test_resuming_with_other_settings_or_data_is_refused(settings: list[str], fi
         train(settings, finished, "--resume", "--dataset", str(other))
 
 
-def test_misspelt_setting_is_refused(settings: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("learning_rat: 1", "learning_rat"),
+        ("dtype: bf16", "dtype 'bf16' is not one of bfloat16, float16, float32"),
+        ("max_pixels: 3135", "max_pixels 3135 is below 3136"),
+        ("use_dora: true", "use_dora has no effect in this recipe; remove it"),
+        ("bnb_4bit_quant_type: fp4", "bnb_4bit_quant_type has no effect"),
+        ("resume_from_checkpoint: outputs/x", "--resume goes on from the last whole checkpoint"),
+        ("trust_remote_code: true", "trust_remote_code is never used here"),
+        ("lora_target_modules: [qkv]", "lora_target_modules: qkv not among"),
+    ],
+)
+def test_setting_that_is_wrong_or_has_no_effect_is_refused(
+    settings: list[str], tmp_path: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = tmp_path / "run.yaml"
-    config.write_text("model_name_or_path: x\noutput_dir: y\nbf16: false\nuse_cpu: true\nlearning_rat: 1\n")
-    with pytest.raises(InputError, match="learning_rat"):
-        sft_qwen2vl.prepare_run(["--config", str(config)], None)  # type: ignore[arg-type]
+    lines = dict(zip(settings[2::2], settings[3::2], strict=True))
+    written = "".join(f"{name[2:]}: {value}\n" for name, value in lines.items())
+    config.write_text(f"{written}max_pixels: 100352\nbf16: false\nuse_cpu: true\ndtype: float32\n{line}\n")
+    with pytest.raises(InputError) as refused:
+        sft_qwen2vl.main(["--config", str(config), "--output_dir", str(tmp_path / "run")])
+    assert message in str(refused.value)
+    assert "usage:" not in capsys.readouterr().err
+
+
+def test_run_whose_settings_were_refused_can_be_started_again(settings: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match="not among"):
+        train(settings, run, "--lora_target_modules", "qkv", "v_proj")
+    assert train(settings, run, "--lora_target_modules", "q_proj", "--max_steps", "2") == 0
+    assert all("q_proj" in name for name in load_file(run / "adapter_model.safetensors"))
+
+
+def test_two_runs_cannot_train_into_one_folder(settings: list[str], tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with hold_lock(tmp_path / "run" / ".lock", "busy"), pytest.raises(InputError, match="another run is training into"):
+        train(settings, tmp_path / "run")
+
+
+def test_ctrl_c_saves_too(settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    interrupt(monkeypatch, after_step=0, number=signal.SIGINT)
+    assert train(settings, tmp_path / "run") == 130
+    assert is_whole(tmp_path / "run" / "checkpoint-1")
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_accumulated_micro_batches_make_the_same_update(settings: list[str], tmp_path: Path) -> None:
+    first = []
+    for micro_batch, accumulated in ((8, 1), (4, 2), (2, 4)):
+        run = tmp_path / str(micro_batch)
+        sizes = ["--per_device_train_batch_size", str(micro_batch), "--gradient_accumulation_steps", str(accumulated)]
+        flags = ["--max_steps", "1", "--eval_steps", "1", "--save_steps", "1", "--lora_dropout", "0"]
+        assert train(settings, run, *sizes, *flags) == 0
+        first.append(json.loads((run / "training.json").read_text())["log_history"][0])
+    for logged in first[1:]:
+        assert (logged["loss"], logged["grad_norm"]) == pytest.approx(
+            (first[0]["loss"], first[0]["grad_norm"]), rel=1e-4
+        )
+
+
+def test_diverged_training_ends_in_one_line(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recipes.trainer.score_rows", lambda *_args, **_kwargs: np.array([0.5, np.nan]))
+    with pytest.raises(InputError, match="training diverged: at step 2"):
+        train(settings, tmp_path / "run")
+
+
+def test_figures_that_json_lacks_become_null() -> None:
+    history = {"log_history": [{"grad_norm": float("inf"), "step": 1}], "loss": float("nan"), "steps": 2}
+    assert sft_qwen2vl.finite(history) == {"log_history": [{"grad_norm": None, "step": 1}], "loss": None, "steps": 2}
+
+
+def test_checkpoints_name_their_base_as_the_yaml_does(finished: Path, small_base: Path) -> None:
+    for folder in (finished, finished / "checkpoint-6"):
+        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(small_base)
 
 
 def test_every_adapter_matrix_gets_a_gradient_with_all_memory_savers_on(settings: list[str], tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Make the demo's base model: a small Qwen2-VL with random weights and a small tokenizer of its own.
 
-    python tiny_base/make_random_base.py --out cache/random-base
+    python tiny_base/make_random_base.py --out outputs/random-base
 
 It stands in for a pretrained base so that every step of the job runs anywhere, and it has seen nothing: an adapter on
 random features learns little. Its weights are drawn from a seed, so the same seed makes the same model.
@@ -54,7 +54,7 @@ CORPUS = [
 def main(argv: list[str]) -> int:
     """Write the model, its tokenizer and its processor into --out; keep a folder that is already whole."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="cache/random-base", help="folder to write (default: %(default)s)")
+    parser.add_argument("--out", default="outputs/random-base", help="folder to write (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the weights (default: %(default)s)")
     args = parser.parse_args(argv)
     out = from_root(args.out)
