@@ -142,6 +142,16 @@ def test_evaluating_twice_gives_the_same_predictions(demo: Demo) -> None:
     assert json.loads((demo.output / "eval" / "report.json").read_text())["results"] == figures
 
 
+def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
+    before = (demo.output / "eval" / "report.json").read_bytes()
+    done = run_python(demo, "recipes/eval_qwen2vl.py", "--adapter", demo.output, "--split", "validation")
+    assert done.returncode == 0, done.stderr
+    assert (demo.output / "eval" / "report.json").read_bytes() == before
+    data = read_record(demo.output).dataset_hash[:8]
+    other = demo.output / "eval" / f"local--safe-unsafe-demo-{data}-validation" / "report.json"
+    assert json.loads(other.read_text())["config"]["split"] == "validation"
+
+
 def test_answer_depends_on_the_picture_and_on_the_adapter(adapted: AdaptedModel, frame: Path) -> None:
     image = Image.open(frame).convert("RGB")
     (seen,) = adapted.p_unsafe([image])

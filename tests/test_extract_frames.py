@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import av
 import numpy as np
@@ -183,13 +183,22 @@ def test_an_interrupted_run_keeps_its_finished_clips(
     assert sorted(tree(data)) == ["clips.jsonl", *FRAMES]
 
 
+def test_an_emptied_frame_is_extracted_again(data: Path) -> None:
+    assert run(data) == 0
+    frame = min(data.glob("frames/*/*/*/0000.jpg"))
+    before = frame.read_bytes()
+    frame.write_bytes(b"")
+    assert run(data) == 0
+    assert frame.read_bytes() == before
+
+
 def test_a_full_disk_is_said_in_one_line_and_keeps_finished_clips(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     original = Image.Image.save
 
-    def full(image: Image.Image, path: Path, **options: Any) -> None:
-        if path.name == "0001.jpg":
-            raise OSError(28, "No space left on device", str(path))
-        original(image, path, **options)
+    def full(image: Image.Image, file: BinaryIO, **options: Any) -> None:
+        if Path(file.name).name == "0001.jpg":
+            raise OSError(28, "No space left on device", file.name)
+        original(image, file, **options)
 
     monkeypatch.setattr(Image.Image, "save", full)
     make_dataset(data, {f"test/{SAFE_WALK}/4_te1.mp4": 1})
