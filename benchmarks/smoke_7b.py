@@ -73,7 +73,7 @@ def check_machine(out: Path) -> None:
 def draw_data_folder(folder: Path) -> None:
     """Write noise frames of a few clips a class with their records and rows, as extract_frames and build_jsonl would.
 
-    Noise is the costliest picture there is to decode, so loading isn't made to look cheap.
+    They have no flat areas, which would make decoding look cheap.
     """
     random = np.random.default_rng(0)
     clips = [
