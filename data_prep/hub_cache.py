@@ -146,7 +146,7 @@ as images, and the eight behaviours were collapsed to SAFE and UNSAFE.
 **Workers are identifiable in them: keep this data set private.**
 
 Frames of clips that this project's `make_demo_clips.py` drew show nobody and come from no camera.
-"""  # noqa: RUF001
+"""
 
 
 def dataset_card(content: str, counts: dict[str, SplitCounts], *, with_files: bool) -> str:

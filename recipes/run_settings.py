@@ -74,7 +74,7 @@ class Inputs:
 
 def with_default_config(argv: list[str]) -> list[str]:
     """Return the arguments with `--config` resolved against the project's root; the 8 GB recipe if there is none."""
-    argv = list(argv)
+    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
     if "--config" not in argv:
         return ["--config", str(from_root(DEFAULT_CONFIG)), *argv]
     position = argv.index("--config") + 1

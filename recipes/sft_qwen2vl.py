@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_prep.errors import InputError, run_script
-from data_prep.files import from_root, hold_lock, to_root, write_json
+from data_prep.files import from_root, hold_lock, to_root, write_atomic, write_json
 from data_prep.hub_cache import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS
 from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import last_whole_checkpoint
 from recipes.library_messages import silence_known_messages
+from recipes.model_card import model_card
 from recipes.run_settings import (
     LOCK_NAME,
     Inputs,
@@ -272,6 +273,7 @@ def save_adapter(trainer: "SafetyTrainer", record: SafetyRecord, folder: Path) -
     shutil.rmtree(unfinished, ignore_errors=True)
     trainer.model.save_pretrained(str(unfinished))
     trainer.processing_class.save_pretrained(unfinished)
+    write_atomic(unfinished / "README.md", model_card(record).encode())
     for file in sorted(unfinished.iterdir()):
         file.replace(folder / file.name)
     unfinished.rmdir()

@@ -24,7 +24,7 @@ LAYERS = [
     },
     {"recipes.base_model", "recipes.checkpoints", "recipes.library_messages", "recipes.metrics", "recipes.signals"},
     {"recipes.safety_record", "recipes.collator", "recipes.modeling", "recipes.report"},
-    {"recipes.run_settings", "recipes.scoring"},
+    {"recipes.run_settings", "recipes.scoring", "recipes.model_card"},
     {"recipes.adapted_model", "recipes.trainer"},
     {"recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]

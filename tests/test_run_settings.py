@@ -27,6 +27,14 @@ def test_no_flag_means_the_8_gb_recipe() -> None:
     )
 
 
+def test_config_may_be_given_with_an_equals_sign() -> None:
+    assert with_default_config(["--config=recipes/configs/qwen2vl_7b_8gb.yaml", "--resume"]) == [
+        "--config",
+        DEFAULT,
+        "--resume",
+    ]
+
+
 def test_flags_override_the_yaml_in_both_spellings() -> None:
     found = read_inputs(with_default_config(["--output_dir", "outputs/x", "--dataset=data/demo", "--resume"]))
     assert (found.output_dir, found.dataset, found.resume) == (PROJECT_ROOT / "outputs/x", "data/demo", True)

@@ -93,6 +93,9 @@ def test_finished_run_holds_adapter_processor_and_record(finished: Path, data: P
     assert {weight.dtype for weight in adapter.values()} == {torch.float32}
     assert all(weight.abs().max() > 0 for weight in adapter.values()), "lora_B starts at zero; all must have moved"
     assert not list(finished.glob("*.bin"))
+    card = (finished / "README.md").read_text()
+    assert record.dataset_hash in card
+    assert "More Information Needed" not in card
     assert (finished / "tokenizer.json").is_file()
     assert json.loads((finished / "training.json").read_text())["steps"] == STEPS
 
