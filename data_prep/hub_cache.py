@@ -12,30 +12,17 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
-from data_prep.clips import CLIPS_FILE
 from data_prep.errors import InputError
-from data_prep.files import from_root, sha256_of_file, to_root, write_atomic, write_json
-from data_prep.frames_dataset import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    SplitCounts,
-    build_dataset,
-    combine_split_hashes,
-    content_hash,
-    count_splits,
-    split_frames,
-    split_hash,
-    summary,
-)
-from data_prep.labels import LABELS, SAFE, UNSAFE
+from data_prep.files import sha256_of_file, write_atomic, write_json
+from data_prep.frames_dataset import SplitCounts, combine_split_hashes, count_splits, split_hash
+from data_prep.labels import SAFE, UNSAFE
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -48,40 +35,18 @@ SCHEMA_VERSION = 1
 PUSHED_REF = "pushed"
 STAGING = ".pushing"  # hidden, so that the libraries' globs pass it over
 
-_PUSH_COMMAND = "python data_prep/push_dataset.py"
+PUSH_COMMAND = "python data_prep/push_dataset.py"
 _PART = r"[a-z0-9]+(?:[._-][a-z0-9]+)*"
 
 
-@dataclass(frozen=True)
-class FramesSource:
-    """A data set ready for use, and what to record of it.
-
-    `id` is the pushed id, or the folder relative to the project's root; `revision` the pushed version's 40 hexadecimal
-    digits, None for a folder. Splits are train, validation and test; a folder too small to part has no validation.
-    """
-
-    dataset: "DatasetDict"
-    id: str
-    revision: str | None
-    content_hash: str
-
-    def rows(self, split: str) -> "Dataset":
-        """Return a split whose frames come as `{"bytes", "path"}`, for images.py to decode under its own limits."""
-        from datasets import Image
-
-        if split not in self.dataset:
-            raise InputError(f"data set {self.id!r} has no split {split!r}; it has {', '.join(self.dataset)}")
-        return self.dataset[split].cast_column("image", Image(decode=False))
-
-    def describe(self) -> str:
-        """Say in one line what this is: id, version, content hash, and frames, clips and labels of each split."""
-        version = f"version {self.revision[:12]}" if self.revision else "folder"
-        return f"{self.id} ({version}, content {self.content_hash[:12]}): {summary(self.dataset)}"
+def is_repo_id(name: str) -> bool:
+    """Say whether `name` has the form of an id that can be pushed: `org/name`."""
+    return bool(re.fullmatch(f"{_PART}/{_PART}", name))
 
 
 def check_repo_id(repo_id: str) -> None:
     """Raise InputError unless `repo_id` names the same data set for the Hub cache, for `datasets` and for people."""
-    if not re.fullmatch(f"{_PART}/{_PART}", repo_id) or len(repo_id) > 96:
+    if not is_repo_id(repo_id) or len(repo_id) > 96:
         raise InputError(
             f"repo id {repo_id!r} is not of the form org/name in lower-case letters, digits and single . _ - between "
             "them (at most 96 characters; datasets stores upper case under another name)"
@@ -294,7 +259,7 @@ def _is_sound(repo_id: str, revision: str) -> bool:
 def _is_served(repo_id: str, revision: str) -> bool:
     folder = _served_folder(repo_id, revision)
     try:
-        _read_arrow(folder, repo_id, _read_manifest(repo_id, revision))
+        _read_arrow(folder, repo_id, read_manifest(repo_id, revision))
     except InputError:
         return False
     return (folder / "dataset_info.json").is_file()
@@ -309,12 +274,15 @@ def is_pushed(repo_id: str) -> bool:
     return (_hub_folder(repo_id) / "refs" / PUSHED_REF).is_file()
 
 
-def _resolve(repo_id: str, revision: str | None) -> str:
-    """Return the full id of the latest pushed version, or of the one that `revision` is or begins."""
+def resolve_version(repo_id: str, revision: str | None) -> str:
+    """Return the full id of the latest pushed version, or of the one that `revision` is or begins.
+
+    Raises InputError for an id that was not pushed, and for a revision that begins none or several of its versions.
+    """
     if not is_pushed(repo_id):
         raise InputError(
             f"{repo_id!r} was not pushed to the local Hub cache, and a data set is never fetched from the Hub; "
-            f"run {_PUSH_COMMAND} --repo-id {repo_id} first"
+            f"run {PUSH_COMMAND} --repo-id {repo_id} first"
         )
     latest = (_hub_folder(repo_id) / "refs" / PUSHED_REF).read_text().strip()
     if revision in (None, latest):
@@ -327,7 +295,8 @@ def _resolve(repo_id: str, revision: str | None) -> str:
     return matches[0]
 
 
-def _read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
+def read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
+    """Return a version's manifest. Raises InputError where it isn't the one that the version's id follows from."""
     path = _hub_folder(repo_id) / "snapshots" / revision / MANIFEST
     if not path.is_file() or _version_of(path) != revision:
         raise InputError(f"{path}: missing or changed since the push; {_advice(repo_id)}")
@@ -336,12 +305,15 @@ def _read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
 
 
 def _advice(repo_id: str) -> str:
-    return f"push the data again: {_PUSH_COMMAND} --repo-id {repo_id}"
+    return f"push the data again: {PUSH_COMMAND} --repo-id {repo_id}"
 
 
-def _check_sizes(repo_id: str, revision: str) -> dict[str, Any]:
-    """Check the manifest against the version's id, and the files' names and sizes against the manifest."""
-    manifest = _read_manifest(repo_id, revision)
+def check_sizes(repo_id: str, revision: str) -> dict[str, Any]:
+    """Return a version's manifest, checked against its id, after checking the files' names and sizes against it.
+
+    Raises InputError, naming the file, where one is missing, of another size, or was not pushed.
+    """
+    manifest = read_manifest(repo_id, revision)
     snapshot = _hub_folder(repo_id) / "snapshots" / revision
     for name, file in manifest["files"].items():
         path = snapshot / name
@@ -355,7 +327,7 @@ def _check_sizes(repo_id: str, revision: str) -> dict[str, Any]:
 
 def _check_files(repo_id: str, revision: str) -> dict[str, Any]:
     """Check every byte of a snapshot: the manifest against the version's id, each file against the manifest."""
-    manifest = _check_sizes(repo_id, revision)
+    manifest = check_sizes(repo_id, revision)
     for name, file in manifest["files"].items():
         path = _hub_folder(repo_id) / "snapshots" / revision / name
         if sha256_of_file(path) != file["sha256"]:
@@ -397,7 +369,7 @@ def load_pushed(repo_id: str, revision: str | None = None) -> "DatasetDict":
     pushed.
     """
     check_repo_id(repo_id)
-    revision = _resolve(repo_id, revision)
+    revision = resolve_version(repo_id, revision)
     manifest = _check_files(repo_id, revision)
     folder = _served_folder(repo_id, revision)
     if not folder.is_dir():
@@ -405,87 +377,6 @@ def load_pushed(repo_id: str, revision: str | None = None) -> "DatasetDict":
         snapshot = _hub_folder(repo_id) / "snapshots" / revision
         _write_arrow(snapshot, repo_id, revision, list(manifest["splits"]), folder)  # does nothing where it stands
     return _read_arrow(folder, repo_id, manifest)
-
-
-def _is_frames_folder(folder: Path) -> bool:
-    return any((folder / f"{split}.jsonl").is_file() for split in (TRAIN, TEST))
-
-
-def _folder_of(name: str, revision: str | None) -> Path | None:
-    """Return the folder that `name` stands for, or None where it is the id of a pushed data set."""
-    folder = from_root(name)
-    if name.startswith((".", "/", "~")):
-        if not _is_frames_folder(folder):
-            raise InputError(f"{folder}: holds no {TRAIN}.jsonl; run data_prep/build_jsonl.py --data {name} first")
-        return folder
-    pushed = bool(re.fullmatch(f"{_PART}/{_PART}", name)) and is_pushed(name)
-    if pushed and revision is None and _is_frames_folder(folder):
-        raise InputError(
-            f"data set {name!r} is both a pushed id and a folder of the project; write ./{name} for the folder, "
-            "or name a revision for the pushed one"
-        )
-    if not pushed and not _is_frames_folder(folder):
-        raise InputError(
-            f"data set {name!r} is neither an id pushed to the local Hub cache ({constants.HF_HUB_CACHE}; none is "
-            f"fetched from the Hub) nor a folder with {TRAIN}.jsonl ({folder}); make the folder with "
-            f"data_prep/build_jsonl.py --data {name}, or push one with {_PUSH_COMMAND} --repo-id <org/name>"
-        )
-    return None if pushed else folder
-
-
-def _refuse_revision(name: str, revision: str | None) -> None:
-    if revision is not None:
-        raise InputError(f"revision {revision!r}: {name} is a folder and has no versions; leave the revision out")
-
-
-def open_dataset(name: str, *, revision: str | None = None) -> FramesSource:
-    """Open a data set by its pushed id (`org/name`) or by a folder that holds train.jsonl and test.jsonl.
-
-    A folder is relative to the project's root; a name that starts with `.`, `/` or `~` is always a folder. `revision`
-    names a pushed version, in full or by a unique beginning; the default is the latest. Raises InputError for a name
-    that is neither or both, and as `load_pushed` and `build_dataset` do. Nothing is asked of the Hub.
-    """
-    folder = _folder_of(name, revision)
-    quiet_without_terminal()
-    if folder is None:
-        full = _resolve(name, revision)
-        dataset = load_pushed(name, full)
-        return FramesSource(dataset, name, full, _read_manifest(name, full)["content_hash"])
-    _refuse_revision(name, revision)
-    dataset = build_dataset(folder)
-    return FramesSource(dataset, to_root(folder), None, content_hash(dataset))
-
-
-def _labels_of(name: str, revision: str | None) -> dict[str, set[str]]:
-    """Return the answers that each split holds, from the manifest or the JSONL files."""
-    folder = _folder_of(name, revision)
-    if folder is None:
-        splits = _check_sizes(name, _resolve(name, revision))["splits"]
-        return {split: {label for label, n in entry["labels"].items() if n} for split, entry in splits.items()}
-    _refuse_revision(name, revision)
-    return {split: {frame.response for frame in frames} for split, frames in split_frames(folder).items()}
-
-
-def check_dataset(name: str, revision: str | None = None) -> None:
-    """Check in about a second, with no heavy import, that one can train on what `open_dataset` would open.
-
-    It exists, no file is missing, each row is well-formed, train has both answers and there is a validation split.
-    Raises InputError otherwise. The bytes of images and Parquet files are left to `open_dataset`.
-    """
-    labels = _labels_of(name, revision)
-    if missing := sorted(set(LABELS) - labels[TRAIN]):
-        raise InputError(f"data set {name!r}: train has no {missing[0]} frame, but needs both {' and '.join(LABELS)}")
-    if VALIDATION in labels and labels[VALIDATION] != set(LABELS):
-        (only,) = labels[VALIDATION]
-        raise InputError(
-            f"data set {name!r}: validation holds {only} frames alone, but needs both answers to judge by; add clips, "
-            "so that a class of each answer has two of different content"
-        )
-    if VALIDATION not in labels:
-        raise InputError(
-            f"data set {name!r} has no validation split: no source class of train has two clips of different content; "
-            f"add clips (see {CLIPS_FILE})"
-        )
 
 
 def quiet_without_terminal() -> None:

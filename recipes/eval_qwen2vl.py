@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, sha256_of_file, to_root, write_atomic, write_json
-from data_prep.hub_cache import FramesSource, open_dataset
+from data_prep.frames_source import FramesSource, open_dataset
 from recipes.library_messages import silence_known_messages
 from recipes.safety_record import SafetyRecord, find_base_of, read_record
 

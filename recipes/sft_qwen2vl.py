@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, hold_lock, to_root, write_atomic, write_json
-from data_prep.hub_cache import FramesSource, check_dataset, open_dataset
+from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS
 from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import last_whole_checkpoint

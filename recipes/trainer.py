@@ -64,8 +64,7 @@ class SafetyTrainer(SFTTrainer):
 
         def check(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
             handle.remove()
-            features = output.pooler_output if hasattr(output, "pooler_output") else output
-            if features.requires_grad:
+            if output.pooler_output.requires_grad:
                 raise RuntimeError("the vision tower is frozen, yet its features carry a gradient")
 
         handle = self.model.get_base_model().model.visual.register_forward_hook(check)

@@ -16,7 +16,8 @@ from data_prep import files
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.frames_dataset import build_dataset, content_hash
-from data_prep.hub_cache import check_dataset, check_repo_id, load_pushed, open_dataset, push_local
+from data_prep.frames_source import check_dataset, open_dataset
+from data_prep.hub_cache import check_repo_id, load_pushed, push_local
 from tests.hub_stub import Repo, hub_stub
 from tests.tiny_data import make_clip, many_clips, write_data
 
@@ -323,7 +324,7 @@ def test_a_killed_push_leaves_a_whole_version(
 DECOY = """
 import json, sys
 from datasets import load_dataset
-from data_prep.hub_cache import check_dataset, open_dataset
+from data_prep.frames_source import check_dataset, open_dataset
 name, requests = sys.argv[1], sys.argv[2]
 check_dataset(name)
 ours = open_dataset(name).content_hash
@@ -453,7 +454,7 @@ def test_check_dataset_wants_both_labels_and_a_validation_split(tmp_path: Path) 
 def test_check_dataset_imports_nothing_heavy(versions: list[datasets.DatasetDict], home: Path) -> None:
     push_local(versions[0], REPO_ID)
     program = (
-        "import sys; from data_prep.hub_cache import check_dataset; "
+        "import sys; from data_prep.frames_source import check_dataset; "
         f"check_dataset({REPO_ID!r}); print(sorted({{'datasets', 'pyarrow', 'torch', 'numpy'}} & set(sys.modules)))"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}

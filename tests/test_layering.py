@@ -16,6 +16,7 @@ LAYERS = [
     {"data_prep.images", "data_prep.video", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
     {"data_prep.audit", "data_prep.frames_dataset"},
     {"data_prep.hub_cache"},
+    {"data_prep.frames_source"},
     {
         "data_prep.make_demo_clips",
         "data_prep.extract_frames",
@@ -28,7 +29,7 @@ LAYERS = [
     {"recipes.adapted_model", "recipes.trainer"},
     {"recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]
-SCRIPTS = LAYERS[5] | LAYERS[-1]
+SCRIPTS = LAYERS[6] | LAYERS[-1]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"}
 

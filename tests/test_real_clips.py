@@ -7,7 +7,7 @@ import pytest
 
 from data_prep import build_jsonl, extract_frames, push_dataset
 from data_prep.clips import DATASET_FOLDER
-from data_prep.hub_cache import open_dataset
+from data_prep.frames_source import open_dataset
 from data_prep.rows import read_rows
 from tests.made_clips import real_clip
 

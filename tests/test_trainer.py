@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from data_prep.errors import InputError
 from data_prep.files import hold_lock
-from data_prep.hub_cache import open_dataset
+from data_prep.frames_source import open_dataset
 from recipes import sft_qwen2vl
 from recipes.checkpoints import is_whole
 from recipes.metrics import class_ids, compute_figures
