@@ -11,12 +11,13 @@ import pytest
 
 from data_prep import build_jsonl, extract_frames
 from data_prep.audit import identical_groups
-from data_prep.clips import DATASET_FOLDER, Clip, Settings, read_clips, write_clips
+from data_prep.clips import DATASET_FOLDER, Clip, read_clips, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
-from data_prep.labels import PROMPT, SOURCE_CLASSES
+from data_prep.labels import PROMPT
 from data_prep.rows import image_path, read_rows
 from tests.made_clips import make_dataset
+from tests.tiny_data import make_clip
 
 CLIPS = {
     "train/0_safe_walkway_violation/0_tr10.mp4": 2,
@@ -97,24 +98,7 @@ def test_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def clip(split: str, class_digit: int, content: str) -> Clip:
-    source_class = SOURCE_CLASSES[class_digit]
-    name = f"{class_digit}_{content}"
-    return Clip(
-        video_id=name,
-        split=split,
-        label=source_class.label,
-        source_class=source_class.folder,
-        path=f"{split}/{source_class.folder}/{name}.mp4",
-        sha256=content * 64,
-        duration_seconds=1.0,
-        rate=1.0,
-        width=64,
-        height=48,
-        settings=Settings(1.0, 90),
-        frames=1,
-        status="ok",
-        reason=None,
-    )
+    return replace(make_clip(split, class_digit, f"{class_digit}_{content}"), sha256=content * 64)
 
 
 def test_groups_of_identical_clips() -> None:
