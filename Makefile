@@ -9,7 +9,7 @@ READY_DEV := $(if $(VENV),$(VENV)/.installed-dev)
 
 DEMO_DATA ?= data/demo
 DEMO_OUTPUT ?= outputs/demo
-DEMO_BASE ?= outputs/random-base
+DEMO_BASE ?= ./outputs/random-base
 
 # The demo keeps to the project's own folders: nothing of it lands in the user's caches.
 export HF_HOME ?= $(CURDIR)/cache/hf

@@ -26,7 +26,7 @@ _BLOCK_BYTES = 65_536
 class BaseModel:
     """A base model on disk.
 
-    `name` is what the run's YAML says: a Hub id, or a folder relative to the project's root. `revision` is the Hub's
+    `name` is a Hub id, or a folder: `./…` from the project's root, absolute outside it. `revision` is the Hub's
     commit, or the fingerprint of a local folder's content. `folder` is where the files lie on this machine.
     """
 
@@ -43,7 +43,7 @@ def find_base(name: str, revision: str | None = None) -> BaseModel:
     """
     folder = from_root(name)
     if folder.is_dir():
-        base = BaseModel(to_root(folder), _fingerprint(folder), folder)
+        base = BaseModel(_folder_name(folder), _fingerprint(folder), folder)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"base model {name!r}: no such folder, and not a Hub id of the form owner/name")
     else:
@@ -51,6 +51,12 @@ def find_base(name: str, revision: str | None = None) -> BaseModel:
         base = BaseModel(name, folder.name, folder)
     _check_files(base)
     return base
+
+
+def _folder_name(folder: Path) -> str:
+    """Name a folder so that it can't be taken for a Hub id, whose owner would otherwise be asked once it is gone."""
+    name = to_root(folder)
+    return name if name.startswith("/") else f"./{name}"
 
 
 def _download(name: str, revision: str | None) -> Path:

@@ -95,7 +95,7 @@ def find_base_of(folder: Path, record: SafetyRecord) -> BaseModel:
         raise InputError(f"adapter {folder}: adapter_config.json is missing or damaged; train it again") from None
     if named != record.base_model:
         raise InputError(f"adapter {folder} is for base {named!r}, but {FILE_NAME} says {record.base_model!r}")
-    base = find_base(record.base_model, record.base_revision if "/" in record.base_model else None)
+    base = find_base(record.base_model, record.base_revision)
     if base.revision != record.base_revision:
         raise InputError(
             f"adapter {folder} was trained on {record.base_model!r} of revision {record.base_revision[:12]}; what lies "

@@ -52,6 +52,19 @@ def test_folder_is_identified_by_its_content(tmp_path: Path, small_base: Path) -
     assert find_base(str(copy)).revision != before
 
 
+def test_folder_in_the_project_never_reads_as_a_hub_id(
+    tmp_path: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("data_prep.files.PROJECT_ROOT", tmp_path)
+    shutil.copytree(small_base, tmp_path / "outputs" / "base")
+    name = find_base("outputs/base").name
+    assert name == "./outputs/base"
+    assert find_base(name).name == name
+    shutil.rmtree(tmp_path / "outputs")
+    with pytest.raises(InputError, match="no such folder, and not a Hub id"):
+        find_base(name)
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
