@@ -1,7 +1,7 @@
-"""The drawn scenes of the demo: two fixed cameras over a plant, and one scene for each of the eight behaviours.
+"""The demo's scenes: two fixed cameras over a plant, and one scene for each of the eight behaviours.
 
 Lengths are in metres on the plant's floor: x to the right, y up, z away from the camera, whose foot is the origin.
-Only the behaviour itself depends on the class; camera, light, clutter and clothes are drawn from the same ranges.
+A scene is its surroundings, drawn from the same ranges whatever happens in them, and one behaviour set into them.
 """
 
 import math
@@ -10,34 +10,36 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
 
 WIDTH, HEIGHT = 640, 360
 CAMERA_HEIGHT_METRES = 4.0
+SECONDS_IN_VIEW = 8.0  # a behaviour stays in the camera's view for as long as the longest clip
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
 
-GREEN: Colour = (46, 132, 74)
-YELLOW: Colour = (232, 200, 40)
-LIME: Colour = (196, 240, 40)
-ORANGE: Colour = (238, 118, 28)
-UNIFORM: Colour = (38, 42, 58)
-RED: Colour = (176, 38, 40)
-WHITE: Colour = (226, 226, 222)
-SKIN: Colour = (206, 160, 128)
-DARK: Colour = (24, 24, 26)
-CAVITY: Colour = (10, 9, 9)
-STEEL: Colour = (120, 130, 136)
-MACHINE: Colour = (86, 108, 116)
 CLUTTER_COLOURS: tuple[Colour, ...] = ((122, 98, 70), (92, 96, 104), (70, 86, 120), (140, 134, 120))
-HELMET_COLOURS: tuple[Colour, ...] = (WHITE, (60, 96, 176), (226, 190, 50))
+HELMETS: dict[str, Colour] = {"white": (226, 226, 222), "blue": (60, 96, 176), "yellow": (226, 190, 50)}
+
+PATH_NEAR_Z, PATH_FAR_Z = 2.6, 18.0
+PATH_EDGE_METRES = 0.14
+
+LATE_SHARE = 0.08  # of the scenes with a moving behaviour; each costs the first frame at one a second
+EDGE_SHARE = 0.15  # of the walkers, at the path's very edge
+FAR_SHARE, SCREENED_SHARE = 0.12, 0.15  # of the forklifts
+
+# What a forklift of class 3 and of class 7 may carry: bins, and in how many stacks.
+LOADS = {
+    3: ((3, 1), (4, 2), (3, 2), (5, 2), (4, 1), (3, 1), (5, 1), (3, 2)),
+    7: ((2, 1), (1, 1), (2, 2), (0, 1), (2, 1), (1, 2)),
+}
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A fixed pinhole camera four metres up: where it looks, and where the path and the press lie in its view."""
+    """A fixed pinhole camera four metres up: where it looks, and where the path and the wall lie in its view."""
 
+    name: str
     pitch_degrees: float
     yaw_degrees: float
     focal_pixels: float
@@ -45,6 +47,8 @@ class Camera:
     path_width: float
     floor: Colour
     wall_z: float
+    clutter_z: tuple[float, float]
+    seats: tuple[Point, ...]  # where an operator may sit, as (x, z)
 
     def project(self, x: float, y: float, z: float) -> Point:
         """Return the pixel (u, v) at which a point of the plant is seen."""
@@ -65,12 +69,39 @@ class Camera:
         near, far = self.path_x
         return near + (far - near) * (z - PATH_NEAR_Z) / (PATH_FAR_Z - PATH_NEAR_Z)
 
+    def metres_beside_path(self, x: float, z: float) -> float:
+        """Return how far (x, z) lies beside the path: negative to its left, positive to its right, 0 on it."""
+        from_left = x - self.path_left(z)
+        return min(from_left, 0.0) + max(from_left - self.path_width, 0.0)
 
-PATH_NEAR_Z, PATH_FAR_Z = 2.6, 18.0
-PATH_EDGE_METRES = 0.14
 
-HALL = Camera(24, 0, 500, path_x=(-1.6, 0.6), path_width=1.6, floor=(128, 126, 122), wall_z=19)
-PRESS_SHOP = Camera(22, -7, 520, path_x=(2.2, 1.8), path_width=1.3, floor=(112, 116, 120), wall_z=13)
+HALL = Camera(
+    "hall",
+    pitch_degrees=24,
+    yaw_degrees=0,
+    focal_pixels=500,
+    path_x=(-1.6, 0.6),
+    path_width=1.6,
+    floor=(128, 126, 122),
+    wall_z=19,
+    clutter_z=(17.6, 18.4),
+    seats=((-4.3, 9.0), (4.4, 10.0)),
+)
+PRESS_SHOP = Camera(
+    "press shop",
+    pitch_degrees=22,
+    yaw_degrees=-7,
+    focal_pixels=520,
+    path_x=(2.2, 1.8),
+    path_width=1.3,
+    floor=(112, 116, 120),
+    wall_z=13,
+    clutter_z=(10.5, 12.2),
+    seats=((0.9, 7.2), (0.7, 9.4)),
+)
+
+# The rail across the far end of HALL; whoever is behind it has nothing to do with the hall.
+RAIL_Z = 15.5
 
 # The press of PRESS_SHOP: its front, as (left x, bottom y, right x, top y) at one depth, and the panel in it.
 PRESS_Z = 8.0
@@ -80,31 +111,48 @@ PANEL_FRONT = (-4.5, 1.2, -2.5, 2.9)
 
 @dataclass(frozen=True)
 class Person:
-    """Somebody on foot: where they are at the clip's start, how fast they walk, and what they wear."""
+    """Somebody in the plant: where they are at the clip's start, how they move, and what they wear."""
 
     x: float
     z: float
     x_metres_per_second: float
     z_metres_per_second: float
     vest: bool
-    helmet: Colour
+    helmet: str
+    stature: float  # 1 is 1.75 m
     phase_radians: float
+    seated: bool = False
+
+    @property
+    def walks(self) -> bool:
+        """Whether they are on their way rather than at work in one place."""
+        return bool(self.x_metres_per_second or self.z_metres_per_second)
+
+    def at(self, seconds: float) -> Point:
+        """Return (x, z), where they are then."""
+        return self.x + self.x_metres_per_second * seconds, self.z + self.z_metres_per_second * seconds
 
 
 @dataclass(frozen=True)
 class Forklift:
-    """A forklift seen from the side that crosses the hall with orange bins stacked on its fork."""
+    """A forklift seen from the side that crosses the hall with orange bins on its fork, in one or two stacks."""
 
     x: float
     z: float
     x_metres_per_second: float
     bins: int
+    stacks: int
+
+    def at(self, seconds: float) -> Point:
+        """Return (x, z), where it is then."""
+        return self.x + self.x_metres_per_second * seconds, self.z
 
 
 @dataclass(frozen=True)
 class Clutter:
-    """A box on the floor that has nothing to do with any behaviour."""
+    """Something on the floor that has nothing to do with any behaviour: `kind` is box, coil or bins."""
 
+    kind: str
     x: float
     z: float
     width: float
@@ -113,303 +161,214 @@ class Clutter:
 
 
 @dataclass(frozen=True)
+class Paint:
+    """How the path's paint looks: how faded it is, from 0 to 1, and worn spots as (x share of width, z, radius)."""
+
+    fading: float
+    worn_spots: tuple[tuple[float, float, float], ...]
+
+
+@dataclass(frozen=True)
+class Light:
+    """The light of a clip: gains a channel, and how the brightness changes while it lasts."""
+
+    gains: tuple[float, float, float]
+    drift_per_second: float
+    flicker_radians: float
+    sun_x: float | None  # the left edge of a sunlit stretch of floor
+
+
+@dataclass(frozen=True)
 class Scene:
-    """Everything that one clip shows. `noise_seed` makes its sensor noise and wear."""
+    """Everything that one clip shows.
+
+    `behaviour_from_seconds` is when the person or the forklift that the class is about comes into view; `bystanders`
+    don't count for any class: they sit, keep to the path, or are behind the rail.
+    """
 
     camera: Camera
     panel_open: bool
     person: Person | None
     forklift: Forklift | None
+    behaviour_from_seconds: float
+    bystanders: tuple[Person, ...]
     clutter: tuple[Clutter, ...]
-    brightness: float
-    flicker_radians: float
+    screen: Clutter | None  # crates that stand before the forklift's way
+    paint: Paint
+    light: Light
+    noise_sigma: float
     noise_seed: int
 
+    def person_at(self, seconds: float) -> Person | None:
+        """Return the person that the class is about, if in view by then."""
+        return self.person if seconds >= self.behaviour_from_seconds else None
 
-def draw_scene(digit: int, rng: np.random.Generator) -> Scene:
+    def forklift_at(self, seconds: float) -> Forklift | None:
+        """Return the forklift, if in view by then."""
+        return self.forklift if seconds >= self.behaviour_from_seconds else None
+
+
+def draw_scene(
+    digit: int, rng: np.random.Generator, *, panel_open: bool | None = None, load: int | None = None
+) -> Scene:
     """Draw one scene of the behaviour with that class digit (0 to 7) from `rng`.
 
-    The panel says nothing about classes 1 and 5: an unvested worker at a closed press is as UNSAFE as at an open one,
-    and with a vest an open panel is SAFE.
+    The panel says nothing about classes 1 and 5, where `panel_open` may fix it: an unvested worker at a closed press is
+    as UNSAFE as at an open one, and with a vest an open panel is SAFE. `load` fixes which of its class's loads a
+    forklift carries, counted round and round, so that a handful of clips show them all.
     """
     camera = HALL if digit in (0, 3, 4, 7) else PRESS_SHOP
-    panel_open = {2: True, 6: False}.get(digit, bool(rng.integers(2)))
+    surroundings = _surroundings(camera, rng)
+    late = rng.uniform(0.2, 0.9) if rng.random() < LATE_SHARE else 0.0
+    panel = bool(rng.integers(2)) if panel_open is None else panel_open
     person = forklift = None
     if digit in (0, 4):
         person = _walker(camera, on_path=digit == 4, rng=rng)
     elif digit in (1, 5):
         person = _worker_at_press(vest=digit == 5, rng=rng)
     elif digit in (3, 7):
-        forklift = _forklift(int(rng.integers(3, 6) if digit == 3 else rng.integers(1, 3)), rng)
+        loads = LOADS[digit]
+        forklift = _forklift(*(choose(rng, loads) if load is None else loads[load % len(loads)]), rng)
     return Scene(
         camera=camera,
-        panel_open=panel_open,
+        panel_open={2: True, 6: False}.get(digit, panel),
         person=person,
         forklift=forklift,
-        clutter=_clutter(camera, rng),
-        brightness=float(rng.uniform(0.78, 1.15)),
-        flicker_radians=float(rng.uniform(0, 2 * math.pi)),
-        noise_seed=int(rng.integers(2**31)),
+        behaviour_from_seconds=0.0 if digit in (2, 6) else float(late),
+        screen=_screen(forklift, rng) if forklift and rng.random() < SCREENED_SHARE else None,
+        **surroundings,
     )
 
 
-def _choose(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+def choose(rng: np.random.Generator, options: Sequence[Any]) -> Any:
+    """Return one of `options`, each as likely as any other."""
     return options[int(rng.integers(len(options)))]
 
 
-def _walker(camera: Camera, *, on_path: bool, rng: np.random.Generator) -> Person:
-    """Somebody who walks beside or inside the path's edges, along it, for as long as the clip lasts."""
-    away = bool(rng.integers(2))
-    z, z_speed = (
-        (rng.uniform(4.2, 5.2), rng.uniform(0.5, 0.9)) if away else (rng.uniform(8.5, 9.5), -rng.uniform(0.5, 0.9))
-    )
-    if on_path:
-        beside_left_edge = camera.path_width * rng.uniform(0.35, 0.65)
-    elif rng.integers(2):
-        beside_left_edge = -rng.uniform(0.6, 1.6)
-    else:
-        beside_left_edge = camera.path_width + rng.uniform(0.6, 1.6)
-    slope = (camera.path_x[1] - camera.path_x[0]) / (PATH_FAR_Z - PATH_NEAR_Z)
+def _surroundings(camera: Camera, rng: np.random.Generator) -> dict[str, Any]:
+    """Draw everything of a scene that isn't its behaviour."""
+    return {
+        "bystanders": _bystanders(camera, rng),
+        "clutter": _clutter(camera, rng),
+        "paint": _paint(rng),
+        "light": _light(rng),
+        "noise_sigma": choose(rng, (1.5, 2.5, 3.5, 4.5)),
+        "noise_seed": int(rng.integers(2**31)),
+    }
+
+
+def _person(x: float, z: float, x_speed: float, z_speed: float, *, vest: bool, rng: np.random.Generator) -> Person:
     return Person(
-        x=float(camera.path_left(z) + beside_left_edge),
+        x=float(x),
         z=float(z),
-        x_metres_per_second=float(slope * z_speed),
+        x_metres_per_second=float(x_speed),
         z_metres_per_second=float(z_speed),
-        vest=bool(rng.integers(2)),
-        helmet=_choose(rng, HELMET_COLOURS),
+        vest=vest,
+        helmet=choose(rng, tuple(HELMETS)),
+        stature=float(rng.uniform(0.93, 1.07)),
         phase_radians=float(rng.uniform(0, 2 * math.pi)),
     )
+
+
+def _along_path(camera: Camera, beside_left: float, nearest: float, farthest: float, rng: np.random.Generator) -> Person:
+    """Somebody who walks along the path, `beside_left` metres right of its left edge, between two depths."""
+    speed = rng.uniform(0.4, min(0.9, (farthest - nearest) / SECONDS_IN_VIEW))
+    start = rng.uniform(nearest, farthest - speed * SECONDS_IN_VIEW)
+    z, z_speed = (start, speed) if rng.integers(2) else (start + speed * SECONDS_IN_VIEW, -speed)
+    slope = (camera.path_x[1] - camera.path_x[0]) / (PATH_FAR_Z - PATH_NEAR_Z)
+    vest = bool(rng.integers(2))
+    return _person(camera.path_left(z) + beside_left, z, slope * z_speed, z_speed, vest=vest, rng=rng)
+
+
+def _walker(camera: Camera, *, on_path: bool, rng: np.random.Generator) -> Person:
+    """Somebody who walks beside or inside the path's edges for as long as the clip lasts, some at the very edge."""
+    at_edge = rng.random() < EDGE_SHARE
+    if on_path:
+        inside = rng.uniform(0.15, 0.25) if at_edge else rng.uniform(0.35, camera.path_width / 2)
+        beside_left = inside if rng.integers(2) else camera.path_width - inside
+    else:
+        outside = PATH_EDGE_METRES + (rng.uniform(0.12, 0.25) if at_edge else rng.uniform(0.45, 1.9))
+        beside_left = -outside if rng.integers(2) else camera.path_width + outside
+    return _along_path(camera, beside_left, 4.3, 12.5, rng)
 
 
 def _worker_at_press(*, vest: bool, rng: np.random.Generator) -> Person:
-    return Person(
-        x=float(rng.uniform(-3.9, -1.6)),
-        z=PRESS_Z - float(rng.uniform(0.7, 1.6)),
-        x_metres_per_second=0.0,
-        z_metres_per_second=0.0,
-        vest=vest,
-        helmet=_choose(rng, HELMET_COLOURS),
-        phase_radians=float(rng.uniform(0, 2 * math.pi)),
-    )
+    """Somebody who stands at the press's board."""
+    return _person(rng.uniform(-3.9, -1.6), PRESS_Z - rng.uniform(0.7, 1.6), 0, 0, vest=vest, rng=rng)
 
 
-def _forklift(bins: int, rng: np.random.Generator) -> Forklift:
-    direction = 1 if rng.integers(2) else -1
-    return Forklift(
-        x=float(-direction * rng.uniform(1.2, 2.2)),
-        z=float(rng.uniform(6.0, 8.5)),
-        x_metres_per_second=float(direction * rng.uniform(0.4, 0.65)),
-        bins=bins,
-    )
+def _forklift(bins: int, stacks: int, rng: np.random.Generator) -> Forklift:
+    """A forklift that crosses a part of the view, some far away."""
+    z = rng.uniform(11.0, 14.0) if rng.random() < FAR_SHARE else rng.uniform(5.8, 10.0)
+    reach = 0.58 * z + 0.2 - 1.8  # half of what the camera sees of the floor there, less the forklift's own length
+    way = rng.uniform(0.8, 2 * reach)
+    start = rng.uniform(-reach, reach - way)
+    x, speed = (start, way / SECONDS_IN_VIEW) if rng.integers(2) else (start + way, -way / SECONDS_IN_VIEW)
+    return Forklift(float(x), float(z), float(speed), bins, stacks)
+
+
+def _screen(forklift: Forklift, rng: np.random.Generator) -> Clutter:
+    """Crates that hide the forklift's lower half for a part of its way; the top of its load stays in view."""
+    x, _ = forklift.at(rng.uniform(0.2, 0.8) * SECONDS_IN_VIEW)
+    width, height = rng.uniform(0.9, 1.5), rng.uniform(0.4, 0.6)
+    return Clutter("box", float(x), forklift.z - 0.9, float(width), float(height), choose(rng, CLUTTER_COLOURS))
+
+
+def _bystanders(camera: Camera, rng: np.random.Generator) -> tuple[Person, ...]:
+    """Operators in their seats, passers-by on the path, and in the hall whoever is behind its rail."""
+    people = []
+    for x, z in camera.seats:
+        if rng.random() < 0.35:
+            people.append(_seated(x, z, rng))
+    if rng.random() < 0.3:
+        beside_left = camera.path_width * rng.uniform(0.35, 0.65)
+        people.append(_along_path(camera, beside_left, 6.5, min(13.0, camera.wall_z - 1), rng))
+    if camera is HALL:
+        people += [_behind_rail(rng) for _ in range(choose(rng, (0, 0, 0, 1, 1, 2)))]
+    return tuple(people)
+
+
+def _seated(x: float, z: float, rng: np.random.Generator) -> Person:
+    person = _person(x + rng.uniform(-0.2, 0.2), z + rng.uniform(-0.2, 0.2), 0, 0, vest=rng.random() < 0.3, rng=rng)
+    return Person(**{**vars(person), "seated": True})
+
+
+def _behind_rail(rng: np.random.Generator) -> Person:
+    speed = float(rng.uniform(0.3, 0.8)) * choose(rng, (-1, 1))
+    start = rng.uniform(-6.0, 6.0) - speed * SECONDS_IN_VIEW / 2
+    return _person(start, rng.uniform(16.2, 17.2), speed, 0, vest=bool(rng.integers(2)), rng=rng)
 
 
 def _clutter(camera: Camera, rng: np.random.Generator) -> tuple[Clutter, ...]:
-    """Up to four boxes along the back wall, clear of the path, farthest first."""
-    boxes = []
-    for z in sorted(rng.uniform(camera.wall_z - 4.0, camera.wall_z - 0.8, size=int(rng.integers(1, 5))), reverse=True):
+    """Boxes and bins along the back wall, clear of the path, and now and then a coil on the floor; farthest first."""
+    things = []
+    for z in rng.uniform(*camera.clutter_z, size=int(rng.integers(1, 5))):
         left, right = camera.path_left(z) - 1.6, camera.path_left(z) + camera.path_width + 0.4
-        x = left - rng.uniform(0, 4) if rng.integers(2) else right + rng.uniform(0, 4)
-        width, height = rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.5)
-        boxes.append(Clutter(float(x), float(z), float(width), float(height), _choose(rng, CLUTTER_COLOURS)))
-    return tuple(boxes)
+        x = left - rng.uniform(0, 5) if rng.integers(2) else right + rng.uniform(0, 5)
+        if rng.random() < 0.25:
+            things.append(Clutter("bins", float(x), float(z), 1.0, 0.42 * float(rng.integers(1, 4)), (238, 118, 28)))
+        else:
+            width, height = rng.uniform(0.6, 1.4), rng.uniform(0.5, 1.5)
+            things.append(Clutter("box", float(x), float(z), float(width), float(height), choose(rng, CLUTTER_COLOURS)))
+    if rng.random() < 0.4:
+        x, z = rng.uniform(-1.0, 3.5), rng.uniform(5.5, 9.5)
+        things.append(Clutter("coil", float(x), float(z), float(rng.uniform(0.7, 1.1)), 0.3, (120, 124, 130)))
+    return tuple(sorted(things, key=lambda thing: -thing.z))
 
 
-class Renderer:
-    """Draws the frames of one scene. What stands still is drawn once."""
-
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
-        self._background = _background(scene)
-        self._noise = _noise_fields(scene.noise_seed)
-
-    def frame(self, seconds: float) -> Image.Image:
-        """Return the scene `seconds` after the clip's start as an RGB image of 640 by 360 pixels."""
-        image = self._background.copy()
-        draw = ImageDraw.Draw(image)
-        if self.scene.forklift:
-            _draw_forklift(draw, self.scene.camera, self.scene.forklift, seconds)
-        if self.scene.person:
-            _draw_person(draw, self.scene.camera, self.scene.person, seconds)
-        lit = image.point(_light_table(self.scene, seconds))
-        noise = self._noise[round(seconds * 1000) % len(self._noise)]
-        return ImageChops.add(lit, noise, scale=1, offset=-128)
+def _paint(rng: np.random.Generator) -> Paint:
+    spots = [
+        (float(rng.uniform(-0.1, 1.1)), float(rng.uniform(PATH_NEAR_Z, PATH_FAR_Z)), float(rng.uniform(0.08, 0.35)))
+        for _ in range(int(rng.integers(0, 30)))
+    ]
+    return Paint(fading=float(rng.uniform(0, 0.5)), worn_spots=tuple(spots))
 
 
-def _light_table(scene: Scene, seconds: float) -> list[int]:
-    gain = scene.brightness * (1 + 0.02 * math.sin(2 * math.pi * 0.4 * seconds + scene.flicker_radians))
-    return [min(255, round(value * gain)) for value in range(256)] * 3
-
-
-def _noise_fields(seed: int, count: int = 7, sigma: float = 2.5) -> list[Image.Image]:
-    """Grey sensor noise around 128; a handful of fields, shown in turn, costs a tenth of fresh noise a frame."""
-    rng = np.random.default_rng(seed)
-    fields = np.clip(rng.normal(128, sigma, size=(count, HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
-    return [Image.merge("RGB", [Image.fromarray(field)] * 3) for field in fields]
-
-
-def _background(scene: Scene) -> Image.Image:
-    """Everything that stands still, drawn at twice the size and shrunk, which smooths its edges."""
-    image = Image.new("RGB", (WIDTH * 2, HEIGHT * 2), scene.camera.floor)
-    draw = ImageDraw.Draw(image)
-    _draw_wall(draw, scene.camera)
-    _draw_path(draw, scene.camera)
-    for box in scene.clutter:
-        _draw_box(draw, scene.camera, box)
-    if scene.camera == PRESS_SHOP:
-        _draw_press(draw, scene.camera, scene.panel_open)
-    return image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
-
-
-def _doubled(camera: Camera, points: Sequence[tuple[float, float, float]]) -> list[Point]:
-    return [(2 * u, 2 * v) for u, v in (camera.project(*point) for point in points)]
-
-
-def _upright(left: float, bottom: float, right: float, top: float, z: float) -> list[tuple[float, float, float]]:
-    return [(left, bottom, z), (right, bottom, z), (right, top, z), (left, top, z)]
-
-
-def _draw_wall(draw: ImageDraw.ImageDraw, camera: Camera) -> None:
-    draw.polygon(_doubled(camera, _upright(-40, 0, 40, 12, camera.wall_z)), fill=(150, 152, 150))
-    draw.polygon(_doubled(camera, _upright(-40, 0, 40, 0.25, camera.wall_z)), fill=(84, 86, 88))
-    for x in range(-18, 19, 4):
-        draw.polygon(_doubled(camera, _upright(x, 0, x + 0.5, 12, camera.wall_z)), fill=(112, 116, 118))
-
-
-def _draw_path(draw: ImageDraw.ImageDraw, camera: Camera) -> None:
-    width, edge = camera.path_width, PATH_EDGE_METRES
-    for colour, left, right in ((YELLOW, -edge, width + edge), (GREEN, 0.0, width)):
-        corners = [(camera.path_left(z) + side, 0.0, z) for z, side in _strip_corners(left, right)]
-        draw.polygon(_doubled(camera, corners), fill=colour)
-
-
-def _strip_corners(left: float, right: float) -> list[Point]:
-    return [(PATH_NEAR_Z, left), (PATH_FAR_Z, left), (PATH_FAR_Z, right), (PATH_NEAR_Z, right)]
-
-
-def _draw_box(draw: ImageDraw.ImageDraw, camera: Camera, box: Clutter) -> None:
-    left, right, depth = box.x - box.width / 2, box.x + box.width / 2, 0.8
-    top = [(left, box.height, box.z), (right, box.height, box.z)]
-    top += [(right, box.height, box.z + depth), (left, box.height, box.z + depth)]
-    draw.polygon(_doubled(camera, top), fill=_shade(box.colour, 1.25))
-    draw.polygon(_doubled(camera, _upright(left, 0, right, box.height, box.z)), fill=box.colour)
-
-
-def _shade(colour: Colour, factor: float) -> Colour:
-    red, green, blue = (min(255, round(channel * factor)) for channel in colour)
-    return red, green, blue
-
-
-def _draw_press(draw: ImageDraw.ImageDraw, camera: Camera, panel_open: bool) -> None:
-    left, bottom, right, top = PRESS_FRONT
-    side = [(right, bottom, PRESS_Z), (right, bottom, PRESS_Z + 2), (right, top, PRESS_Z + 2), (right, top, PRESS_Z)]
-    draw.polygon(_doubled(camera, side), fill=_shade(MACHINE, 0.7))
-    draw.polygon(_doubled(camera, _upright(*PRESS_FRONT, PRESS_Z)), fill=MACHINE)
-    draw.polygon(_doubled(camera, _upright(left, 0.75, right, 0.95, PRESS_Z)), fill=_shade(MACHINE, 1.3))
-    (_draw_open_panel if panel_open else _draw_closed_panel)(draw, camera)
-
-
-def _draw_open_panel(draw: ImageDraw.ImageDraw, camera: Camera) -> None:
-    """A dark cavity with a glint of cables, its cover swung out on the left."""
-    left, bottom, right, top = PANEL_FRONT
-    draw.polygon(_doubled(camera, _upright(left, bottom, right, top, PRESS_Z)), fill=CAVITY)
-    for x in (left + 0.6, left + 1.1, left + 1.5):
-        draw.polygon(_doubled(camera, _upright(x, bottom, x + 0.06, top - 0.3, PRESS_Z)), fill=(52, 36, 30))
-    hinge, reach = left, (left - 0.5, PRESS_Z - 1.0)
-    cover = [(hinge, bottom, PRESS_Z), (reach[0], bottom, reach[1]), (reach[0], top, reach[1]), (hinge, top, PRESS_Z)]
-    draw.polygon(_doubled(camera, cover), fill=_shade(STEEL, 1.2))
-
-
-def _draw_closed_panel(draw: ImageDraw.ImageDraw, camera: Camera) -> None:
-    left, bottom, right, top = PANEL_FRONT
-    draw.polygon(_doubled(camera, _upright(left, bottom, right, top, PRESS_Z)), fill=_shade(STEEL, 0.8))
-    inner = _upright(left + 0.07, bottom + 0.07, right - 0.07, top - 0.07, PRESS_Z)
-    draw.polygon(_doubled(camera, inner), fill=_shade(STEEL, 1.2))
-    draw.polygon(_doubled(camera, _upright(right - 0.3, 1.9, right - 0.2, 2.3, PRESS_Z)), fill=DARK)
-
-
-class _Standing:
-    """Draws upright shapes, in metres from a point of the floor, at the size that the camera sees there."""
-
-    def __init__(self, draw: ImageDraw.ImageDraw, camera: Camera, x: float, z: float, facing: int = 1) -> None:
-        self._draw = draw
-        self._u, self._v = camera.project(x, 0, z)
-        self._scale = camera.pixels_per_metre(x, z)
-        self._facing = facing
-
-    def _pixel(self, x: float, y: float) -> Point:
-        return self._u + self._facing * x * self._scale, self._v - y * self._scale
-
-    def rectangle(self, left: float, bottom: float, right: float, top: float, colour: Colour) -> None:
-        corners = [(left, bottom), (right, bottom), (right, top), (left, top)]
-        self._draw.polygon([self._pixel(*corner) for corner in corners], fill=colour)
-
-    def limb(self, start: Point, end: Point, width: float, colour: Colour) -> None:
-        pixels = max(2, round(width * self._scale))
-        self._draw.line([self._pixel(*start), self._pixel(*end)], fill=colour, width=pixels)
-
-    def ellipse(self, x: float, y: float, radius_x: float, radius_y: float, colour: Colour) -> None:
-        (u, v), across, up = self._pixel(x, y), radius_x * self._scale, radius_y * self._scale
-        self._draw.ellipse([u - across, v - up, u + across, v + up], fill=colour)
-
-
-def _draw_person(draw: ImageDraw.ImageDraw, camera: Camera, person: Person, seconds: float) -> None:
-    x = person.x + person.x_metres_per_second * seconds
-    z = person.z + person.z_metres_per_second * seconds
-    figure = _Standing(draw, camera, x, z)
-    walking = person.z_metres_per_second != 0
-    swing = math.sin(person.phase_radians + 2 * math.pi * (0.9 if walking else 0.25) * seconds)
-    stride = 0.16 * swing if walking else 0.13
-    figure.ellipse(0, 0, 0.34, 0.09, _shade(camera.floor, 0.6))
-    figure.limb((-0.08, 0.85), (-0.08 - stride, 0.04), 0.17, UNIFORM)
-    figure.limb((0.08, 0.85), (0.08 + stride, 0.04), 0.17, UNIFORM)
-    _draw_arms(figure, walking, swing)
-    _draw_torso(figure, person.vest)
-    figure.ellipse(0, 1.60, 0.11, 0.14, SKIN)
-    figure.ellipse(0, 1.69, 0.14, 0.09, person.helmet)
-
-
-def _draw_arms(figure: _Standing, walking: bool, swing: float) -> None:
-    """Arms that swing in walking, and reach for the press and back in working."""
-    reach = 0.12 * swing if walking else 0.20 + 0.06 * swing
-    hand_y = 0.85 if walking else 1.15
-    for side in (-1, 1):
-        figure.limb((side * 0.22, 1.38), (side * 0.27 + reach, hand_y), 0.11, UNIFORM)
-        figure.ellipse(side * 0.27 + reach, hand_y, 0.06, 0.06, SKIN)
-
-
-def _draw_torso(figure: _Standing, vest: bool) -> None:
-    """A dark jacket with red shoulders and a white band, or the lime vest with its grey stripes over it."""
-    figure.rectangle(-0.22, 0.80, 0.22, 1.45, UNIFORM)
-    if vest:
-        figure.rectangle(-0.23, 0.84, 0.23, 1.46, LIME)
-        figure.rectangle(-0.23, 0.98, 0.23, 1.05, WHITE)
-        figure.rectangle(-0.04, 1.25, 0.04, 1.46, UNIFORM)
-    else:
-        figure.rectangle(-0.22, 1.33, 0.22, 1.45, RED)
-        figure.rectangle(-0.22, 1.12, 0.22, 1.18, WHITE)
-
-
-def _draw_forklift(draw: ImageDraw.ImageDraw, camera: Camera, forklift: Forklift, seconds: float) -> None:
-    x = forklift.x + forklift.x_metres_per_second * seconds
-    facing = 1 if forklift.x_metres_per_second > 0 else -1
-    truck = _Standing(draw, camera, x, forklift.z, facing)
-    truck.ellipse(0.2, 0, 1.7, 0.16, _shade(camera.floor, 0.6))
-    truck.rectangle(-1.1, 0.25, 0.45, 0.95, (214, 168, 36))
-    truck.rectangle(-1.1, 0.95, -0.55, 1.15, DARK)
-    for left in (-0.95, 0.30):
-        truck.rectangle(left, 0.95, left + 0.09, 2.05, DARK)
-    truck.rectangle(-1.0, 2.0, 0.45, 2.1, DARK)
-    truck.ellipse(-0.25, 1.5, 0.16, 0.2, SKIN)
-    truck.rectangle(-0.48, 0.95, -0.05, 1.36, UNIFORM)
-    for wheel in (-0.75, 0.25):
-        truck.ellipse(wheel, 0.26, 0.26, 0.26, DARK)
-    truck.rectangle(0.52, 0.1, 0.66, 2.35, STEEL)
-    truck.rectangle(0.6, 0.12, 1.75, 0.2, DARK)
-    _draw_bins(truck, forklift.bins)
-
-
-def _draw_bins(truck: _Standing, bins: int) -> None:
-    for level in range(bins):
-        bottom = 0.22 + 0.46 * level
-        truck.rectangle(0.72, bottom, 1.72, bottom + 0.42, ORANGE)
-        truck.rectangle(0.72, bottom + 0.33, 1.72, bottom + 0.42, _shade(ORANGE, 0.7))
+def _light(rng: np.random.Generator) -> Light:
+    brightness, warmth = rng.uniform(0.7, 1.15), rng.uniform(-0.06, 0.06)
+    return Light(
+        gains=(float(brightness * (1 + warmth)), float(brightness), float(brightness * (1 - warmth))),
+        drift_per_second=float(rng.uniform(-0.012, 0.012)),
+        flicker_radians=float(rng.uniform(0, 2 * math.pi)),
+        sun_x=float(rng.uniform(-5.0, 4.0)) if rng.random() < 0.3 else None,
+    )

@@ -20,6 +20,8 @@ from recipes.library_messages import silence_known_messages
 from recipes.safety_record import SafetyRecord, find_base_of, read_record
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from recipes.adapted_model import AdaptedModel
 
 LATENCY_FRAMES = 8
@@ -38,28 +40,21 @@ def main(argv: list[str]) -> int:
     rows = rows_to_evaluate(source, args.split, record)
 
     from recipes.adapted_model import load_adapted
-    from recipes.report import SCHEMA_VERSION, as_table, frame_results, predictions
-    from recipes.scoring import label_of, score_rows
+    from recipes.report import SCHEMA_VERSION, as_table, folder_of_report, predictions, split_figures
+    from recipes.scoring import label_of
 
     started = now()
     adapted = load_adapted(folder, record, base)
-    p_unsafe = score_rows(
-        adapted.model,
-        adapted.collator,
-        rows,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        show_progress=sys.stderr.isatty(),
-    )
+    p_unsafe, p_unsafe_of_base = score_split(adapted, rows, args)
+    columns = {name: rows[name] for name in ("clip", "sample", "source_class", "response")}
     report = {
         "schema_version": SCHEMA_VERSION,
         "config": describe(folder, record, source, args.split, adapted, started),
-        **frame_results(p_unsafe, rows["response"], rows["source_class"], threshold=record.threshold),
+        **split_figures(columns, p_unsafe, p_unsafe_of_base, threshold=record.threshold),
         "threshold": {"value": record.threshold, "chosen": record.threshold_from},
         "latency_ms": measure_latency(adapted, rows),
     }
     answers = [label_of(p, record.threshold) for p in p_unsafe]
-    columns = {name: rows[name] for name in ("clip", "sample", "source_class", "response")}
     report_folder = folder_of_report(folder, record, source, args.split)
     write_report(report_folder, report, predictions(columns, p_unsafe, answers))
     print(as_table(report))
@@ -76,6 +71,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: %(default)s")
     parser.add_argument("--batch-size", type=int, default=4, help="frames scored at once (default: %(default)s)")
     parser.add_argument("--num-workers", type=int, default=0, help="processes decoding frames (default: %(default)s)")
+    parser.add_argument(
+        "--skip-base-model", action="store_true", help="leave out the base without its adapter, which is a second pass"
+    )
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size} must be 1 or more")
@@ -93,11 +91,27 @@ def rows_to_evaluate(source: FramesSource, split: str, record: SafetyRecord) -> 
     return rows
 
 
-def folder_of_report(folder: Path, record: SafetyRecord, source: FramesSource, split: str) -> Path:
-    """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else."""
-    if split == "test" and source.content_hash == record.dataset_hash:
-        return folder / "eval"
-    return folder / "eval" / f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
+def score_split(
+    adapted: "AdaptedModel", rows: Any, args: argparse.Namespace
+) -> tuple["np.ndarray", "np.ndarray | None"]:
+    """Return P(UNSAFE), of shape (rows,), by the adapter and by its base alone; the latter is None where skipped."""
+    from recipes.scoring import score_rows
+
+    def score() -> "np.ndarray":
+        return score_rows(
+            adapted.model,
+            adapted.collator,
+            rows,
+            batch_size=args.batch_size,
+            num_workers=args.num_workers,
+            show_progress=sys.stderr.isatty(),
+        )
+
+    p_unsafe = score()
+    if args.skip_base_model:
+        return p_unsafe, None
+    with adapted.model.disable_adapter():
+        return p_unsafe, score()
 
 
 def describe(

@@ -63,6 +63,20 @@ def class_ids(responses: Sequence[str]) -> np.ndarray:
     return np.array([LABELS.index(response) for response in responses])
 
 
+def mean_by_clip(p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str]) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the mean P(UNSAFE) and the class id of each clip, both of shape (clips,), in the order of the names.
+
+    The arguments are of length n: a frame's P(UNSAFE), its class id and its clip's name. None where a clip's frames
+    bear both labels, as frames relabelled by hand may: such a clip has no label of its own.
+    """
+    _, clip_of_row = np.unique(np.asarray(clips), return_inverse=True)
+    frames = np.bincount(clip_of_row)
+    labels = np.bincount(clip_of_row, weights=truth) / frames
+    if not np.isin(labels, [0, 1]).all():
+        return None
+    return np.bincount(clip_of_row, weights=p_unsafe) / frames, labels.astype(int)
+
+
 def confusion_matrix(answers: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, int]]:
     """Count answers by true label: `matrix["UNSAFE"]["SAFE"]` are the UNSAFE frames that were answered SAFE."""
     counts = sk.confusion_matrix(truth, answers, labels=[0, 1])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from joblib import cpu_count
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
 from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2VLForConditionalGeneration
@@ -26,6 +27,11 @@ LLM_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "
 def choose_device() -> torch.device:
     """Return the first CUDA device, or the CPU where there is none."""
     return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def use_all_cores() -> None:
+    """Let PyTorch compute with every core that this process has; `accelerate launch` leaves it one thread."""
+    torch.set_num_threads(cpu_count())
 
 
 def load_processor(folder: Path) -> ProcessorMixin:

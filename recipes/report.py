@@ -1,16 +1,19 @@
 """Figures to report.json. Imports no torch."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data_prep.frames_source import FramesSource
 from data_prep.labels import LABELS, SOURCE_CLASSES
-from recipes.metrics import POSITIVE, class_ids, compute_figures, confusion_matrix
+from recipes.metrics import POSITIVE, class_ids, compute_figures, confusion_matrix, mean_by_clip
+from recipes.safety_record import PLAIN_THRESHOLD, SafetyRecord
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "scikit-learn")
 
 
@@ -19,29 +22,49 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 
 
-def frame_results(
-    p_unsafe: np.ndarray, responses: Sequence[str], source_classes: Sequence[str], *, threshold: float
-) -> dict[str, Any]:
-    """Return the report's frame-level part from P(UNSAFE), labels and source classes, all of length n.
+def folder_of_report(folder: Path, record: SafetyRecord, source: FramesSource, split: str) -> Path:
+    """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else."""
+    if split == "test" and source.content_hash == record.dataset_hash:
+        return folder / "eval"
+    return folder / "eval" / f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
 
-    A frame is answered UNSAFE from `threshold` on. Figures that the data don't define are None.
+
+def split_figures(
+    rows: Mapping[str, Sequence[Any]], p_unsafe: np.ndarray, p_unsafe_of_base: np.ndarray | None, *, threshold: float
+) -> dict[str, Any]:
+    """Return the report's figures of one split from P(UNSAFE) of its n frames, with the adapter and without.
+
+    `rows` holds the columns `response`, `clip` and `source_class`, of length n. The adapter answers UNSAFE from
+    `threshold` on, the base without it from 0.5; `p_unsafe_of_base` is None where the base wasn't asked. Figures that
+    the data don't define are None.
     """
-    truth = class_ids(responses)
+    truth = class_ids(rows["response"])
     answers = (p_unsafe >= threshold).astype(int)
+    always = np.full(len(truth), float(POSITIVE))
     return {
-        "results": {"frame": _with_count(compute_figures(p_unsafe, truth, threshold=threshold), len(truth))},
+        "results": _results(p_unsafe, truth, rows["clip"], threshold),
         "confusion_matrix": confusion_matrix(answers, truth),
-        "per_source_class": _per_source_class(answers, truth, source_classes),
-        "baselines": {"always_unsafe": _with_count(_always_unsafe(truth), len(truth))},
+        "per_source_class": _per_source_class(answers, truth, rows["source_class"]),
+        "baselines": {
+            "base_model": None
+            if p_unsafe_of_base is None
+            else _results(p_unsafe_of_base, truth, rows["clip"], PLAIN_THRESHOLD),
+            "always_unsafe": _results(always, truth, rows["clip"], PLAIN_THRESHOLD),
+        },
     }
 
 
-def _with_count(figures: dict[str, float | None], count: int) -> dict[str, Any]:
-    return {"n": count, **figures}
+def _results(p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str], threshold: float) -> dict[str, Any]:
+    """Return the figures of single frames and of whole clips; a clip is judged by the mean of its frames' P(UNSAFE)."""
+    of_clips = mean_by_clip(p_unsafe, truth, clips)
+    return {
+        "frame": _with_count(p_unsafe, truth, threshold),
+        "clip": _with_count(*of_clips, threshold) if of_clips else None,
+    }
 
 
-def _always_unsafe(truth: np.ndarray) -> dict[str, float | None]:
-    return compute_figures(np.full(len(truth), float(POSITIVE)), truth, threshold=0.5)
+def _with_count(p_unsafe: np.ndarray, truth: np.ndarray, threshold: float) -> dict[str, Any]:
+    return {"n": len(truth), **compute_figures(p_unsafe, truth, threshold=threshold)}
 
 
 def _per_source_class(answers: np.ndarray, truth: np.ndarray, source_classes: Sequence[str]) -> dict[str, Any]:
@@ -55,7 +78,9 @@ def _per_source_class(answers: np.ndarray, truth: np.ndarray, source_classes: Se
     return table
 
 
-def predictions(rows: dict[str, Sequence[Any]], p_unsafe: np.ndarray, answers: Sequence[str]) -> list[dict[str, Any]]:
+def predictions(
+    rows: Mapping[str, Sequence[Any]], p_unsafe: np.ndarray, answers: Sequence[str]
+) -> list[dict[str, Any]]:
     """Return one record a frame: where it comes from, its label, P(UNSAFE) and the answer."""
     columns = zip(rows["clip"], rows["sample"], rows["source_class"], rows["response"], p_unsafe, answers, strict=True)
     return [
@@ -72,14 +97,27 @@ def predictions(rows: dict[str, Sequence[Any]], p_unsafe: np.ndarray, answers: S
 
 
 def as_table(report: dict[str, Any]) -> str:
-    """Lay out the report's headline figures as text, the adapter beside always answering UNSAFE."""
-    frame, always = report["results"]["frame"], report["baselines"]["always_unsafe"]
+    """Lay out the report's headline figures as text: the adapter's beside its base's and always answering UNSAFE."""
+    adapter, baselines = report["results"], report["baselines"]
+    columns = [
+        ("adapter", "frames", adapter["frame"]),
+        ("adapter", "clips", adapter["clip"]),
+        ("base model", "frames", (baselines["base_model"] or {}).get("frame")),
+        ("always UNSAFE", "frames", baselines["always_unsafe"]["frame"]),
+    ]
     names = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "macro_f1", "mcc", "auroc"]
-    lines = [f"{'figure, ' + str(frame['n']) + ' frames':<24}{'adapter':>10}{'always UNSAFE':>16}"]
-    lines += [f"{name:<24}{_number(frame[name]):>10}{_number(always[name]):>16}" for name in names]
+    lines = [
+        _line("figure", [who for who, _, _ in columns]),
+        _line("", [f"{figures['n']} {unit}" if figures else "-" for _, unit, figures in columns]),
+        *(_line(name, [_number((figures or {}).get(name)) for _, _, figures in columns]) for name in names),
+    ]
     matrix = report["confusion_matrix"]
     lines += [f"{label} frames answered " + ", ".join(f"{a} {matrix[label][a]}" for a in LABELS) for label in LABELS]
     return "\n".join(lines)
+
+
+def _line(name: str, cells: Sequence[str]) -> str:
+    return f"{name:<18}" + "".join(f"{cell:>15}" for cell in cells)
 
 
 def _number(value: float | None) -> str:

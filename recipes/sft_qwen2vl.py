@@ -186,6 +186,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     from recipes.collator import VisionCollator, balanced_label_weights
     from recipes.trainer import SafetyTrainer
 
+    modeling.use_all_cores()
     train_rows = run.source.rows("train")
     processor = modeling.load_processor(run.base.folder)
     model = modeling.load_base(

@@ -23,7 +23,6 @@ class Demo:
 
     data: Path
     output: Path
-    base: Path
     hf_home: Path
     stdout: str
     stderr: str
@@ -47,7 +46,7 @@ def true_model_folder() -> Path:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """Run `make demo` once, as the README says, into folders of its own."""
     root = tmp_path_factory.mktemp("demo")
-    places = {"DEMO_DATA": root / "data", "DEMO_OUTPUT": root / "outputs", "DEMO_BASE": root / "base"}
+    places = {"DEMO_DATA": root / "data", "DEMO_OUTPUT": root / "outputs"}
     done = subprocess.run(
         ["make", "--silent", "demo", f"VENV={sys.prefix}", *(f"{name}={path}" for name, path in places.items())],
         cwd=PROJECT_ROOT,
@@ -58,14 +57,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         timeout=1800,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return Demo(root / "data", root / "outputs", root / "base", root / "hf", done.stdout, done.stderr)
+    return Demo(root / "data", root / "outputs", root / "hf", done.stdout, done.stderr)
 
 
 @pytest.fixture(scope="session")
-def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small Qwen2-VL with random weights."""
-    from tiny_base.make_random_base import write_base
-
-    folder = tmp_path_factory.mktemp("base") / "base"
-    write_base(folder, seed=0)
-    return folder
+def small_base() -> Path:
+    """The small Qwen2-VL that ships with the project."""
+    return PROJECT_ROOT / "tiny_base" / "weights"

@@ -53,7 +53,7 @@ TAKEN_IN = [
     "recipes/configs/demo_cpu.yaml",
     "recipes/sft_qwen2vl.py",
     "tests/test_rows.py",
-    "tiny_base/make_random_base.py",
+    "tiny_base/pretrain.py",
     "tiny_base/weights/config.json",
     "tiny_base/weights/model.safetensors",
 ]

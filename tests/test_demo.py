@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from PIL import Image
@@ -101,7 +103,7 @@ def test_report_agrees_with_its_predictions_and_its_files(demo: Demo) -> None:
     frame = {name: value for name, value in report["results"]["frame"].items() if name != "n"}
     assert frame == pytest.approx(compute_figures(p_unsafe, truth, threshold=report["threshold"]["value"]))
     assert all((one["p_unsafe"] >= 0.5) == (one["answer"] == "UNSAFE") for one in predictions)
-    always = report["baselines"]["always_unsafe"]
+    always = report["baselines"]["always_unsafe"]["frame"]
     assert always["accuracy"] == pytest.approx(sum(truth) / len(truth))
     assert (always["recall"], always["balanced_accuracy"]) == (1.0, 0.5)
     assert sum(entry["n"] for entry in report["per_source_class"].values()) == len(rows)
@@ -111,12 +113,40 @@ def test_report_agrees_with_its_predictions_and_its_files(demo: Demo) -> None:
     assert report["latency_ms"]["p50"] > 0
 
 
+def test_report_s_clip_figures_are_of_the_frames_means(demo: Demo) -> None:
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()
+    p_unsafe, label = defaultdict(list), {}
+    for prediction in map(json.loads, lines):
+        p_unsafe[prediction["clip"]].append(prediction["p_unsafe"])
+        label[prediction["clip"]] = prediction["label"]
+    means = [fmean(p_unsafe[clip]) for clip in label]
+    clip_figures = {name: value for name, value in report["results"]["clip"].items() if name != "n"}
+    truth = class_ids(list(label.values()))
+    assert clip_figures == pytest.approx(compute_figures(means, truth, threshold=report["threshold"]["value"]))
+    assert report["results"]["clip"]["n"] == sum(clip.split == "test" for clip in read_clips(demo.data / CLIPS_FILE))
+
+
+def test_base_model_s_figures_are_those_without_the_adapter(demo: Demo, adapted: AdaptedModel) -> None:
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    rows = read_rows(demo.data / "test.jsonl")
+    images = [Image.open(demo.data / row.image).convert("RGB") for row in rows]
+    with adapted.model.disable_adapter():
+        p_unsafe = [p for image in images for p in adapted.p_unsafe([image])]
+    expected = compute_figures(p_unsafe, class_ids([row.response for row in rows]), threshold=0.5)
+    base = report["baselines"]["base_model"]
+    assert base["frame"]["brier"] == pytest.approx(expected["brier"], abs=1e-4)
+    assert base["frame"]["brier"] != pytest.approx(report["results"]["frame"]["brier"], abs=1e-4)
+    assert base["clip"]["n"] == report["results"]["clip"]["n"]
+
+
 def test_demo_ends_with_a_table_and_one_answer(demo: Demo, adapted: AdaptedModel, frame: Path) -> None:
     lines = demo.stdout.splitlines()
     report = json.loads((demo.output / "eval" / "report.json").read_text())
     (macro_f1,) = [line.split() for line in lines if line.startswith("macro_f1")]
-    always = report["baselines"]["always_unsafe"]["macro_f1"]
-    assert macro_f1[1:] == [f"{report['results']['frame']['macro_f1']:.3f}", f"{always:.3f}"]
+    baselines = report["baselines"]
+    columns = [*report["results"].values(), baselines["base_model"]["frame"], baselines["always_unsafe"]["frame"]]
+    assert macro_f1[1:] == [f"{figures['macro_f1']:.3f}" for figures in columns]
     (p_unsafe,) = adapted.p_unsafe([Image.open(frame).convert("RGB")])
     assert lines[-1] == ("UNSAFE" if p_unsafe >= 0.5 else "SAFE")
 
@@ -144,12 +174,15 @@ def test_evaluating_twice_gives_the_same_predictions(demo: Demo) -> None:
 
 def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
     before = (demo.output / "eval" / "report.json").read_bytes()
-    done = run_python(demo, "recipes/eval_qwen2vl.py", "--adapter", demo.output, "--split", "validation")
+    arguments = ["--adapter", str(demo.output), "--split", "validation", "--skip-base-model"]
+    done = run_python(demo, "recipes/eval_qwen2vl.py", *arguments)
     assert done.returncode == 0, done.stderr
     assert (demo.output / "eval" / "report.json").read_bytes() == before
     data = read_record(demo.output).dataset_hash[:8]
     other = demo.output / "eval" / f"local--safe-unsafe-demo-{data}-validation" / "report.json"
-    assert json.loads(other.read_text())["config"]["split"] == "validation"
+    report = json.loads(other.read_text())
+    assert report["config"]["split"] == "validation"
+    assert report["baselines"]["base_model"] is None
 
 
 def test_answer_depends_on_the_picture_and_on_the_adapter(adapted: AdaptedModel, frame: Path) -> None:

@@ -14,7 +14,7 @@ LAYERS = [
     {"data_prep.errors"},
     {"data_prep.files", "data_prep.labels"},
     {"data_prep.images", "data_prep.video", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
-    {"data_prep.audit", "data_prep.frames_dataset"},
+    {"data_prep.demo_renderer", "data_prep.audit", "data_prep.frames_dataset"},
     {"data_prep.hub_cache"},
     {"data_prep.frames_source"},
     {

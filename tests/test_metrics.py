@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recipes.metrics import class_ids, compute_figures, confusion_matrix
+from recipes.metrics import class_ids, compute_figures, confusion_matrix, mean_by_clip
 
 # Four UNSAFE and three SAFE frames, worked out by hand: TP 3, FN 1, FP 1, TN 2.
 TRUTH = [1, 1, 1, 1, 0, 0, 0]
@@ -62,3 +62,21 @@ def test_confusion_matrix_names_truth_first() -> None:
 
 def test_class_ids() -> None:
     assert class_ids(["SAFE", "UNSAFE"]).tolist() == [0, 1]
+
+
+def test_mean_by_clip_keeps_apart_what_belongs_apart() -> None:
+    means = mean_by_clip(np.array([0.25, 1.0, 0.75, 0.125]), np.array([1, 0, 1, 0]), ["b", "a", "b", "c"])
+    assert means is not None
+    p_unsafe, truth = means
+    assert p_unsafe.tolist() == [1.0, 0.5, 0.125]
+    assert truth.tolist() == [0, 1, 0]
+
+
+def test_clip_of_both_labels_has_no_label() -> None:
+    assert mean_by_clip(np.array([0.25, 0.5]), np.array([1, 0]), ["a", "a"]) is None
+
+
+def test_mean_of_certain_frames_is_still_a_probability() -> None:
+    means = mean_by_clip(np.ones(49), np.ones(49, dtype=int), ["a"] * 49)
+    assert means is not None
+    assert means[0].tolist() == [1.0]
