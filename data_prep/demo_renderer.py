@@ -252,7 +252,9 @@ def _draw_closed_panel(draw: ImageDraw.ImageDraw, camera: Camera) -> None:
 class _Standing:
     """Draws upright shapes, in metres from a point of the floor, at the size that the camera sees there."""
 
-    def __init__(self, draw: ImageDraw.ImageDraw, camera: Camera, at: Point, *, facing: int = 1, size: float = 1) -> None:
+    def __init__(
+        self, draw: ImageDraw.ImageDraw, camera: Camera, at: Point, *, facing: int = 1, size: float = 1
+    ) -> None:
         self._draw = draw
         self._u, self._v = camera.project(at[0], 0, at[1])
         self._scale = size * camera.pixels_per_metre(*at)

@@ -228,7 +228,8 @@ def draw_scene(
         person = _worker_at_press(vest=digit == 5, rng=rng)
     elif digit in (3, 7):
         loads = LOADS[digit]
-        forklift = _forklift(*(choose(rng, loads) if load is None else loads[load % len(loads)]), rng)
+        bins, stacks = choose(rng, loads) if load is None else loads[load % len(loads)]
+        forklift = _forklift(bins, stacks, rng)
     return Scene(
         camera=camera,
         panel_open={2: True, 6: False}.get(digit, panel),
@@ -270,7 +271,9 @@ def _person(x: float, z: float, x_speed: float, z_speed: float, *, vest: bool, r
     )
 
 
-def _along_path(camera: Camera, beside_left: float, nearest: float, farthest: float, rng: np.random.Generator) -> Person:
+def _along_path(
+    camera: Camera, beside_left: float, nearest: float, farthest: float, rng: np.random.Generator
+) -> Person:
     """Somebody who walks along the path, `beside_left` metres right of its left edge, between two depths."""
     speed = rng.uniform(0.4, min(0.9, (farthest - nearest) / SECONDS_IN_VIEW))
     start = rng.uniform(nearest, farthest - speed * SECONDS_IN_VIEW)

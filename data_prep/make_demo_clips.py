@@ -179,9 +179,7 @@ def _read_record(out: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: not this script's record; remove it and {DATASET_FOLDER!r} beside it") from None
 
 
-def _write_record(
-    out: Path, settings: Settings, plan: list[PlannedClip], hashes: Mapping[str, str | None]
-) -> None:
+def _write_record(out: Path, settings: Settings, plan: list[PlannedClip], hashes: Mapping[str, str | None]) -> None:
     """Write what is known of each clip: its hash, what it copies, and how many first samples don't show its behaviour.
 
     Samples are counted at one frame a second.

@@ -140,6 +140,29 @@ def test_base_model_s_figures_are_those_without_the_adapter(demo: Demo, adapted:
     assert base["clip"]["n"] == report["results"]["clip"]["n"]
 
 
+def test_adapter_learns_what_its_base_does_not_know(demo: Demo) -> None:
+    """The bounds are well below what three seeds gave (benchmarks/README.md), so that a slow week doesn't fail it."""
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    assert report["results"]["frame"]["macro_f1"] >= 0.85
+    assert report["results"]["clip"]["macro_f1"] >= 0.85
+    assert 0.40 <= report["baselines"]["base_model"]["frame"]["balanced_accuracy"] <= 0.60
+    assert report["baselines"]["always_unsafe"]["frame"]["macro_f1"] < 0.4
+
+
+def test_demo_has_the_real_datas_priors_copies_and_late_behaviours(demo: Demo) -> None:
+    marks = json.loads((demo.data / "demo_clips.json").read_text())["clips"]
+    clips = read_clips(demo.data / CLIPS_FILE)
+    assert [sum(clip.split == split for clip in clips) for split in ("train", "test")] == [120, 60]
+    for split, unsafe in (("train", 0.8), ("test", 0.5)):
+        labels = [clip.label for clip in clips if clip.split == split]
+        assert labels.count("UNSAFE") / len(labels) == unsafe
+    hidden = sum(min(marks[clip.path]["hidden_samples"], clip.frames) for clip in clips)
+    assert 0 < hidden <= 0.03 * sum(clip.frames for clip in clips)
+    by_path = {clip.path: clip for clip in clips}
+    copies = [(by_path[path], by_path[mark["copy_of"]]) for path, mark in marks.items() if mark["copy_of"]]
+    assert len(copies) == 4 and all(copy.sha256 == source.sha256 for copy, source in copies)
+
+
 def test_demo_ends_with_a_table_and_one_answer(demo: Demo, adapted: AdaptedModel, frame: Path) -> None:
     lines = demo.stdout.splitlines()
     report = json.loads((demo.output / "eval" / "report.json").read_text())

@@ -99,9 +99,7 @@ def test_load_can_be_fixed() -> None:
 
 def test_open_panel_is_a_dark_cavity_in_the_upper_left() -> None:
     for seed in SEEDS:
-        dark = {
-            digit: np.count_nonzero(pixels(scene(digit, seed))[:180, :320].max(axis=2) < 30) for digit in (2, 6)
-        }
+        dark = {digit: np.count_nonzero(pixels(scene(digit, seed))[:180, :320].max(axis=2) < 30) for digit in (2, 6)}
         assert dark[2] > 5000 and dark[6] < 900
 
 
@@ -112,7 +110,9 @@ def test_panel_says_nothing_about_who_works_at_it() -> None:
 
 
 def test_behaviour_comes_into_view_when_it_is_marked() -> None:
-    late = [drawn for digit in (0, 1, 3, 4, 5, 7) for seed in SEEDS if (drawn := scene(digit, seed)).behaviour_from_seconds]
+    late = [
+        drawn for digit in (0, 1, 3, 4, 5, 7) for seed in SEEDS if (drawn := scene(digit, seed)).behaviour_from_seconds
+    ]
     assert 3 <= len(late) <= 25
     for drawn in late:
         before, after = drawn.behaviour_from_seconds - 0.01, drawn.behaviour_from_seconds
@@ -147,7 +147,7 @@ def test_hard_cases_are_there() -> None:
 
 @pytest.mark.parametrize("camera", [HALL, PRESS_SHOP], ids=lambda camera: camera.name)
 def test_background_does_not_tell_the_label(camera: object) -> None:
-    """The nearest other clip's background, of 200 at one camera, has the same label hardly more often than by chance."""
+    """The nearest other clip's background, of 200, has its label hardly more often than by chance."""
     classes = [each for each in SOURCE_CLASSES if scene(each.digit, 0).camera is camera]
     scenes = [(each, scene(each.digit, seed)) for each in classes for seed in range(50)]
     looks = np.array([np.asarray(Renderer(empty(drawn)).frame(1.0).resize((32, 18))).ravel() for _, drawn in scenes])

@@ -15,9 +15,14 @@ import yaml
 from data_prep.files import PROJECT_ROOT
 from recipes.run_settings import RecipeArguments
 
-DOCUMENTS = [PROJECT_ROOT / "README.md", PROJECT_ROOT / "benchmarks" / "README.md"]
+DOCUMENTS = [
+    PROJECT_ROOT / "README.md",
+    PROJECT_ROOT / "benchmarks" / "README.md",
+    PROJECT_ROOT / "tiny_base" / "weights" / "README.md",
+]
 SFT = "recipes/sft_qwen2vl.py"
-NEEDS_A_GPU = {"benchmarks/smoke_7b.py"}
+NEEDS_A_GPU = {"benchmarks/smoke_7b.py", "tiny_base/pretrain.py"}
+TAKES_LONG = {"benchmarks/bench_demo.py"}  # the demo's training nine times; its parts have tests of their own
 
 
 def commands() -> list[str]:
@@ -63,7 +68,7 @@ def check_script(words: list[str]) -> None:
     else:
         known = set(re.findall(r"--[a-z][a-z0-9-]*", help_of(script)))
         assert set(flags) <= known
-    assert script in NEEDS_A_GPU or script in demo_steps(), f"no test runs {script}"
+    assert script in NEEDS_A_GPU | TAKES_LONG or script in demo_steps(), f"no test runs {script}"
 
 
 @pytest.mark.parametrize("command", commands())

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from joblib import cpu_count
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
 
@@ -32,7 +33,7 @@ def saved_adapter(small_base: Path, tmp_path_factory: pytest.TempPathFactory) ->
 def test_language_model_is_in_4_bits_and_the_vision_tower_in_bf16(small_base: Path) -> None:
     model = load(small_base, dtype=torch.bfloat16)
     quantized = modeling.quantized_modules(model)
-    assert len(quantized) == 7 * 2
+    assert len(quantized) == 7 * 4
     assert all(name.startswith("model.language_model.layers.") for name in quantized)
     assert {weight.dtype for weight in model.model.visual.parameters()} == {torch.bfloat16}
     assert model.lm_head.weight.dtype == torch.bfloat16
@@ -75,7 +76,7 @@ def test_adapter_on_the_vision_tower_is_refused() -> None:
 def test_adapter_is_loaded_in_fp32_and_frozen(small_base: Path, saved_adapter: Path) -> None:
     model = modeling.load_adapter(load(small_base, dtype=torch.bfloat16), saved_adapter)
     adapter = {name: weight for name, weight in model.named_parameters() if "lora_" in name}
-    assert len(adapter) == 2 * 7 * 2
+    assert len(adapter) == 2 * 7 * 4
     assert {weight.dtype for weight in adapter.values()} == {torch.float32}
     assert not any(weight.requires_grad for weight in adapter.values())
     assert not model.training
@@ -104,3 +105,13 @@ def test_damaged_adapter_is_refused(small_base: Path, saved_adapter: Path, tmp_p
     (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")
     with pytest.raises(InputError, match="damaged"):
         modeling.load_adapter(load(small_base), tmp_path)
+
+
+def test_all_cores_are_used_whatever_the_launcher_left() -> None:
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        modeling.use_all_cores()
+        assert torch.get_num_threads() == cpu_count()
+    finally:
+        torch.set_num_threads(before)

@@ -256,9 +256,10 @@ def test_figures_that_json_lacks_become_null() -> None:
     assert sft_qwen2vl.finite(history) == {"log_history": [{"grad_norm": None, "step": 1}], "loss": None, "steps": 2}
 
 
-def test_checkpoints_name_their_base_as_the_yaml_does(finished: Path, small_base: Path) -> None:
+def test_checkpoints_name_their_base_as_the_yaml_does(finished: Path) -> None:
     for folder in (finished, finished / "checkpoint-6"):
-        assert json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"] == str(small_base)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        assert config["base_model_name_or_path"] == "./tiny_base/weights"
 
 
 def test_every_adapter_matrix_gets_a_gradient_with_all_memory_savers_on(settings: list[str], tmp_path: Path) -> None:
@@ -267,7 +268,7 @@ def test_every_adapter_matrix_gets_a_gradient_with_all_memory_savers_on(settings
     assert gradients(trainer, batch_of(trainer)).keys() == {
         name for name, weight in trainer.model.named_parameters() if weight.requires_grad
     }
-    assert len(gradients(trainer, batch_of(trainer))) == 2 * 7 * 2
+    assert len(gradients(trainer, batch_of(trainer))) == 2 * 7 * 4
 
 
 def test_memory_savers_change_no_gradient(settings: list[str], tmp_path: Path) -> None:

@@ -65,11 +65,12 @@ class Pretraining(torch.nn.Module):
         before = embed(self._before_ids).to(features.dtype).expand(len(pixels), -1, -1)
         embeddings = torch.cat([before, features, embed(token_ids.flatten(1)).to(features.dtype)], dim=1)
         shared = before.shape[1] + features.shape[1]
-        positions = self._positions(pixels.shape[1:3], *token_ids.shape[1:]).expand(-1, len(pixels), -1)
+        _, questions, length = token_ids.shape
+        positions = self._positions(pixels.shape[1:3], questions, length).expand(-1, len(pixels), -1)
         output = self.base.model.language_model(
             inputs_embeds=embeddings,
             position_ids=positions,
-            attention_mask={"full_attention": _blind_to_other_questions(shared, *token_ids.shape[1:], pixels.device)},
+            attention_mask={"full_attention": _blind_to_other_questions(shared, questions, length).to(pixels.device)},
             use_cache=False,
         )
         return output.last_hidden_state
@@ -125,12 +126,12 @@ class Pretraining(torch.nn.Module):
         return torch.cat([text, picture, rest], dim=1).unsqueeze(1)
 
 
-def _blind_to_other_questions(shared: int, questions: int, length: int, device: torch.device) -> torch.Tensor:
+def _blind_to_other_questions(shared: int, questions: int, length: int) -> torch.Tensor:
     """Return which token sees which, of shape (1, 1, tokens, tokens): the `shared` first, and earlier ones of its own.
 
     Padding stands at each question's end, where no token that counts looks.
     """
-    owner = torch.cat([torch.zeros(shared), 1 + torch.arange(questions).repeat_interleave(length)]).to(device)
+    owner = torch.cat([torch.zeros(shared), 1 + torch.arange(questions).repeat_interleave(length)])
     visible = (owner[None] == 0) | (owner[None] == owner[:, None])
     return visible.tril()[None, None]
 

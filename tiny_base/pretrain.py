@@ -1,6 +1,6 @@
 """Pretrain the small base on freshly drawn scenes and questions about what they show; needs a GPU.
 
-    python tiny_base/pretrain.py --out outputs/tiny_base --minutes 18
+    python tiny_base/pretrain.py --out outputs/tiny_base
 
 It starts from random weights and never sees the demo's clips, its question or its answers.
 """
@@ -12,7 +12,6 @@ import os
 import sys
 import time
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError, run_script
@@ -21,6 +20,7 @@ from data_prep.files import from_root, write_json
 if TYPE_CHECKING:
     import torch
     from torch.utils.data import DataLoader
+    from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
     from tiny_base.model_in_batches import Pretraining
 
@@ -35,26 +35,18 @@ def main(argv: list[str]) -> int:
     out = from_root(args.out)
     if out.exists():
         raise InputError(f"--out {args.out} exists; remove it or name another folder")
+    if args.go_on_from and not (from_root(args.go_on_from) / "model.safetensors").is_file():
+        raise InputError(f"--go-on-from {args.go_on_from}: no model.safetensors there; name a folder that --out wrote")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     import torch
 
     if not torch.cuda.is_available():
         raise InputError("no CUDA device: pretraining the small base needs one")
-    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
-
-    from tiny_base.architecture import make_config, make_processor, train_tokenizer, write_model
+    from tiny_base.architecture import write_model
     from tiny_base.model_in_batches import Pretraining
     from tiny_base.pictures import ChatEncoder
-    from tiny_base.questions import all_texts
 
-    torch.manual_seed(TRAINING_SEED)
-    if args.go_on_from:
-        folder = from_root(args.go_on_from)
-        processor = AutoProcessor.from_pretrained(folder)
-        base = Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    else:
-        processor = make_processor(train_tokenizer(all_texts()))
-        base = Qwen2VLForConditionalGeneration(make_config(processor.tokenizer))
+    base, processor = _start(args.go_on_from)
     encoder = ChatEncoder(processor)
     model = Pretraining(base, processor, encoder.before_ids).to("cuda")
     started = time.monotonic()
@@ -71,7 +63,7 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", required=True, help="new folder for the model")
-    parser.add_argument("--minutes", type=float, default=18, help="how long to train (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=20, help="how long to train (default: %(default)s)")
     parser.add_argument("--go-on-from", help="folder of an earlier run whose weights to start from (default: random)")
     parser.add_argument("--seed", type=int, default=TRAINING_SEED, help="of the scenes drawn (default: %(default)s)")
     parser.add_argument("--pictures", type=int, default=128, help="pictures a batch (default: %(default)s)")
@@ -79,6 +71,25 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--learning-rate", type=float, default=1.5e-3, help="at its highest (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that draw (default: one a core)")
     return parser.parse_args(argv)
+
+
+def _start(folder: str | None) -> "tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor]":
+    """Return a base and its processor: those in `folder`, in fp32, or random weights and a tokenizer made for them."""
+    import torch
+    from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
+
+    if folder:
+        processor = AutoProcessor.from_pretrained(from_root(folder), local_files_only=True)
+        base = Qwen2VLForConditionalGeneration.from_pretrained(
+            from_root(folder), dtype=torch.float32, local_files_only=True
+        )
+        return base, processor
+    from tiny_base.architecture import make_config, make_processor, train_tokenizer
+    from tiny_base.questions import all_texts
+
+    torch.manual_seed(TRAINING_SEED)
+    processor = make_processor(train_tokenizer(all_texts()))
+    return Qwen2VLForConditionalGeneration(make_config(processor.tokenizer)), processor
 
 
 def _loader(encoder: Any, args: argparse.Namespace, seed: int) -> "DataLoader":

@@ -65,7 +65,7 @@ def ask(scene: Scene, seconds: float, rng: np.random.Generator, count: int) -> l
     open_topics = [(topic, answer) for topic, answer in answers if answer is not None]
     picked = rng.permutation(len(open_topics))[: count - 1]
     in_view = _phrase(IN_VIEW, _in_view(scene, seconds), rng)
-    return [in_view, *(_phrase(*open_topics[index], rng) for index in picked)]
+    return [in_view, *(_phrase(topic, answer, rng) for topic, answer in (open_topics[index] for index in picked))]
 
 
 def all_texts() -> list[str]:
@@ -312,10 +312,14 @@ TOPICS = (
         ("On which side of the path does somebody walk?", "Left or right of the path?"),
         _side_of_path,
     ),
-    Topic("walker", ("Where does the person walk?", "Where is the walker?", "Where do you see a walker?"), _walker_place),
+    Topic(
+        "walker", ("Where does the person walk?", "Where is the walker?", "Where do you see a walker?"), _walker_place
+    ),
     Topic("walker's clothes", ("What does the walker wear?", "How is the walker dressed?"), _walker_clothes),
     Topic("helmet", ("What colour is the helmet?", "Which helmet does the walker or worker wear?"), _helmet),
-    Topic("behind the rail", ("How many people are behind the rail?", "Count those behind the rail."), _behind_rail_count),
+    Topic(
+        "behind the rail", ("How many people are behind the rail?", "Count those behind the rail."), _behind_rail_count
+    ),
     Topic("forklift", ("Is there a forklift?", "Do you see a forklift?", "A forklift: yes or no?"), _forklift),
     Topic(
         "bins",
