@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -41,9 +42,14 @@ def pictures(model: Pretraining) -> FreshPictures:
 
 def test_scenes_come_from_other_seeds_than_the_demos(pictures: FreshPictures, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first word of a seed differs from every one that make_demo_clips.py takes, so no stream is shared."""
-    seen = []
-    generator = np.random.default_rng
-    monkeypatch.setattr(np.random, "default_rng", lambda seed: seen.append(seed) or generator(seed))
+    seen: list[object] = []
+    make_generator = np.random.default_rng
+
+    def remember(seed: object) -> np.random.Generator:
+        seen.append(seed)
+        return make_generator(seed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(np.random, "default_rng", remember)
     pictures.batch(7)
     assert [SEED_BASE, 7] in seen and MAX_SEED < SEED_BASE
     assert [seed for seed in seen if isinstance(seed, list)] == [[SEED_BASE, 7]]
@@ -105,9 +111,7 @@ def test_batched_computation_is_the_librarys(pictures: FreshPictures, model: Pre
 
 
 def test_loss_falls_on_a_batch_that_is_seen_again(model: Pretraining, pictures: FreshPictures) -> None:
-    import copy
-
-    learner, batch = copy.deepcopy(model).train(), pictures.batch(0)
+    learner, batch = deepcopy(model).train(), pictures.batch(0)
     optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
     losses = []
     for _ in range(8):
