@@ -133,6 +133,29 @@ def test_memory_figures_are_those_of_the_run() -> None:
     assert f"{memory}, {min(seconds)} to {max(seconds)} s with the start" in readme
 
 
+def test_demo_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/demo_two_cores.json").read_text())
+    arms, baselines = results["summary"]["arms"], results["runs"][0]["baselines"]
+    assert results["recipe_arm"] == "weighted" and results["seeds"] == [0, 1, 2]
+
+    def cell(arm: str, figure: str) -> str:
+        values = arms[arm][figure]
+        return f"{values['median']:.3f} ({', '.join(f'{value:.3f}' for value in values['by_seed'].values())})"
+
+    learned = {
+        "the adapter, labels balanced": "weighted",
+        "the adapter, labels as they are": "unweighted",
+        "control: trained on shuffled labels": "shuffled",
+    }
+    rows = [f"| {name} | {cell(arm, 'frame_macro_f1')} | {cell(arm, 'clip_macro_f1')} |" for name, arm in learned.items()]
+    for name, baseline in (("the base without an adapter", "base_model"), ("always UNSAFE", "always_unsafe")):
+        figures = baselines[baseline]
+        rows.append(f"| {name} | {figures['frame']['macro_f1']:.3f} | {figures['clip']['macro_f1']:.3f} |")
+    readme = DOCUMENTS[0].read_text()
+    assert "\n".join(rows) in readme
+    assert f"balanced accuracy {baselines['base_model']['frame']['balanced_accuracy']:.3f}" in readme
+
+
 def test_nothing_in_the_tree_names_a_machine() -> None:
     done = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=True)
     for name in done.stdout.split("\n"):
