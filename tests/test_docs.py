@@ -143,11 +143,11 @@ def test_demo_figures_are_those_of_the_benchmark() -> None:
         return f"{values['median']:.3f} ({', '.join(f'{value:.3f}' for value in values['by_seed'].values())})"
 
     learned = {
-        "the adapter, labels balanced": "weighted",
-        "the adapter, labels as they are": "unweighted",
-        "control: trained on shuffled labels": "shuffled",
+        "weighted": "the adapter, labels balanced",
+        "unweighted": "the adapter, labels as they are",
+        "shuffled": "control: trained on shuffled labels",
     }
-    rows = [f"| {name} | {cell(arm, 'frame_macro_f1')} | {cell(arm, 'clip_macro_f1')} |" for name, arm in learned.items()]
+    rows = [f"| {learned[arm]} | {cell(arm, 'frame_macro_f1')} | {cell(arm, 'clip_macro_f1')} |" for arm in learned]
     for name, baseline in (("the base without an adapter", "base_model"), ("always UNSAFE", "always_unsafe")):
         figures = baselines[baseline]
         rows.append(f"| {name} | {figures['frame']['macro_f1']:.3f} | {figures['clip']['macro_f1']:.3f} |")
