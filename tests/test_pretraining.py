@@ -14,11 +14,11 @@ from PIL import Image
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import PROMPT
 from data_prep.make_demo_clips import MAX_SEED
-from recipes.collator import VisionCollator
+from recipes.collator import IGNORED, VisionCollator
 from recipes.modeling import load_processor
 from tiny_base.architecture import make_config, make_processor, train_tokenizer
 from tiny_base.model_in_batches import Pretraining
-from tiny_base.pictures import IGNORED, SEED_BASE, ChatEncoder, FreshPictures
+from tiny_base.pictures import SEED_BASE, ChatEncoder, FreshPictures
 from tiny_base.questions import Question, all_texts
 
 

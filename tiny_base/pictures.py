@@ -15,6 +15,7 @@ from transformers import Qwen2VLProcessor
 from data_prep.demo_renderer import Renderer
 from data_prep.demo_scenes import SECONDS_IN_VIEW, draw_scene
 from data_prep.labels import chat_messages
+from recipes.collator import IGNORED
 from tiny_base.architecture import MAX_PIXELS
 from tiny_base.questions import Question, ask
 
@@ -23,7 +24,6 @@ SEED_BASE = 2**31
 
 PICTURES_PER_SCENE = 5
 SCENES = (0, 1, 2, 3, 3, 4, 5, 6, 7, 7)  # class digits; bins are the hardest to count
-IGNORED = -100
 
 
 @dataclass(frozen=True)

@@ -264,7 +264,7 @@ def _in_view(scene: Scene, seconds: float) -> str:
 IN_VIEW = Topic(
     "in view",
     ("What is in view?", "Describe the picture.", "What happens here?", "Classify what the camera shows."),
-    lambda scene, seconds: _in_view(scene, seconds),
+    _in_view,
 )
 
 TOPICS = (
