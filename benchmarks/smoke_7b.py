@@ -8,7 +8,6 @@ recipe, then infer.py. A GPU with at least 8 GB and 35 GB of disk are needed.
 """
 
 import argparse
-import hashlib
 import json
 import os
 import platform
@@ -18,19 +17,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
-from data_prep.clips import CLIPS_FILE, Clip, Settings, write_clips
+from benchmarks.drawn_frames import draw_data_folder
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
-from data_prep.labels import PROMPT, SOURCE_CLASSES
-from data_prep.rows import Row, write_rows
 
 STEPS = 5
-WIDTH, HEIGHT = 1920, 1080
-CLIPS_PER_CLASS = 4
-FRAMES_PER_CLIP = 4
 MICRO_BATCHES = (1, 4)  # frames on the card at once; the update takes 16 in both cases
 FRAMES_PER_UPDATE = 16
 
@@ -48,7 +39,7 @@ def main(argv: list[str]) -> int:
     out = from_root(args.out)
     check_machine(out)
     out.mkdir(parents=True, exist_ok=True)
-    draw_data_folder(out / "data")
+    draw_data_folder(out / "data", train_clips_per_class=4)
     base = run(["benchmarks/random_qwen2vl.py", "--like", args.like, "--out", str(out / "base")])
     results: dict[str, Any] = {"machine": machine(), "random_weights_seconds": base["seconds"], "training": []}
     for micro_batch in MICRO_BATCHES:
@@ -68,51 +59,6 @@ def check_machine(out: Path) -> None:
         raise InputError("this benchmark needs an NVIDIA GPU that torch can see")
     if out.exists() and any(out.iterdir()):
         raise InputError(f"--out {to_root(out)} is not empty; name another folder")
-
-
-def draw_data_folder(folder: Path) -> None:
-    """Write noise frames of a few clips a class with their records and rows, as extract_frames and build_jsonl would.
-
-    They have no flat areas, which would make decoding look cheap.
-    """
-    random = np.random.default_rng(0)
-    clips = [
-        made_clip(split, index, number)
-        for split in ("train", "test")
-        for index in range(len(SOURCE_CLASSES))
-        for number in range(CLIPS_PER_CLASS if split == "train" else 1)
-    ]
-    for clip in clips:
-        (folder / clip.folder).mkdir(parents=True, exist_ok=True)
-        for path in clip.frame_paths:
-            coarse = Image.fromarray(random.integers(0, 256, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8))
-            coarse.resize((WIDTH, HEIGHT)).save(folder / path, "JPEG", quality=90)
-    write_clips(folder / CLIPS_FILE, clips)
-    for split in ("train", "test"):
-        rows = [Row(path, PROMPT, clip.label) for clip in clips if clip.split == split for path in clip.frame_paths]
-        write_rows(folder / f"{split}.jsonl", rows)
-
-
-def made_clip(split: str, class_index: int, number: int) -> Clip:
-    """Return the record of a clip that was never filmed."""
-    source_class = SOURCE_CLASSES[class_index]
-    video_id = f"{source_class.digit}_{split[:2]}{number}"
-    return Clip(
-        video_id=video_id,
-        split=split,
-        label=source_class.label,
-        source_class=source_class.folder,
-        path=f"{split}/{source_class.folder}/{video_id}.mp4",
-        sha256=hashlib.sha256(f"{split}/{video_id}".encode()).hexdigest(),
-        duration_seconds=float(FRAMES_PER_CLIP),
-        rate=25.0,
-        width=WIDTH,
-        height=HEIGHT,
-        settings=Settings(fps=1, jpeg_quality=90),
-        frames=FRAMES_PER_CLIP,
-        status="ok",
-        reason=None,
-    )
 
 
 def train(out: Path, micro_batch: int) -> dict[str, Any]:

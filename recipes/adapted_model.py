@@ -35,15 +35,16 @@ def load_adapted(folder: Path, record: SafetyRecord, base: BaseModel) -> Adapted
 
     Raises InputError where the adapter is damaged or doesn't fit.
     """
+    dtype, device = getattr(torch, record.dtype), modeling.choose_device()
+    on_host = device.type == "cuda"
     model = modeling.load_base(
         base,
-        dtype=getattr(torch, record.dtype),
+        dtype=dtype,
         load_in_4bit=record.load_in_4bit,
-        device=modeling.choose_device(),
+        device=device,
+        placement=modeling.Placement(embedding_on_host=on_host, head_on_host=on_host),
     )
-    if model.device.type == "cpu" and record.dtype != "float32":
+    if device.type == "cpu" and record.dtype != "float32":
         print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
-    if model.device.type == "cuda":
-        modeling.keep_embedding_on_host(model)
-    collator = VisionCollator(modeling.load_processor(folder), record.max_pixels)
+    collator = VisionCollator(modeling.load_processor(folder), record.max_pixels, dtype=dtype)
     return AdaptedModel(modeling.load_adapter(model, folder), collator, record)

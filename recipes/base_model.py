@@ -82,7 +82,7 @@ def _check_files(base: BaseModel) -> None:
         raise InputError(f"base model {base.name!r}: {config_file.name} is damaged; fetch it again") from None
     if model_type != MODEL_TYPE:
         raise InputError(f"base model {base.name!r} is a {model_type!r}; this recipe trains {MODEL_TYPE!r} only")
-    missing = [file for file in _weight_files(base.folder) if not (base.folder / file).is_file()]
+    missing = [file for file in weight_files(base.folder) if not (base.folder / file).is_file()]
     if missing:
         raise InputError(
             f"base model {base.name!r}: weight file {missing[0]} is missing ({len(missing)} in all); finish the "
@@ -90,7 +90,8 @@ def _check_files(base: BaseModel) -> None:
         )
 
 
-def _weight_files(folder: Path) -> list[str]:
+def weight_files(folder: Path) -> list[str]:
+    """Return the names of the files that hold a base's weights."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return sorted(set(json.loads(index.read_text())["weight_map"].values()))

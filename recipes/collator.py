@@ -1,6 +1,6 @@
 """The vision collator: rows to a batch, loss on the answer alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,17 @@ from data_prep.labels import LABELS, chat_messages
 IGNORED = -100  # what cross entropy leaves out
 DECISION_SHARE = 0.5
 
+Row = Mapping[str, Any]
+
 
 class VisionCollator:
-    """Turn rows of the frames data set into a batch for Qwen2-VL.
+    """Turn rows of the frames data set into a batch for recipes/forward.py; all of it stays on the CPU.
 
     A row holds `image` (`{"bytes": …}` or a PIL image), `prompt` and `response`. Frames are shrunk once, here, to at
-    most `max_pixels`, and rows are padded on the left, so that each answer ends at the last position.
+    most `max_pixels`, and their patches are given in `dtype`, the vision tower's own. Prompts are padded on the left
+    and answers on the right, to the longest answer, so that all rows answer from the same position on; where frames
+    have one size nothing needs a mask. `read_features` gives a frame's features and grid from its encoded bytes where
+    the tower has seen it before (vision_cache.py); no image is decoded then.
 
     The answer is all that is learned: its tokens and the end of turn. Half of a row's weight lies on the first of
     them, which alone tells SAFE from UNSAFE, and half is spread over the rest; so an answer of more tokens weighs no
@@ -27,52 +32,117 @@ class VisionCollator:
     """
 
     def __init__(
-        self, processor: ProcessorMixin, max_pixels: int, label_weights: Mapping[str, float] | None = None
+        self,
+        processor: ProcessorMixin,
+        max_pixels: int,
+        label_weights: Mapping[str, float] | None = None,
+        *,
+        dtype: torch.dtype = torch.float32,
+        read_features: Callable[[bytes], tuple[torch.Tensor, torch.Tensor]] | None = None,
     ) -> None:
         self.processor = processor
         self.max_pixels = max_pixels
         self.label_weights = label_weights or dict.fromkeys(LABELS, 1.0)
+        self.dtype = dtype
+        self.read_features = read_features
         self.answer_ids = {label: self._answer_ids(label) for label in LABELS}
         self.longest_answer = max(len(ids) for ids in self.answer_ids.values())
+        self._prompt_ids: dict[str, list[int]] = {}
 
     def _answer_ids(self, label: str) -> list[int]:
         tokenizer = self.processor.tokenizer
         return tokenizer.encode(label + tokenizer.eos_token, add_special_tokens=False)
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-        """Build a training batch: the model's inputs, `labels` and `loss_weights`, both of shape (batch, length)."""
+    def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Build a training batch: the model's inputs, `labels` and `loss_weights`.
+
+        The latter two have shape (batch, longest_answer): the answers alone, which are a row's last tokens.
+        """
         answers = [row["response"] for row in rows]
-        batch = self._encode(rows, [answer + self.processor.tokenizer.eos_token for answer in answers])
-        batch["labels"] = torch.full_like(batch["input_ids"], IGNORED)
-        batch["loss_weights"] = torch.zeros(batch["input_ids"].shape)
+        batch = self._inputs(rows, [self.answer_ids[answer] for answer in answers], self.longest_answer)
+        batch["labels"] = torch.full((len(rows), self.longest_answer), IGNORED)
+        batch["loss_weights"] = torch.zeros(len(rows), self.longest_answer)
         for row, answer in enumerate(answers):
             ids = self.answer_ids[answer]
-            batch["labels"][row, -len(ids) :] = batch["input_ids"][row, -len(ids) :]
-            batch["loss_weights"][row, -len(ids) :] = self.label_weights[answer] * _token_shares(len(ids))
+            batch["labels"][row, : len(ids)] = torch.tensor(ids)
+            batch["loss_weights"][row, : len(ids)] = self.label_weights[answer] * _token_shares(len(ids))
         return batch
 
-    def prompts(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
+    def prompts(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Build a batch that ends where the answer begins, ready to be scored. `response` isn't read."""
-        return self._encode(rows, [""] * len(rows))
+        return self._inputs(rows, [[]] * len(rows), 0)
 
-    def _encode(self, rows: Sequence[Mapping[str, Any]], endings: Sequence[str]) -> dict[str, torch.Tensor]:
-        conversations = [self._messages(row) for row in rows]
-        images, _ = process_vision_info(conversations)
-        texts = [
-            self.processor.apply_chat_template(conversation, tokenize=False, add_generation_prompt=True) + ending
-            for conversation, ending in zip(conversations, endings, strict=True)
-        ]
-        # The images come resized; a second resize would blur them and break the one pixel limit.
-        batch = self.processor(images=images, text=texts, do_resize=False, padding=True, return_tensors="pt")
-        return dict(batch)
+    def pixels(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Decode and shrink the rows' frames: `pixel_values` (patches, 1176) and `image_grid_thw` (batch, 3)."""
+        patches, grids = zip(*(self._patches(row) for row in rows), strict=True)
+        return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.cat(grids)}
 
-    def _messages(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _patches(self, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return one frame's patches and grid: frame by frame they stay in the processor's cache, a batch doesn't."""
+        images, _ = process_vision_info([self._messages(row)])
+        # The image comes resized; a second resize would blur it and break the one pixel limit.
+        pixels = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")
+        return pixels["pixel_values"].to(self.dtype), pixels["image_grid_thw"]
+
+    def _messages(self, row: Row) -> list[dict[str, Any]]:
         image = row["image"]
         if not isinstance(image, Image.Image):
             image = read_image(image["bytes"], image.get("path"))
-        messages = chat_messages(image, row["prompt"])
+        messages = chat_messages(image, "")
         messages[0]["content"][0]["max_pixels"] = self.max_pixels
         return messages
+
+    def _features(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        assert self.read_features is not None
+        features, grids = zip(*(self.read_features(encoded_image(row)) for row in rows), strict=True)
+        return {"image_features": torch.cat(features), "image_grid_thw": torch.stack(grids)}
+
+    def _inputs(self, rows: Sequence[Row], endings: Sequence[Sequence[int]], width: int) -> dict[str, torch.Tensor]:
+        """Lay prompts out to the left and `endings`, padded to `width`, to the right of one common position."""
+        batch = self.pixels(rows) if self.read_features is None else self._features(rows)
+        merge = self.processor.image_processor.merge_size
+        laid_out = [
+            self._with_image(self.prompt_ids(row["prompt"]), (grid[1] // merge, grid[2] // merge), width)
+            for row, grid in zip(rows, batch["image_grid_thw"].tolist(), strict=True)
+        ]
+        longest = max(len(ids) for ids, _ in laid_out)
+        pad = self.processor.tokenizer.pad_token_id
+        batch["input_ids"] = torch.full((len(rows), longest + width), pad)
+        batch["position_ids"] = torch.zeros(3, len(rows), longest + width, dtype=torch.long)
+        for row, ((ids, positions), ending) in enumerate(zip(laid_out, endings, strict=True)):
+            batch["input_ids"][row, longest - len(ids) : longest] = torch.tensor(ids)
+            batch["input_ids"][row, longest : longest + len(ending)] = torch.tensor(ending, dtype=torch.long)
+            batch["position_ids"][:, row, longest - len(ids) :] = positions
+        lengths = torch.tensor([len(ids) for ids, _ in laid_out])
+        if (lengths < longest).any():  # what stands to the right is kept out by causal attention alone
+            batch["attention_mask"] = (torch.arange(longest + width) >= longest - lengths[:, None]).long()
+        return batch
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Return the tokens of a conversation that asks `prompt` of one image, up to where the answer begins."""
+        if prompt not in self._prompt_ids:
+            text = self.processor.apply_chat_template(
+                chat_messages(None, prompt), tokenize=False, add_generation_prompt=True
+            )
+            self._prompt_ids[prompt] = self.processor.tokenizer.encode(text, add_special_tokens=False)
+        return self._prompt_ids[prompt]
+
+    def _with_image(self, ids: Sequence[int], size: tuple[int, int], following: int) -> tuple[list[int], torch.Tensor]:
+        """Return the prompt with its image mark repeated for `size` (height, width) visual tokens, and the positions.
+
+        Positions have shape (3, length + following): M-RoPE's time, height and width (arXiv 2409.12191).
+        """
+        before, (height, width) = ids.index(self.processor.image_token_id), size
+        expanded = [*ids[:before], *[self.processor.image_token_id] * (height * width), *ids[before + 1 :]]
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        image = torch.stack([torch.zeros_like(rows), rows, columns]).flatten(1) + before
+        text = torch.arange(len(ids) - before - 1 + following) + before + max(height, width)
+        return expanded, torch.cat([torch.arange(before).expand(3, -1), image, text.expand(3, -1)], dim=1)
+
+
+def encoded_image(row: Row) -> bytes:
+    """Return the encoded bytes of a data set row's frame."""
+    return row["image"]["bytes"]
 
 
 def _token_shares(count: int) -> torch.Tensor:

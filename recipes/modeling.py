@@ -1,21 +1,31 @@
-"""The processor, the 4-bit base and the base with its adapter: what stays in 16 bits, what lives in host memory."""
+"""The processor, the 4-bit base and the base with its adapter: what stays in 16 bits, what lives where."""
 
+import logging
 import sys
 import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from accelerate.hooks import remove_hook_from_submodules
 from bitsandbytes.nn import Linear4bit
 from joblib import cpu_count
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2VLForConditionalGeneration
+from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    Qwen2VisionTransformerPretrainedModel,
+    Qwen2VLDecoderLayer,
+    Qwen2VLVisionBlock,
+)
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
 
 from data_prep.errors import InputError
-from recipes.base_model import BaseModel
+from recipes.base_model import BaseModel, weight_files
+from recipes.forward import use_fused_modules
+from recipes.host_memory import keep_on_host
+from recipes.lora_linear import fuse_lora, unpacked_rows
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
 KEPT_IN_16_BITS = ["model.visual", "lm_head"]
@@ -41,6 +51,29 @@ def load_processor(folder: Path) -> ProcessorMixin:
     return processor
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Which parts of the base don't lie on the card: in host memory, or nowhere at all."""
+
+    embedding_on_host: bool = False
+    head_on_host: bool = False
+    without_vision: bool = False
+
+    def device_map(self, device: torch.device) -> dict[str, torch.device | str]:
+        """Return where each part is loaded to, so that none passes through a card that has no room for it."""
+        on_host = {
+            "model.language_model.embed_tokens": self.embedding_on_host,
+            "lm_head": self.head_on_host,
+            "model.visual": self.without_vision,
+        }
+        if device.type == "cpu" or not any(on_host.values()):
+            return {"": device}
+        on_card = ["model.language_model.layers", "model.language_model.norm", "model.language_model.rotary_emb"]
+        return dict.fromkeys(on_card, device) | {
+            name: "cpu" if elsewhere else device for name, elsewhere in on_host.items()
+        }
+
+
 def quantization_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     """NF4 with double quantisation (QLoRA, arXiv 2305.14314) for the language model's linears alone.
 
@@ -52,6 +85,8 @@ def quantization_config(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=KEPT_IN_16_BITS,
+        # Despite its name all that it does here is to allow a device map that names the host.
+        llm_int8_enable_fp32_cpu_offload=True,
     )
 
 
@@ -61,26 +96,85 @@ def load_base(
     dtype: torch.dtype,
     load_in_4bit: bool,
     device: torch.device,
+    placement: Placement = Placement(),
     attn_implementation: str | None = None,
 ) -> Qwen2VLForConditionalGeneration:
-    """Load a base model onto one device, frozen; in 4-bit, check which modules were quantised."""
+    """Load a base model, frozen, its parts where `placement` wants them; in 4-bit, check which modules were quantised.
+
+    Raises InputError for a placement that this base doesn't allow.
+    """
     if not sys.stderr.isatty():
         disable_progress_bar()
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # warns of parts that lie on the host
+    device_map = placement.device_map(device)
     model = Qwen2VLForConditionalGeneration.from_pretrained(
         base.folder,
         dtype=dtype,
         quantization_config=quantization_config(dtype) if load_in_4bit else None,
-        device_map={"": device},
+        device_map=device_map,
         attn_implementation=attn_implementation,
         local_files_only=True,
         use_safetensors=True,
     )
+    if len(device_map) > 1:
+        _undo_dispatch(model, device)
     model.name_or_path = model.config._name_or_path = base.name  # what PEFT writes beside adapters, not a path here
     model.requires_grad_(False)
     if load_in_4bit:
         check_quantized(model)
         compute_exactly_on_cpu(model)
+    keep_on_host(model, embedding=placement.embedding_on_host, head=placement.head_on_host)
+    if placement.without_vision:
+        del model.model.visual
+    use_fused_modules(model)
     return model.eval()
+
+
+def _undo_dispatch(model: Qwen2VLForConditionalGeneration, device: torch.device) -> None:
+    """Take off the hooks by which accelerate would move the host's parts to the card and back at every use."""
+    remove_hook_from_submodules(model)
+    for module in model.modules():
+        module.__dict__.pop("forward", None)  # left by the hooks, it would stand before the class's own
+    model.hf_device_map = {"": device}
+
+
+def load_tower(base: BaseModel, *, dtype: torch.dtype, device: torch.device) -> Qwen2VisionTransformerPretrainedModel:
+    """Load a base's vision tower alone, frozen."""
+    config = AutoConfig.from_pretrained(base.folder, local_files_only=True).vision_config
+    tower = Qwen2VisionTransformerPretrainedModel._from_config(config, dtype=dtype)
+    weights = {}
+    for file in weight_files(base.folder):
+        with safe_open(base.folder / file, framework="pt") as shard:
+            for name in shard.keys():  # noqa: SIM118  # no mapping
+                _, found, inner = f".{name}".partition(".visual.")
+                if found:
+                    weights[inner] = shard.get_tensor(name).to(dtype)
+    tower.load_state_dict(weights)
+    use_fused_modules(tower)
+    return tower.to(device).requires_grad_(False).eval()
+
+
+@torch.no_grad()
+def unpack_quantized(model: Qwen2VLForConditionalGeneration, dtype: torch.dtype) -> None:
+    """Write every 4-bit weight out in `dtype`, once: the same values as unpacking at each use, 13 GiB for the 7B."""
+    for name, module in quantized_modules(model).items():
+        ((_, _, weight),) = unpacked_rows((module.weight, module.weight.quant_state), dtype, at_once=True)
+        plain = torch.nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
+        plain.weight = torch.nn.Parameter(weight, requires_grad=False)
+        plain.bias = module.bias
+        model.set_submodule(name, plain)
+
+
+def compile_layers(model: torch.nn.Module) -> None:
+    """Have torch.compile fuse each decoder layer's and each vision block's kernels, at the first batch of each shape.
+
+    All layers of a kind share one compilation. Raises InputError where there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise InputError("compile_layers needs a GPU; set it to false")
+    for module in model.modules():
+        if isinstance(module, Qwen2VLDecoderLayer | Qwen2VLVisionBlock):
+            module.compile(dynamic=False)
 
 
 def quantized_modules(model: torch.nn.Module) -> dict[str, Linear4bit]:
@@ -111,31 +205,6 @@ def check_quantized(model: Qwen2VLForConditionalGeneration) -> None:
     differing = quantized_modules(model).keys() ^ expected
     if differing:
         raise RuntimeError(f"4-bit loading quantised other modules than expected: {sorted(differing)[:5]}")
-
-
-class HostEmbedding(torch.nn.Embedding):
-    """A token embedding that stays in host memory wherever its model is moved.
-
-    Looking a batch up there and sending its rows over the bus costs little; the 7B's table takes 1 GiB of a card.
-    """
-
-    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
-        """Return the rows of `input_ids`, of shape (batch, length), on the device of `input_ids`."""
-        return super().forward(input_ids.to("cpu")).to(input_ids.device)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "HostEmbedding":
-        return self  # what moves or casts a module's weights; accelerate does so with the whole model
-
-
-def keep_embedding_on_host(model: Qwen2VLForConditionalGeneration) -> None:
-    """Move the frozen token embedding to host memory for good.
-
-    Raises InputError for a model whose LM head shares the embedding's weights.
-    """
-    embedding = model.get_input_embeddings()
-    if embedding.weight is model.get_output_embeddings().weight:
-        raise InputError("embedding_on_host: this base ties its LM head to the embedding; set it to false")
-    model.set_input_embeddings(HostEmbedding.from_pretrained(embedding.weight.detach().cpu()))
 
 
 def lora_config(*, r: int, alpha: int, dropout: float, target_modules: list[str], use_rslora: bool) -> LoraConfig:
@@ -180,4 +249,5 @@ def load_adapter(model: Qwen2VLForConditionalGeneration, folder: Path) -> PeftMo
             f"adapter {folder}: {len(differing)} weights are missing or unknown, among them {min(differing)}; "
             f"it is damaged or for another base, train it again"
         )
+    fuse_lora(adapted)
     return adapted.eval()

@@ -31,6 +31,7 @@ _FREE_SETTINGS = {
     "log_level",
     "report_to",
     "run_name",
+    "vision_cache",
 }
 
 
@@ -50,6 +51,26 @@ class RecipeArguments:
     )
     embedding_on_host: bool = field(
         default=False, metadata={"help": "Keep the token embedding in host memory: 1 GiB less on the card for the 7B."}
+    )
+    head_on_host: bool = field(
+        default=False,
+        metadata={"help": "Keep the LM head in host memory; it passes through the card in parts."},
+    )
+    optimizer_on_host: bool = field(
+        default=False, metadata={"help": "Run AdamW in fp32 in host memory; the card's adapter takes the base's dtype."}
+    )
+    cache_vision_features: bool = field(
+        default=False, metadata={"help": "Compute the frozen vision tower's features once and keep them on disk."}
+    )
+    vision_cache: str = field(
+        default="cache/vision", metadata={"help": "Folder of the kept vision features; may be deleted at any time."}
+    )
+    unpack_base: bool = field(
+        default=False,
+        metadata={"help": "Write 4-bit weights out in dtype once, not at each use: 13 GiB for the 7B."},
+    )
+    compile_layers: bool = field(
+        default=False, metadata={"help": "Compile decoder layers and vision blocks with torch.compile; needs a GPU."}
     )
     resume: bool = field(
         default=False, metadata={"help": "Go on from the last whole checkpoint in output_dir; start if there is none."}

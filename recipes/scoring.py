@@ -1,16 +1,17 @@
 """P(UNSAFE) from one forward pass: the one way in which training, evaluation and inference answer."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
 from recipes.collator import VisionCollator
+from recipes.forward import Batch, last_hidden
 from recipes.signals import leave_process_group
 
 
@@ -25,22 +26,18 @@ def label_token_ids(collator: VisionCollator) -> list[int]:
     return first
 
 
-def _autocast(model: torch.nn.Module) -> AbstractContextManager:
-    """Compute in the base's own precision, as training does, whatever precision the adapter is kept in."""
-    return torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype != torch.float32)
-
-
 @torch.no_grad()
-def score(model: torch.nn.Module, batch: dict[str, torch.Tensor], label_ids: Sequence[int]) -> torch.Tensor:
+def score(model: torch.nn.Module, batch: Batch, label_ids: Sequence[int]) -> torch.Tensor:
     """Return P(UNSAFE), of shape (batch,), in fp32 on the model's device.
 
     `batch` comes from VisionCollator.prompts: its last position is the one that predicts the answer's first token. The
-    probability is a softmax over the two labels' tokens alone, so SAFE and UNSAFE sum to 1.
+    probability is a softmax over the two labels' tokens alone, so SAFE and UNSAFE sum to 1, and no other row of the LM
+    head is needed, wherever that lies.
     """
-    inputs = {name: tensor.to(model.device, non_blocking=True) for name, tensor in batch.items()}
-    with _autocast(model):
-        logits = model(**inputs, use_cache=False, logits_to_keep=1).logits[:, -1, list(label_ids)]
-    return logits.float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    hidden = last_hidden(base, batch, 1)[:, 0]
+    rows = base.lm_head.weight[list(label_ids)].to(hidden.device)
+    return (hidden @ rows.t()).float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
 
 
 def score_rows(
@@ -59,6 +56,7 @@ def score_rows(
         collate_fn=collator.prompts,
         num_workers=num_workers,
         worker_init_fn=leave_process_group,
+        pin_memory=torch.cuda.is_available(),
     )
     label_ids = label_token_ids(collator)
     was_training = model.training

@@ -37,8 +37,10 @@ from recipes.signals import StopRequest, follow_launcher
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
+    from recipes.collator import VisionCollator
     from recipes.trainer import SafetyTrainer
 
+HOST_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
 DTYPES = ("bfloat16", "float16", "float32")
 
 # What of TRL's ModelConfig is used here; setting anything else must not pass for an effect.
@@ -107,14 +109,14 @@ def prepare_run(argv: list[str], base: BaseModel) -> Run:
         recipe_args, training_args, model_args = parser.parse_args_and_config(argv)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
-    check_settings(training_args, model_args)
+    check_settings(recipe_args, training_args, model_args)
     training_args.output_dir = str(from_root(training_args.output_dir))
     training_args.disable_tqdm = not sys.stderr.isatty()
     source = open_dataset(recipe_args.dataset, revision=recipe_args.dataset_revision)
     return Run(recipe_args, training_args, model_args, base, source, the_prompt(source))
 
 
-def check_settings(training_args: "SFTConfig", model_args: "ModelConfig") -> None:
+def check_settings(recipe_args: RecipeArguments, training_args: "SFTConfig", model_args: "ModelConfig") -> None:
     """Raise InputError for settings that the libraries know and that have no effect, or a wrong one, here."""
     for field in fields(model_args):
         if field.name not in USED_MODEL_SETTINGS and getattr(model_args, field.name) != field.default:
@@ -125,6 +127,14 @@ def check_settings(training_args: "SFTConfig", model_args: "ModelConfig") -> Non
         raise InputError("resume_from_checkpoint is not used here; --resume goes on from the last whole checkpoint")
     if training_args.trust_remote_code:
         raise InputError("trust_remote_code is never used here; remove it")
+    if recipe_args.optimizer_on_host and training_args.optim not in HOST_OPTIMIZERS:
+        raise InputError(f"optimizer_on_host runs AdamW: set optim to one of {', '.join(HOST_OPTIMIZERS)}")
+    if recipe_args.unpack_base and not model_args.load_in_4bit:
+        raise InputError("unpack_base has no effect without load_in_4bit; remove it")
+    if recipe_args.compile_layers and model_args.load_in_4bit and not recipe_args.unpack_base:
+        raise InputError("compile_layers needs unpack_base for a base in 4 bits; set it to true")
+    if recipe_args.compile_layers and training_args.device.type == "cpu":
+        raise InputError("compile_layers needs a GPU; set it to false")
     if training_args.world_size > 1 or training_args.n_gpu > 1:
         raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
 
@@ -187,26 +197,41 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     from recipes.trainer import SafetyTrainer
 
     modeling.use_all_cores()
-    train_rows = run.source.rows("train")
-    processor = modeling.load_processor(run.base.folder)
+    recipe, dtype = run.recipe, getattr(torch, run.model.dtype)
+    train_rows, validation_rows = run.source.rows("train"), run.source.rows("validation")
+    collator = VisionCollator(
+        modeling.load_processor(run.base.folder),
+        recipe.max_pixels,
+        balanced_label_weights(train_rows["response"]) if recipe.balance_labels else None,
+        dtype=dtype,
+    )
+    if recipe.cache_vision_features:
+        use_vision_cache(run, collator, [train_rows, validation_rows])
     model = modeling.load_base(
         run.base,
-        dtype=getattr(torch, run.model.dtype),
+        dtype=dtype,
         load_in_4bit=run.model.load_in_4bit,
         device=run.training.device,
+        placement=modeling.Placement(
+            embedding_on_host=recipe.embedding_on_host,
+            head_on_host=recipe.head_on_host,
+            without_vision=recipe.cache_vision_features,
+        ),
         attn_implementation=run.model.attn_implementation,
     )
-    if run.recipe.embedding_on_host:
-        modeling.keep_embedding_on_host(model)
+    if recipe.unpack_base:
+        modeling.unpack_quantized(model, dtype)
+    if recipe.compile_layers:
+        modeling.compile_layers(model)
     targets = run.model.lora_target_modules or modeling.LLM_LINEARS
-    label_weights = balanced_label_weights(train_rows["response"]) if run.recipe.balance_labels else None
     return SafetyTrainer(
         model=model,
+        optimizer_on_host=recipe.optimizer_on_host,
         args=run.training,
         train_dataset=train_rows,
-        eval_dataset=run.source.rows("validation"),
-        processing_class=processor,
-        data_collator=VisionCollator(processor, run.recipe.max_pixels, label_weights),
+        eval_dataset=validation_rows,
+        processing_class=collator.processor,
+        data_collator=collator,
         peft_config=modeling.lora_config(
             r=run.model.lora_r,
             alpha=run.model.lora_alpha,
@@ -215,6 +240,28 @@ def build_trainer(run: Run) -> "SafetyTrainer":
             use_rslora=run.model.use_rslora,
         ),
     )
+
+
+def use_vision_cache(run: Run, collator: "VisionCollator", splits: list[Any]) -> None:
+    """Compute the vision features that the splits' frames lack, and have the collator read them from then on."""
+    import torch
+
+    from recipes.vision_cache import VisionCache, bytes_of_rows, fill
+
+    dtype = getattr(torch, run.model.dtype)
+    cache = VisionCache(from_root(run.recipe.vision_cache), run.base, max_pixels=run.recipe.max_pixels, dtype=dtype)
+    computed = fill(
+        cache,
+        [frame for rows in splits for frame in bytes_of_rows(rows)],
+        collator,
+        run.base,
+        dtype=dtype,
+        device=run.training.device,
+        batch_size=run.training.per_device_eval_batch_size,
+        num_workers=run.training.dataloader_num_workers,
+    )
+    print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)
+    collator.read_features = cache.read
 
 
 def training_summary(trainer: "SafetyTrainer") -> dict[str, Any]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
@@ -14,24 +13,26 @@ from trl import SFTTrainer
 
 from data_prep.errors import InputError
 from recipes.checkpoints import seal
-from recipes.collator import IGNORED, VisionCollator
+from recipes.collator import VisionCollator
+from recipes.forward import Batch, last_hidden
+from recipes.host_memory import HostAdamW, token_losses
+from recipes.lora_linear import fuse_lora, join_mlps
 from recipes.metrics import class_ids, compute_figures
 from recipes.safety_record import PLAIN_THRESHOLD
 from recipes.scoring import score_rows
 from recipes.signals import StopRequest, leave_process_group
 
 
-def answer_loss(model: torch.nn.Module, inputs: dict[str, Any], longest_answer: int) -> torch.Tensor:
+def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """Return the weighted negative log-likelihood of the answers' tokens, a scalar: the mean over rows.
 
-    `inputs` is a batch of VisionCollator, whose rows end with their answers. So the LM head runs on the last
-    `longest_answer + 1` positions alone: for the 7B, logits of every position would take 1.5 MB a token.
+    `batch` is VisionCollator's, whose rows end with their answers, and `model` the base that bears the adapter. The LM
+    head runs on the answers' positions alone: for the 7B, logits of every position would take 1.5 MB a token.
     """
-    inputs = dict(inputs)
-    labels, weights = inputs.pop("labels"), inputs.pop("loss_weights")
-    logits = model(**inputs, use_cache=False, logits_to_keep=longest_answer + 1).logits[:, :-1].float()
-    losses = cross_entropy(logits.transpose(1, 2), labels[:, -longest_answer:], ignore_index=IGNORED, reduction="none")
-    return (losses * weights[:, -longest_answer:]).sum() / len(labels)
+    labels, weights = batch["labels"], batch["loss_weights"]
+    hidden = last_hidden(model, batch, labels.shape[1] + 1)[:, :-1]
+    losses = token_losses(model.lm_head, hidden.flatten(0, 1), labels.flatten())
+    return losses @ weights.flatten().to(losses.device, non_blocking=True) / len(labels)
 
 
 class SafetyTrainer(SFTTrainer):
@@ -43,38 +44,57 @@ class SafetyTrainer(SFTTrainer):
 
     data_collator: VisionCollator
     control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *, model: PreTrainedModel, **kwargs: Any) -> None:
+    def __init__(self, *, model: PreTrainedModel, optimizer_on_host: bool, **kwargs: Any) -> None:
         # Checkpointing needs no gradient at its inputs in its non-reentrant form. The hooks that TRL and transformers
         # would set for it also sit on the vision tower's patch embedding and have the frozen tower back-propagate.
         model.enable_input_require_grads = lambda: None
         super().__init__(model=model, **kwargs)
         # The loss below is a mean over a micro-batch's rows, so accumulated micro-batches are to be averaged.
         self.model_accepts_loss_kwargs = False
-        # SFTTrainer rounds the adapter to bf16; updates smaller than half a unit in the last place would be lost.
-        for parameter in self.model.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        # SFTTrainer rounds the adapter to bf16; updates smaller than half a unit in the last place would be lost. So
+        # the weights that updates are added to are in fp32: these, or HostAdamW's copy of them.
+        self.optimizer_on_host = optimizer_on_host
+        dtype = model.dtype if optimizer_on_host else torch.float32
+        self._trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        for weight in self._trained:
+            weight.data = weight.data.to(dtype)
+        fuse_lora(self.model)
+        join_mlps(self.model, model.model.language_model)
         # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
-        self._watch_vision_tower()
 
-    def _watch_vision_tower(self) -> None:
-        """Raise RuntimeError on the first batch if gradients would flow into the frozen vision tower."""
-
-        def check(_module: torch.nn.Module, _inputs: Any, output: Any) -> None:
-            handle.remove()
-            if output.pooler_output.requires_grad:
-                raise RuntimeError("the vision tower is frozen, yet its features carry a gradient")
-
-        handle = self.model.get_base_model().model.visual.register_forward_hook(check)
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer that the settings name, or the host's AdamW."""
+        if self.optimizer is None and self.optimizer_on_host:
+            self.optimizer = HostAdamW(
+                [{"params": self._trained, "weight_decay": self.args.weight_decay}],
+                lr=self.args.learning_rate,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the training batches; their worker processes leave signals to this one."""
+        """Return the training batches, on the CPU; their worker processes leave signals to this one."""
         loader = super().get_train_dataloader()
+        loader.device = None
         inner = loader.base_dataloader  # accelerate's wrapper iterates over this one
         inner.worker_init_fn = partial(_init_worker, inner.worker_init_fn)
         return loader
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Leave a batch on the CPU: forward.py moves what the card needs, and reads the rest where it is."""
+        return inputs
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        """Clip the adapter's gradients and return their norm, without a walk through the frozen base."""
+        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""
+        return 0
 
     def compute_loss(
         self,
@@ -84,7 +104,7 @@ class SafetyTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Return the batch's loss, the mean over its rows; see answer_loss."""
-        return answer_loss(model, inputs, self.data_collator.longest_answer)
+        return answer_loss(self.model.get_base_model(), inputs)
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

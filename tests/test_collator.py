@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import Qwen2VLConfig, Qwen2VLModel
 from transformers.processing_utils import ProcessorMixin
 
 from data_prep.labels import LABELS, PROMPT, chat_messages
@@ -39,10 +40,11 @@ def test_loss_is_on_the_answer_and_the_end_of_turn_alone(
     processor: ProcessorMixin, batch: dict[str, torch.Tensor]
 ) -> None:
     for row, label in enumerate(LABELS):
+        answer = batch["input_ids"][row, -batch["labels"].shape[1] :]  # all rows answer from this position on
         supervised = batch["labels"][row] != IGNORED
-        assert processor.tokenizer.decode(batch["input_ids"][row][supervised]) == f"{label}<|im_end|>"
-        assert torch.equal(batch["labels"][row][supervised], batch["input_ids"][row][supervised])
-        assert supervised.nonzero().flatten().tolist()[-1] == batch["labels"].shape[1] - 1
+        assert processor.tokenizer.decode(answer[supervised]) == f"{label}<|im_end|>"
+        assert torch.equal(batch["labels"][row][supervised], answer[supervised])
+        assert supervised.tolist() == sorted(supervised.tolist(), reverse=True)
         assert torch.equal(batch["loss_weights"][row] > 0, supervised)
 
 
@@ -50,12 +52,14 @@ def test_row_is_the_chat_template_s_own_text(processor: ProcessorMixin, batch: d
     for row, label in enumerate(LABELS):
         text = processor.apply_chat_template(chat_messages(None, PROMPT, label), tokenize=False)
         kept = batch["input_ids"][row][batch["attention_mask"][row] == 1]
+        padding = int((batch["labels"][row] == IGNORED).sum())
+        kept = kept[: len(kept) - padding]
         images = int((kept == processor.image_token_id).sum())
         expected = text.replace("<|image_pad|>", "<|image_pad|>" * images).removesuffix("\n")
         assert processor.tokenizer.decode(kept) == expected
 
 
-def test_rows_are_padded_on_the_left(batch: dict[str, torch.Tensor]) -> None:
+def test_prompts_are_padded_on_the_left(batch: dict[str, torch.Tensor]) -> None:
     assert batch["attention_mask"][1].tolist() == sorted(batch["attention_mask"][1].tolist())
     assert batch["attention_mask"][1, 0] == 0
     assert batch["attention_mask"][0].all()
@@ -67,8 +71,40 @@ def test_prompt_batch_ends_where_the_answer_begins(processor: ProcessorMixin) ->
     prompt, whole = collator.prompts([row]), collator([row])
     length = prompt["input_ids"].shape[1]
     assert torch.equal(prompt["input_ids"][0], whole["input_ids"][0, :length])
-    assert (whole["labels"][0, :length] == IGNORED).all()
-    assert whole["labels"][0, length] == label_token_ids(collator)[LABELS.index("UNSAFE")]
+    assert whole["input_ids"].shape[1] == length + collator.longest_answer
+    assert whole["labels"][0, 0] == label_token_ids(collator)[LABELS.index("UNSAFE")]
+
+
+def test_frames_of_one_size_need_no_mask(processor: ProcessorMixin) -> None:
+    rows = [
+        {"image": picture(300, 200, seed), "prompt": PROMPT, "response": label} for seed, label in enumerate(LABELS)
+    ]
+    assert "attention_mask" not in VisionCollator(processor, MAX_PIXELS)(rows)
+
+
+def test_positions_are_the_model_s_own(processor: ProcessorMixin, batch: dict[str, torch.Tensor]) -> None:
+    config = Qwen2VLConfig(image_token_id=processor.image_token_id)
+    with torch.device("meta"):
+        model = Qwen2VLModel(config)
+    expected, _ = model.get_rope_index(
+        batch["input_ids"],
+        (batch["input_ids"] == processor.image_token_id).int(),
+        batch["image_grid_thw"],
+        attention_mask=batch["attention_mask"],
+    )
+    kept = batch["attention_mask"].bool()
+    assert torch.equal(batch["position_ids"][:, kept], expected[:, kept])
+
+
+def test_inputs_are_the_processor_s_own(processor: ProcessorMixin) -> None:
+    image = picture(300, 200)
+    batch = VisionCollator(processor, MAX_PIXELS).prompts([{"image": image, "prompt": PROMPT}])
+    text = processor.apply_chat_template(chat_messages(None, PROMPT), tokenize=False, add_generation_prompt=True)
+    size = {"shortest_edge": 3136, "longest_edge": MAX_PIXELS}
+    expected = processor(images=[image.resize((308, 196))], text=[text], size=size, return_tensors="pt")
+    assert torch.equal(batch["input_ids"], expected["input_ids"])
+    assert torch.equal(batch["image_grid_thw"], expected["image_grid_thw"])
+    assert (batch["pixel_values"] - expected["pixel_values"]).abs().max() < 1e-5
 
 
 def test_neither_answer_outweighs_the_other(batch: dict[str, torch.Tensor]) -> None:

@@ -14,6 +14,19 @@ REFERENCE = PROJECT_ROOT / "recipes/configs/qwen2vl_7b_8gb.yaml"
 # The lines in which a recipe may differ from the 8 GB one: what names the difference.
 DIFFERENCES = {
     "qwen2vl_7b_8gb.yaml": set(),
+    "qwen2vl_7b_6gb.yaml": {"output_dir", "cache_vision_features"},
+    "qwen2vl_7b_80gb.yaml": {
+        "output_dir",
+        "embedding_on_host",
+        "head_on_host",
+        "optimizer_on_host",
+        "activation_checkpointing",
+        "unpack_base",
+        "compile_layers",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        "per_device_eval_batch_size",
+    },
     "demo_cpu.yaml": {
         "model_name_or_path",
         "dataset",
@@ -22,6 +35,9 @@ DIFFERENCES = {
         "bf16",
         "use_cpu",
         "embedding_on_host",
+        "head_on_host",
+        "optimizer_on_host",
+        "cache_vision_features",
         "activation_checkpointing",
         "activation_checkpointing_kwargs",
         "max_pixels",

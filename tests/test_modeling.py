@@ -49,23 +49,47 @@ def test_wrong_skip_list_is_noticed(small_base: Path, monkeypatch: pytest.Monkey
         load(small_base)
 
 
-def test_embedding_stays_on_the_host_when_the_model_moves(small_base: Path) -> None:
-    model = load(small_base, load_in_4bit=False)
-    ids = torch.tensor([[5, 9, 300]])
-    rows = model.get_input_embeddings()(ids)
-    modeling.keep_embedding_on_host(model)
-    assert torch.equal(model.get_input_embeddings()(ids), rows)
-    model.to("meta")
-    assert model.get_input_embeddings().weight.device == CPU
-    assert model.lm_head.weight.device == torch.device("meta")
-    assert model.get_input_embeddings()(ids).device == CPU
+def test_parts_lie_where_the_placement_says() -> None:
+    card = torch.device("cuda", 0)
+    assert modeling.Placement().device_map(card) == {"": card}
+    assert modeling.Placement(True, True, True).device_map(CPU) == {"": CPU}
+    assert modeling.Placement(embedding_on_host=True, without_vision=True).device_map(card) == {
+        "model.language_model.layers": card,
+        "model.language_model.norm": card,
+        "model.language_model.rotary_emb": card,
+        "model.language_model.embed_tokens": "cpu",
+        "lm_head": card,
+        "model.visual": "cpu",
+    }
 
 
-def test_tied_embedding_cannot_be_moved(small_base: Path) -> None:
-    model = load(small_base, load_in_4bit=False)
-    model.lm_head.weight = model.get_input_embeddings().weight
-    with pytest.raises(InputError, match="ties its LM head"):
-        modeling.keep_embedding_on_host(model)
+def test_base_without_vision_has_no_tower_and_the_tower_alone_is_the_base_s(small_base: Path) -> None:
+    base = find_base(str(small_base))
+    whole = load(small_base)
+    without = modeling.load_base(
+        base, dtype=torch.float32, load_in_4bit=True, device=CPU, placement=modeling.Placement(without_vision=True)
+    )
+    assert not any("visual" in name for name, _ in without.named_parameters())
+    tower = modeling.load_tower(base, dtype=torch.float32, device=CPU)
+    expected = whole.model.visual.state_dict()
+    assert tower.state_dict().keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in tower.state_dict().items())
+
+
+def test_unpacked_base_computes_the_same(small_base: Path) -> None:
+    model = load(small_base)
+    layer = model.model.language_model.layers[1].mlp.up_proj
+    x = torch.randn(5, layer.in_features)
+    expected = layer(x)
+    modeling.unpack_quantized(model, torch.float32)
+    assert not modeling.quantized_modules(model)
+    torch.testing.assert_close(model.model.language_model.layers[1].mlp.up_proj(x), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_compiling_without_a_gpu_is_refused(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="compile_layers needs a GPU"):
+        modeling.compile_layers(load(small_base))
 
 
 def test_adapter_on_the_vision_tower_is_refused() -> None:

@@ -1,0 +1,168 @@
+"""Measure training of the 7B at full size: memory and speed of each recipe, beside TRL's own set-up on the same card.
+
+    python benchmarks/bench_train.py --like Qwen/Qwen2-VL-7B-Instruct --out outputs/bench_train
+
+The weights are random and the 1920x1080 frames are drawn, so memory, speed and the equality of computations are the
+model's own, and accuracy means nothing. Every arm runs in a process of its own, one after another; run again, it keeps
+the arms that are finished. It needs one GPU of 80 GB, 16 CPU cores for the loading of frames, and 40 GB of disk.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchmarks.drawn_frames import draw_data_folder
+from data_prep.errors import InputError, run_script
+from data_prep.files import PROJECT_ROOT, from_root, write_json
+
+ARMS = ("exactness", "8gb", "8gb_capped", "6gb", "6gb_capped", "80gb", "stock")
+TRAIN_CLIPS_PER_CLASS = 7
+RESULTS = "bench_train.json"
+
+
+def main(argv: list[str]) -> int:
+    """Make base and frames, measure each arm, write bench_train.json and print a table, one line of JSON last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--like",
+        default="Qwen/Qwen2-VL-7B-Instruct",
+        help="a Hub id or a folder with config.json and the tokenizer's files (default: %(default)s)",
+    )
+    parser.add_argument("--out", default="outputs/bench_train", help="folder to write (default: %(default)s)")
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="what to measure (default: everything)")
+    args = parser.parse_args(argv)
+    check_gpu()
+    out = from_root(args.out)
+    prepare(out, args.like)
+    results = read_results(out)
+    for arm in args.arms:
+        if arm not in results["arms"]:
+            print(f"measuring {arm}", file=sys.stderr)
+            results["arms"][arm] = json.loads(
+                run(["benchmarks/train_arms.py", arm, "--out", str(out)]).splitlines()[-1]
+            )
+            write_json(out / RESULTS, results)
+    print(as_table(results))
+    return 0
+
+
+def check_gpu() -> None:
+    """Raise InputError where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise InputError("this benchmark needs an NVIDIA GPU that torch can see")
+
+
+def prepare(out: Path, like: str) -> None:
+    """Write the random base and the frames, unless they are there."""
+    if not (out / "base" / "model.safetensors.index.json").is_file():
+        run(["benchmarks/random_qwen2vl.py", "--like", like, "--out", str(out / "base")])
+    if not (out / "data" / "test.jsonl").is_file():
+        draw_data_folder(out / "data", train_clips_per_class=TRAIN_CLIPS_PER_CLASS)
+
+
+def read_results(out: Path) -> dict[str, Any]:
+    """Return what was measured before on this machine, or a fresh record. Raises InputError for another machine's."""
+    file = out / RESULTS
+    if not file.is_file():
+        return {"machine": machine(), "arms": {}}
+    results = json.loads(file.read_text(encoding="utf-8"))
+    if results["machine"] != machine():
+        raise InputError(f"{file} was measured on {results['machine']['gpu']} with other versions; name another --out")
+    return results
+
+
+def machine() -> dict[str, str]:
+    """Name the card and the versions that the figures were taken with."""
+    import torch
+
+    from recipes.report import versions
+
+    return {
+        "gpu": torch.cuda.get_device_name(0),
+        "cuda": str(torch.version.cuda),
+        "cores": str(os.cpu_count()),
+        **versions(),
+        "os": platform.system(),
+    }
+
+
+def run(arguments: list[str]) -> str:
+    """Run Python with these arguments in the project's root; return its stdout, pass its stderr on."""
+    path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
+    )
+    if done.returncode:
+        raise InputError(f"{arguments[0]} {arguments[1]} failed; what it said stands above")
+    return done.stdout
+
+
+def as_table(results: dict[str, Any]) -> str:
+    """Lay out what was measured as text, one line of JSON last."""
+    arms = results["arms"]
+    lines = [f"{'':<34}{'batch':>6}{'frames/s':>10}{'allocated GiB':>15}{'reserved GiB':>14}{'loading GiB':>13}"]
+    for name in ("stock", "8gb", "6gb"):
+        lines += [speed_line("TRL's own" if name == "stock" else name, figures) for figures in arms.get(name, [])]
+    large = arms.get("80gb", {})
+    for name in ("computed", "computed_fixed_batch", "computed_1", "cached", "cached_1"):
+        if name in large:
+            lines.append(speed_line(f"80gb, {name.replace('_', ' ')}", large[name]))
+    for name in ("8gb_capped", "6gb_capped"):
+        if name in arms:
+            lines.append(budget_line(name, arms[name]))
+    if large:
+        lines += large_lines(large, arms.get("stock", []))
+    for name, errors in arms.get("exactness", {}).items():
+        lines.append(
+            f"gradients, {name}: {errors['to_fp32']['gradients']:.1e} from fp32, "
+            f"{errors['to_plain_bf16']['gradients']:.1e} from the plain path in bf16"
+        )
+    return "\n".join([*lines, json.dumps(results)])
+
+
+def speed_line(name: str, figures: dict[str, Any]) -> str:
+    """Lay out one arm's speed and memory."""
+    loading = figures.get("loading_peak_allocated_gib")
+    return (
+        f"{name:<34}{figures['micro_batch']:>6}{figures['frames_per_second']:>10.2f}"
+        f"{figures['peak_allocated_gib']:>15.2f}{figures['peak_reserved_gib']:>14.2f}"
+        + (f"{loading:>13.2f}" if loading else f"{'-':>13}")
+    )
+
+
+def budget_line(name: str, figures: dict[str, Any]) -> str:
+    """Lay out a run under a cap."""
+    return (
+        f"{name}: {figures['steps']} steps of {figures['micro_batch']} frames within {figures['cap_gib']} GiB, "
+        f"start to adapter, peak allocated {figures['peak_allocated_gib']:.2f} GiB"
+    )
+
+
+def large_lines(large: dict[str, Any], stock: list[dict[str, Any]]) -> list[str]:
+    """Lay out how the large card's recipe compares: with a matrix product, a batch that never changes, TRL's own."""
+    computed, fixed = large["computed"], large["computed_fixed_batch"]
+    idle = 1 - computed["frames_per_second"] / fixed["frames_per_second"]
+    lines = [
+        f"matmul {large['matmul_tflops']:.0f} TFLOP/s; executed {computed['share_of_matmul']:.0%} of it, "
+        f"{large['cached']['share_of_matmul']:.0%} with kept features",
+        f"waiting for frames costs {max(idle, 0):.1%} of a step",
+    ]
+    rates = {figures["micro_batch"]: figures["frames_per_second"] for figures in stock}
+    if rates:
+        lines.append(
+            f"times TRL's own: {computed['frames_per_second'] / rates[16]:.1f} at 16 frames, "
+            f"{large['computed_1']['frames_per_second'] / rates[1]:.1f} at 1"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    run_script(main)

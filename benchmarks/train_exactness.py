@@ -1,0 +1,148 @@
+"""Is the fast path the plain one? Loss and LoRA gradients of one batch at full size, each option alone and together.
+
+What is compared with is the plain path in fp32: PEFT's own modules, transformers' own forward, every logit. The plain
+path in bf16 stands beside ours, so that what rounding alone costs can be seen.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import get_peft_model
+from torch.nn.functional import cross_entropy
+
+from data_prep.frames_source import open_dataset
+from recipes import modeling
+from recipes.base_model import find_base
+from recipes.collator import IGNORED, VisionCollator
+from recipes.forward import frame_features
+from recipes.host_memory import keep_on_host
+from recipes.lora_linear import fuse_lora, join_mlps
+from recipes.trainer import answer_loss
+
+Gradients = dict[str, torch.Tensor]
+
+
+def exactness(out: Path, max_pixels: int) -> dict[str, Any]:
+    """Return, for each way to compute, the relative error of loss and gradients against the plain path in fp32."""
+    truth = _fp32(out, _batch(out, max_pixels, torch.float32))
+    torch.cuda.empty_cache()
+    found = dict(_bf16(out, _batch(out, max_pixels, torch.bfloat16)))
+    plain = found["plain"]
+    return {
+        name: {"to_fp32": _errors(figures, truth), "to_plain_bf16": _errors(figures, plain)}
+        for name, figures in found.items()
+    }
+
+
+def _fp32(out: Path, batch: dict[str, torch.Tensor]) -> tuple[float, Gradients]:
+    model = _adapted(out, torch.float32)
+    modeling.unpack_quantized(model, torch.float32)
+    model.gradient_checkpointing_enable({"use_reentrant": False})  # exact, and 80 GB don't hold it all otherwise
+    return _loss_and_gradients(model, lambda: _plain_loss(model, batch))
+
+
+def _bf16(out: Path, batch: dict[str, torch.Tensor]) -> Iterator[tuple[str, tuple[float, Gradients]]]:
+    """Yield loss and gradients of every way in bf16. Each builds on the model that the one before left."""
+    model = _adapted(out, torch.bfloat16)
+    base = model.get_base_model()
+
+    def ours(name: str, of: dict[str, torch.Tensor] = batch) -> tuple[str, tuple[float, Gradients]]:
+        return name, _loss_and_gradients(model, lambda: answer_loss(base, of))
+
+    with torch.autocast("cuda", torch.bfloat16):
+        yield "plain", _loss_and_gradients(model, lambda: _plain_loss(model, batch))
+    fuse_lora(model)
+    yield ours("fused")
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    yield ours("fused, checkpointing")
+    model.gradient_checkpointing_disable()
+    on_card = base.get_input_embeddings(), base.lm_head
+    keep_on_host(base, embedding=True, head=True)
+    yield ours("fused, embedding and head on the host")
+    base.set_input_embeddings(on_card[0])
+    base.lm_head = on_card[1]
+    features = frame_features(base.model.visual, batch["pixel_values"].cuda(), batch["image_grid_thw"]).cpu()
+    cached = {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"image_features": features}
+    yield ours("fused, features kept", cached)
+    _adapters_in(model, torch.bfloat16)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    keep_on_host(base, embedding=True, head=True)
+    yield ours("the 8 GB recipe's: adapter in bf16, checkpointing, embedding and head on the host")
+    yield ours("the 6 GB recipe's: the same, features kept", cached)
+    model.gradient_checkpointing_disable()
+    base.set_input_embeddings(on_card[0])
+    base.lm_head = on_card[1]
+    _adapters_in(model, torch.float32)
+    modeling.unpack_quantized(model, torch.bfloat16)
+    join_mlps(model, base.model.language_model)
+    yield ours("fused, unpacked")
+    modeling.compile_layers(model)
+    yield ours("the 80 GB recipe's: fused, unpacked, compiled")
+    yield ours("the 80 GB recipe's, features kept", cached)
+
+
+def _batch(out: Path, max_pixels: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    rows = open_dataset(str(out / "data")).rows("train")
+    collator = VisionCollator(modeling.load_processor(out / "base"), max_pixels, dtype=dtype)
+    return collator([rows[0], rows[len(rows) - 1]])
+
+
+def _adapted(out: Path, dtype: torch.dtype) -> Any:
+    """Return the base with an adapter whose weights are all random: with B at zero A would get no gradient."""
+    base = modeling.load_base(
+        find_base(str(out / "base")), dtype=dtype, load_in_4bit=True, device=torch.device("cuda", 0)
+    )
+    config = modeling.lora_config(r=16, alpha=32, dropout=0.0, target_modules=modeling.LLM_LINEARS, use_rslora=False)
+    model = get_peft_model(base, config)
+    generator = torch.Generator().manual_seed(0)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            drawn = torch.randn(weight.shape, generator=generator) * 0.01
+            weight.data = drawn.to(torch.bfloat16).float().to(weight.device)
+    return model.train()
+
+
+def _adapters_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.to(dtype)
+
+
+def _plain_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    inputs = {name: tensor.cuda() for name, tensor in batch.items()}
+    labels, weights = inputs.pop("labels"), inputs.pop("loss_weights")
+    logits = model(**inputs, use_cache=False).logits[:, -labels.shape[1] - 1 : -1].float()
+    losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+    return (losses * weights).sum() / len(labels)
+
+
+def _loss_and_gradients(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> tuple[float, Gradients]:
+    model.zero_grad()
+    loss = loss_of()
+    loss.backward()
+    gradients = {
+        name: weight.grad.float().cpu() for name, weight in model.named_parameters() if weight.grad is not None
+    }
+    expected = sum(weight.requires_grad for weight in model.parameters())
+    if len(gradients) != expected or not all(gradient.any() for gradient in gradients.values()):
+        raise RuntimeError(f"{len(gradients)} of {expected} adapter matrices got a gradient")
+    model.zero_grad()
+    return float(loss), gradients
+
+
+def _errors(found: tuple[float, Gradients], truth: tuple[float, Gradients]) -> dict[str, float]:
+    """Return the relative errors of the loss, of all gradients as one vector, and of the worst single matrix."""
+    names = sorted(truth[1])
+    differences = {name: float((found[1][name] - truth[1][name]).norm()) for name in names}
+    norms = {name: float(truth[1][name].norm()) for name in names}
+
+    def whole(values: dict[str, float]) -> float:
+        return sum(value**2 for value in values.values()) ** 0.5
+
+    return {
+        "loss": abs(found[0] - truth[0]) / abs(truth[0]),
+        "gradients": whole(differences) / whole(norms),
+        "worst_matrix": max(differences[name] / norms[name] for name in names),
+    }

@@ -1,0 +1,177 @@
+"""What can live in host memory while a GPU trains: the token embedding, the LM head, the optimizer and its state."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import Qwen2VLForConditionalGeneration
+
+from data_prep.errors import InputError
+from recipes.collator import IGNORED
+
+STREAMED_ROWS = 4096  # of the LM head on the card at once, twice: 28 MiB each for the 7B
+
+
+class HostEmbedding(torch.nn.Embedding):
+    """A frozen token embedding that stays in host memory wherever its model is moved.
+
+    Looking a batch up there and sending its rows over the bus costs little; the 7B's table takes 1 GiB of a card.
+    """
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "HostEmbedding":
+        return self  # what moves or casts a module's weights; accelerate does so with the whole model
+
+
+class HostHead(torch.nn.Linear):
+    """A frozen LM head that stays in host memory wherever its model is moved.
+
+    Its weights, 1 GiB for the 7B, pass through the card a part at a time, once for a loss and its gradient together.
+    """
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        weight = weight.detach().cpu()
+        pinned = weight.pin_memory() if torch.cuda.is_available() else weight
+        self.weight = torch.nn.Parameter(pinned, requires_grad=False)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "HostHead":
+        return self
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits of `hidden`, of shape (…, hidden), on its device; for losses use token_losses."""
+        parts = [hidden.detach() @ rows.t() for rows in self.stream(hidden.device)]
+        return torch.cat(parts, dim=-1)
+
+    def stream(self, device: torch.device) -> Iterator[torch.Tensor]:
+        """Yield the weights' rows in order, up to STREAMED_ROWS at a time, on `device`.
+
+        What is yielded is overwritten two parts later. The next part is copied while the last one is being used.
+        """
+        parts = self.weight.split(STREAMED_ROWS)
+        if device.type == "cpu":
+            yield from parts
+            return
+        computing, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)
+        buffers = [torch.empty_like(parts[0], device=device) for _ in range(2)]
+        copied, used = ([torch.cuda.Event() for _ in range(2)] for _ in range(2))
+        copying.wait_stream(computing)
+
+        def copy(number: int) -> None:
+            slot = number % 2
+            with torch.cuda.stream(copying):
+                if number >= 2:
+                    copying.wait_event(used[slot])
+                buffers[slot][: len(parts[number])].copy_(parts[number], non_blocking=True)
+                copied[slot].record(copying)
+
+        copy(0)
+        for number, part in enumerate(parts):
+            if number + 1 < len(parts):
+                copy(number + 1)
+            computing.wait_event(copied[number % 2])
+            yield buffers[number % 2][: len(part)]
+            used[number % 2].record(computing)
+
+
+class _StreamedLosses(torch.autograd.Function):
+    """Cross entropy against a head that is seen once, part by part.
+
+    The gradient of a position's loss is the rows' mean under the softmax, less the target's row. Sums are kept relative
+    to the largest logit so far and rescaled when a larger one comes: the online softmax of arXiv 1805.02867.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, head: HostHead) -> torch.Tensor:
+        counted = labels != IGNORED
+        targets = head.weight[labels.where(counted, 0)].to(hidden.device).float()
+        largest = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
+        total, weighted = torch.zeros_like(largest), torch.zeros_like(hidden, dtype=torch.float32)
+        for rows in head.stream(hidden.device):
+            logits = (hidden @ rows.t()).float()
+            larger = torch.maximum(largest, logits.amax(1, keepdim=True))
+            shares, rescaling = (logits - larger).exp(), (largest - larger).exp()
+            total = total * rescaling + shares.sum(1, keepdim=True)
+            weighted = weighted * rescaling + (shares.to(rows.dtype) @ rows).float()
+            largest = larger
+        counted = counted.to(hidden.device)
+        losses = (total.log() + largest).squeeze(1) - (hidden.float() * targets).sum(1)
+        ctx.save_for_backward((weighted / total - targets) * counted[:, None])
+        ctx.dtype = hidden.dtype
+        return losses * counted
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (of_hidden,) = ctx.saved_tensors
+        return (gradient[:, None] * of_hidden).to(ctx.dtype), None, None
+
+
+def token_losses(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return each position's negative log-likelihood, 0 where the label is IGNORED: (positions,), in fp32.
+
+    `hidden` has shape (positions, hidden) and lies on the model's device; `labels`, of shape (positions,), on the CPU.
+    """
+    if isinstance(head, HostHead):
+        return _StreamedLosses.apply(hidden, labels, head)
+    labels = labels.to(hidden.device, non_blocking=True)
+    return cross_entropy(head(hidden).float(), labels, ignore_index=IGNORED, reduction="none")
+
+
+def keep_on_host(model: Qwen2VLForConditionalGeneration, *, embedding: bool, head: bool) -> None:
+    """Keep the frozen token embedding, the LM head or both in host memory for good.
+
+    Raises InputError for a model whose LM head shares the embedding's weights.
+    """
+    if model.get_input_embeddings().weight is model.lm_head.weight and (embedding or head):
+        raise InputError("embedding_on_host, head_on_host: this base ties its LM head to the embedding; set both false")
+    if embedding:
+        table = model.get_input_embeddings().weight.detach().cpu()
+        model.set_input_embeddings(HostEmbedding.from_pretrained(table))
+    if head:
+        model.lm_head = HostHead(model.lm_head.weight)
+
+
+class HostAdamW(torch.optim.AdamW):
+    """AdamW (arXiv 1711.05101) in fp32 on the host for weights that train on the card in 16 bits.
+
+    The card holds the weights it computes with and their gradients; the fp32 weights that updates are added to, and
+    both moments, are here. So small updates aren't rounded away, and an adapter of 40 million weights takes 0.15 GiB
+    of the card instead of 0.38 (fp32, 8-bit moments). Its state is kept with a checkpoint, fp32 weights included.
+    """
+
+    def __init__(self, groups: Iterable[dict[str, Any]], **settings: Any) -> None:
+        groups = [dict(group) for group in groups]
+        self.on_card = [weight for group in groups for weight in group["params"]]
+        for group in groups:
+            group["params"] = [weight.detach().to("cpu", torch.float32, copy=True) for weight in group["params"]]
+        super().__init__(groups, fused=True, **settings)
+
+    @property
+    def _on_host(self) -> list[torch.Tensor]:
+        return [weight for group in self.param_groups for weight in group["params"]]
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """Update the host's weights from the card's gradients, and the card's weights from the host's."""
+        for card, host in zip(self.on_card, self._on_host, strict=True):
+            host.grad = None if card.grad is None else card.grad.to("cpu", torch.float32)
+        super().step()
+        for card, host in zip(self.on_card, self._on_host, strict=True):
+            card.copy_(host)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Let the gradients go, the card's too."""
+        super().zero_grad(set_to_none)
+        for weight in self.on_card:
+            weight.grad = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return AdamW's state with the fp32 weights beside it."""
+        return {**super().state_dict(), "weights": [weight.detach().clone() for weight in self._on_host]}
+
+    @torch.no_grad()
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up a state that state_dict returned."""
+        super().load_state_dict({name: part for name, part in state_dict.items() if name != "weights"})
+        for host, saved in zip(self._on_host, state_dict["weights"], strict=True):
+            host.copy_(saved)

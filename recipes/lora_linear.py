@@ -1,0 +1,379 @@
+"""LoRA on frozen linears as single autograd functions: fewer and smaller temporaries than PEFT's own modules.
+
+PEFT keeps and saves the adapter; only how its modules compute is replaced. The mathematics is LoRA's (arXiv
+2106.09685): y = x W^T + bias + s (x A^T) B^T with W frozen. Written as one function, neither x A^T B^T nor the sum is
+ever held beside y, and a 4-bit W (QLoRA, arXiv 2305.14314) is unpacked a few rows at a time. Taking the MLP's three
+linears as one function, so that their product is recomputed instead of kept, is Unsloth's idea.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from bitsandbytes.functional import QuantState, dequantize_blockwise
+from peft.tuners.lora import Linear as PeftLinear
+from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
+from torch.nn.functional import linear, silu
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
+
+# The most of a 4-bit weight that stands unpacked at once: of the 7B's MLP, whose weights take 130 MiB each, a half.
+UNPACKED_BYTES = 68 * 2**20
+ROW_MULTIPLE = 128  # parts of other sizes leave the tensor cores' fast kernels: a third of the speed
+
+Weight = tuple[torch.Tensor, QuantState | None]
+
+
+def unpacked_rows(
+    weight: Weight, dtype: torch.dtype, *, at_once: bool = False
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """Yield a frozen weight of shape (out, in) as (start, stop, rows [start, stop)).
+
+    A weight in 4 bits comes a part at a time unless it is wanted `at_once`, any other whole.
+    """
+    packed, state = weight
+    if state is None:
+        yield 0, packed.shape[0], packed
+        return
+    rows, columns = state.shape
+    absmax = state.absmax
+    if state.nested:
+        absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
+    packed = packed.view(-1)
+    step = rows if at_once else _rows_at_once(rows, columns, state.blocksize, dtype)
+    for start in range(0, rows, step):
+        stop = min(start + step, rows)
+        first, last = start * columns, stop * columns
+        part = torch.ops.bitsandbytes.dequantize_4bit.default(
+            packed[first // 2 : last // 2],
+            absmax[first // state.blocksize : last // state.blocksize],
+            state.blocksize,
+            state.quant_type,
+            (stop - start, columns),
+            dtype,
+        )
+        yield start, stop, part
+
+
+def _rows_at_once(rows: int, columns: int, blocksize: int, dtype: torch.dtype) -> int:
+    """Return how many rows fit UNPACKED_BYTES; parts must begin where a quantisation block does."""
+    if columns % blocksize:
+        return rows
+    fitting = UNPACKED_BYTES // (columns * dtype.itemsize)
+    return min(rows, max(ROW_MULTIPLE, fitting - fitting % ROW_MULTIPLE))
+
+
+def _project(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return x W^T + bias for `x` of shape (tokens, in)."""
+    output = None
+    for start, stop, rows in unpacked_rows(weight, x.dtype):
+        if output is None:
+            if start == 0 and stop == _out_features(weight):
+                return linear(x, rows, bias)
+            output = x.new_empty(len(x), _out_features(weight))
+        torch.mm(x, rows.t(), out=output[:, start:stop])
+    assert output is not None
+    return output if bias is None else output.add_(bias)
+
+
+def _project_back(gradient: torch.Tensor, weight: Weight) -> torch.Tensor:
+    """Return gradient W for `gradient` of shape (tokens, out)."""
+    output = None
+    for start, stop, rows in unpacked_rows(weight, gradient.dtype):
+        if output is None:
+            output = gradient[:, start:stop] @ rows
+        else:
+            output.addmm_(gradient[:, start:stop], rows)
+    assert output is not None
+    return output
+
+
+def _out_features(weight: Weight) -> int:
+    packed, state = weight
+    return packed.shape[0] if state is None else state.shape[0]
+
+
+class _Adapted:
+    """One frozen linear and its adapter inside an autograd function: `a` of shape (r, in), `b` of shape (out, r)."""
+
+    def __init__(
+        self, weight: Weight, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scaling: float
+    ) -> None:
+        self.weight, self.bias, self.a, self.b, self.scaling = weight, bias, a, b, scaling
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the adapted output, of shape (tokens, out), for `x` of shape (tokens, in)."""
+        output = _project(x, self.weight, self.bias)
+        return output.addmm_(x @ self.a.to(x.dtype).t(), self.b.to(x.dtype).t(), alpha=self.scaling)
+
+    def backward(
+        self, x: torch.Tensor, gradient: torch.Tensor, *, needs_input: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+        """Return the gradients of x (None unless wanted), a and b."""
+        a, b = self.a.to(x.dtype), self.b.to(x.dtype)
+        low_rank = gradient @ b * self.scaling
+        gradient_b = gradient.t() @ (x @ a.t()) * self.scaling
+        gradient_a = low_rank.t() @ x
+        gradient_x = _project_back(gradient, self.weight).addmm_(low_rank, a) if needs_input else None
+        return gradient_x, gradient_a.to(self.a.dtype), gradient_b.to(self.b.dtype)
+
+
+class _LoraLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        state: QuantState | None,
+        bias: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        scaling: float,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(x, weight, a, b)
+        ctx.state, ctx.scaling = state, scaling
+        rows = x.reshape(-1, x.shape[-1])
+        return _Adapted((weight, state), bias, a, b, scaling).forward(rows).view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, weight, a, b = ctx.saved_tensors
+        adapted = _Adapted((weight, ctx.state), None, a, b, ctx.scaling)
+        of_x, of_a, of_b = adapted.backward(
+            x.reshape(-1, x.shape[-1]),
+            gradient.reshape(-1, gradient.shape[-1]),
+            needs_input=ctx.needs_input_grad[0],
+        )
+        return None if of_x is None else of_x.view(x.shape), None, None, None, of_a, of_b, None
+
+
+class _LoraMlp(torch.autograd.Function):
+    """down(silu(gate(x)) * up(x)), keeping x and the outputs of gate and up alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        gate: torch.Tensor,
+        gate_a: torch.Tensor,
+        gate_b: torch.Tensor,
+        up: torch.Tensor,
+        up_a: torch.Tensor,
+        up_b: torch.Tensor,
+        down: torch.Tensor,
+        down_a: torch.Tensor,
+        down_b: torch.Tensor,
+        states: tuple[QuantState | None, QuantState | None, QuantState | None],
+        scalings: tuple[float, float, float],
+    ) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        gated = _Adapted((gate, states[0]), None, gate_a, gate_b, scalings[0]).forward(rows)
+        upped = _Adapted((up, states[1]), None, up_a, up_b, scalings[1]).forward(rows)
+        product = silu(gated) * upped
+        output = _Adapted((down, states[2]), None, down_a, down_b, scalings[2]).forward(product)
+        ctx.save_for_backward(x, gated, upped, gate, gate_a, gate_b, up, up_a, up_b, down, down_a, down_b)
+        ctx.states, ctx.scalings = states, scalings
+        return output.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, gated, upped, gate, gate_a, gate_b, up, up_a, up_b, down, down_a, down_b = ctx.saved_tensors
+        states, scalings = ctx.states, ctx.scalings
+        rows = x.reshape(-1, x.shape[-1])
+        of_product, of_down_a, of_down_b = _Adapted((down, states[2]), None, down_a, down_b, scalings[2]).backward(
+            silu(gated) * upped, gradient.reshape(-1, gradient.shape[-1]), needs_input=True
+        )
+        assert of_product is not None
+        of_gated = torch.ops.aten.silu_backward(of_product * upped, gated)
+        of_x, of_gate_a, of_gate_b = _Adapted((gate, states[0]), None, gate_a, gate_b, scalings[0]).backward(
+            rows, of_gated, needs_input=ctx.needs_input_grad[0]
+        )
+        del of_gated
+        of_upped = of_product * silu(gated)
+        of_x_too, of_up_a, of_up_b = _Adapted((up, states[1]), None, up_a, up_b, scalings[1]).backward(
+            rows, of_upped, needs_input=ctx.needs_input_grad[0]
+        )
+        if of_x is not None and of_x_too is not None:
+            of_x = of_x.add_(of_x_too).view(x.shape)
+        of_weights = (None, of_gate_a, of_gate_b, None, of_up_a, of_up_b, None, of_down_a, of_down_b)
+        return of_x, *of_weights, None, None
+
+
+class _JoinedMlp(torch.autograd.Function):
+    """The same on weights in 16 or 32 bits that hold their adapters as further columns and rows; see JoinedMlp."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        gate_up: torch.Tensor,
+        down: torch.Tensor,
+        gate_a: torch.Tensor,
+        gate_b: torch.Tensor,
+        up_a: torch.Tensor,
+        up_b: torch.Tensor,
+        down_a: torch.Tensor,
+        down_b: torch.Tensor,
+        scalings: tuple[float, float, float],
+    ) -> torch.Tensor:
+        rows = x.reshape(-1, x.shape[-1])
+        low_rank = rows @ torch.cat([gate_a, up_a]).to(x.dtype).t()
+        gated_upped = torch.cat([rows, low_rank], dim=1) @ gate_up.t()
+        gated, upped = gated_upped.chunk(2, dim=1)
+        output = (silu(gated) * upped) @ down.t()
+        hidden = x.shape[-1]
+        down_low_rank = output[:, hidden:].contiguous()
+        output = output[:, :hidden].addmm(down_low_rank, down_b.to(x.dtype).t(), alpha=scalings[2])
+        ctx.save_for_backward(x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b)
+        ctx.scalings = scalings
+        return output.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b = ctx.saved_tensors
+        of_gate, of_up, of_down = ctx.scalings
+        rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, x.shape[-1])
+        gated, upped = gated_upped.chunk(2, dim=1)
+        hidden, inner, r = rows.shape[1], gated.shape[1], gate_a.shape[0]
+        of_down_low_rank = gradient @ down_b.to(x.dtype) * of_down
+        of_down_b = gradient.t() @ down_low_rank * of_down
+        of_product = torch.cat([gradient, of_down_low_rank], dim=1) @ down
+        of_down_a = of_down_low_rank.t() @ (silu(gated) * upped)
+        of_gated_upped = torch.cat(
+            [torch.ops.aten.silu_backward(of_product * upped, gated), of_product * silu(gated)], dim=1
+        )
+        of_b = of_gated_upped.t() @ low_rank
+        of_x_and_low_rank = of_gated_upped @ gate_up
+        of_low_rank = of_x_and_low_rank[:, hidden:].contiguous()
+        of_a = of_low_rank.t() @ rows
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = of_x_and_low_rank[:, :hidden].addmm(of_low_rank, torch.cat([gate_a, up_a]).to(x.dtype))
+            of_x = of_x.view(x.shape)
+        of_weights = (
+            of_a[:r].to(gate_a.dtype),
+            (of_b[:inner, :r] * of_gate).to(gate_a.dtype),
+            of_a[r:].to(gate_a.dtype),
+            (of_b[inner:, r:] * of_up).to(gate_a.dtype),
+            of_down_a.to(gate_a.dtype),
+            of_down_b.to(gate_a.dtype),
+        )
+        return of_x, None, None, *of_weights, None
+
+
+class _Fused:
+    """What both of the fused modules below share: PEFT's parts under short names."""
+
+    def parts(self: Any) -> tuple[torch.Tensor, QuantState | None, torch.Tensor | None, Any, Any, float]:
+        """Return (weight, its quantisation, bias, A, B, scaling) of the one active adapter."""
+        (name,) = self.active_adapters
+        base = self.get_base_layer()
+        return (
+            base.weight,
+            getattr(base.weight, "quant_state", None),
+            base.bias,
+            self.lora_A[name].weight,
+            self.lora_B[name].weight,
+            self.scaling[name],
+        )
+
+    def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Compute as PEFT's module would, for `x` of shape (…, in)."""
+        if self.disable_adapters:
+            return self.base_layer(x)
+        return _LoraLinear.apply(x, *self.parts())
+
+
+class FusedLinear(_Fused, PeftLinear):
+    """PEFT's LoRA linear on 16 or 32-bit weights, computed as one function."""
+
+
+class FusedLinear4bit(_Fused, PeftLinear4bit):
+    """PEFT's LoRA linear on 4-bit weights, computed as one function."""
+
+
+class FusedMlp(Qwen2MLP):
+    """A decoder layer's MLP whose three linears all bear an adapter, computed as one function."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the MLP's output, of the shape of `x`: (batch, length, hidden)."""
+        if self.gate_proj.disable_adapters:
+            return super().forward(x)
+        layers = [layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj)]
+        tensors = [part for weight, _, _, a, b, _ in layers for part in (weight, a, b)]
+        return _LoraMlp.apply(x, *tensors, tuple(layer[1] for layer in layers), tuple(layer[5] for layer in layers))
+
+
+class JoinedMlp(FusedMlp):
+    """A fused MLP whose frozen weights aren't in 4 bits: they take their adapters in as further columns and rows.
+
+    [x, x A^T] [W, s B]^T is x W^T + s (x A^T) B^T: what the adapter adds comes out of the large product itself instead
+    of a second pass over an output of 18,944 columns a token, and so does its part of the gradients. Gate and up become
+    one product. `join` lays the weights out; `refresh` writes the adapter's present values into them.
+    """
+
+    def join(self) -> None:
+        """Move the three frozen weights into two that have room for the adapters; PEFT's modules keep views of them."""
+        gate, up, down = (layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj))
+        (inner, hidden), r = gate[0].shape, gate[3].shape[0]
+        gate_up = gate[0].new_zeros(2 * inner, hidden + 2 * r)
+        gate_up[:inner, :hidden], gate_up[inner:, :hidden] = gate[0], up[0]
+        below = torch.cat([down[0], down[0].new_zeros(r, inner)])
+        views = (gate_up[:inner, :hidden], gate_up[inner:, :hidden], below[:hidden])
+        for layer, view in zip((self.gate_proj, self.up_proj, self.down_proj), views, strict=True):
+            layer.get_base_layer().weight = torch.nn.Parameter(view, requires_grad=False)
+        self.register_buffer("gate_up", gate_up, persistent=False)
+        self.register_buffer("down", below, persistent=False)
+        self.refresh()
+
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Write the adapter's values, which training changes, into the joined weights."""
+        gate, up, down = (layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj))
+        (inner, hidden), r = gate[0].shape, gate[3].shape[0]
+        self.gate_up[:inner, hidden : hidden + r] = gate[4] * gate[5]
+        self.gate_up[inner:, hidden + r :] = up[4] * up[5]
+        self.down[hidden:] = down[3]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the MLP's output, of the shape of `x`: (batch, length, hidden)."""
+        if self.gate_proj.disable_adapters:
+            return Qwen2MLP.forward(self, x)
+        layers = [layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj)]
+        adapters = [part for _, _, _, a, b, _ in layers for part in (a, b)]
+        return _JoinedMlp.apply(x, self.gate_up, self.down, *adapters, tuple(layer[5] for layer in layers))
+
+
+_FUSED = {PeftLinear: FusedLinear, PeftLinear4bit: FusedLinear4bit}
+
+
+def fuse_lora(model: torch.nn.Module) -> None:
+    """Have the LoRA modules of a PEFT model compute as fused functions, wherever they have no dropout.
+
+    Names, parameters and saved files stay PEFT's. Calling it again changes nothing.
+    """
+    for module in model.modules():
+        fused = _FUSED.get(type(module))
+        if fused and all(isinstance(dropout, torch.nn.Identity) for dropout in module.lora_dropout.values()):
+            module.__class__ = fused
+    for module in model.modules():
+        if type(module) is Qwen2MLP and all(
+            isinstance(layer, _Fused) for layer in (module.gate_proj, module.up_proj, module.down_proj)
+        ):
+            module.__class__ = FusedMlp
+
+
+def join_mlps(model: torch.nn.Module, language_model: torch.nn.Module) -> None:
+    """Join the fused MLPs whose frozen weights aren't in 4 bits, and keep their adapters' values up to date."""
+    joined = []
+    for module in model.modules():
+        if type(module) is FusedMlp and module.gate_proj.parts()[1] is None:
+            module.__class__ = JoinedMlp
+            module.join()
+            joined.append(module)
+
+    def refresh(*_: Any) -> None:
+        for module in joined:
+            module.refresh()
+
+    if joined:
+        language_model.register_forward_pre_hook(refresh)

@@ -1,0 +1,123 @@
+"""What lives in host memory computes as it would on the card."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from data_prep.errors import InputError
+from recipes import host_memory, modeling
+from recipes.base_model import find_base
+from recipes.collator import IGNORED
+from recipes.host_memory import HostAdamW, HostHead, keep_on_host, token_losses
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(small_base: Path) -> Any:
+    return modeling.load_base(find_base(str(small_base)), dtype=torch.float32, load_in_4bit=False, device=CPU)
+
+
+def test_embedding_and_head_stay_when_the_model_moves(model: Any) -> None:
+    ids = torch.tensor([[5, 9, 300]])
+    hidden = torch.randn(1, 3, model.config.text_config.hidden_size)
+    rows, logits = model.get_input_embeddings()(ids), model.lm_head(hidden)
+    keep_on_host(model, embedding=True, head=True)
+    model.to("meta")
+    assert model.model.language_model.norm.weight.device == torch.device("meta")
+    assert torch.equal(model.get_input_embeddings()(ids), rows)
+    torch.testing.assert_close(model.lm_head(hidden), logits)
+
+
+def test_tied_embedding_cannot_be_moved(model: Any) -> None:
+    model.lm_head.weight = model.get_input_embeddings().weight
+    with pytest.raises(InputError, match="ties its LM head"):
+        keep_on_host(model, embedding=True, head=False)
+    keep_on_host(model, embedding=False, head=False)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 100.0], ids=["flat", "plain", "logits in the thousands"])
+@pytest.mark.parametrize("rows_at_once", [7, 64, 4096])
+def test_losses_of_a_streamed_head_are_cross_entropy(
+    monkeypatch: pytest.MonkeyPatch, rows_at_once: int, scale: float
+) -> None:
+    monkeypatch.setattr(host_memory, "STREAMED_ROWS", rows_at_once)
+    torch.manual_seed(0)
+    head = HostHead(torch.randn(200, 16))
+    labels = torch.tensor([3, IGNORED, 199, 0, 64])
+    weights = torch.tensor([0.5, 7.0, 0.25, 1.0, 2.0])
+    streamed, plain = ((torch.randn(5, 16, generator=torch.Generator().manual_seed(1)) * scale) for _ in range(2))
+    streamed.requires_grad_()
+    plain.requires_grad_()
+    losses = token_losses(head, streamed, labels)
+    expected = cross_entropy(plain @ head.weight.t(), labels, ignore_index=IGNORED, reduction="none")
+    torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-4)
+    (losses @ weights).backward()
+    (expected @ weights).backward()
+    torch.testing.assert_close(streamed.grad, plain.grad, rtol=1e-4, atol=1e-5)
+    assert not streamed.grad[1].any()
+
+
+def test_losses_of_a_head_on_the_card_are_cross_entropy(model: Any) -> None:
+    hidden = torch.randn(3, model.config.text_config.hidden_size)
+    labels = torch.tensor([3, IGNORED, 7])
+    expected = cross_entropy(model.lm_head(hidden), labels, ignore_index=IGNORED, reduction="none")
+    torch.testing.assert_close(token_losses(model.lm_head, hidden, labels), expected)
+
+
+def weights_after(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter, steps: int) -> torch.Tensor:
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        weight.grad = torch.randn(weight.shape, generator=generator).to(weight.dtype)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert weight.grad is None
+    return weight.detach().clone()
+
+
+def test_host_adamw_is_adamw() -> None:
+    settings: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8}
+    one, other = (torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4)) for _ in range(2))
+    on_host = HostAdamW([{"params": [one], "weight_decay": 0.1}], **settings)
+    plain = torch.optim.AdamW([{"params": [other], "weight_decay": 0.1}], **settings)
+    torch.testing.assert_close(weights_after(on_host, one, 5), weights_after(plain, other, 5))
+
+
+def test_updates_too_small_for_16_bits_add_up() -> None:
+    card = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
+    optimizer = HostAdamW([{"params": [card]}], lr=1e-4, weight_decay=0.0)
+    for _ in range(100):
+        card.grad = torch.ones_like(card)
+        optimizer.step()
+    assert card.dtype == torch.bfloat16
+    torch.testing.assert_close(card.detach().float(), torch.full((4,), 0.99), atol=4e-3, rtol=0)
+    assert card[0] < 1, "one step of 1e-4 is less than bf16 can tell from 1"
+
+
+def test_scheduler_steers_the_host_s_weights() -> None:
+    card = torch.nn.Parameter(torch.zeros(2))
+    optimizer = HostAdamW([{"params": [card]}], lr=1.0, weight_decay=0.0)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
+    card.grad = torch.ones(2)
+    optimizer.step()
+    scheduler.step()
+    assert not card.any()
+
+
+def test_optimizer_s_state_holds_what_16_bits_do_not() -> None:
+    def fresh() -> tuple[torch.nn.Parameter, HostAdamW]:
+        card = torch.nn.Parameter(torch.linspace(-1, 1, 8).bfloat16())
+        return card, HostAdamW([{"params": [card]}], lr=1e-3, weight_decay=0.01)
+
+    card, optimizer = fresh()
+    weights_after(optimizer, card, 4)
+    state = copy.deepcopy(optimizer.state_dict())
+    resumed_card, resumed = fresh()
+    resumed_card.data.copy_(card.data)
+    resumed.load_state_dict(state)
+    assert torch.equal(weights_after(resumed, resumed_card, 3), weights_after(optimizer, card, 3))
+    assert torch.equal(resumed.state_dict()["weights"][0], optimizer.state_dict()["weights"][0])

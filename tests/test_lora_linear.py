@@ -1,0 +1,133 @@
+"""LoRA as one function against PEFT's own modules, in 4 bits and unpacked."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model
+from torch.nn.functional import linear
+
+from recipes import lora_linear, modeling
+from recipes.base_model import find_base
+from recipes.lora_linear import FusedLinear4bit, FusedMlp, JoinedMlp, fuse_lora, join_mlps, unpacked_rows
+
+Gradients = dict[str, torch.Tensor]
+
+
+def adapted(small_base: Path, *, dropout: float = 0.0, unpack: bool = False) -> Any:
+    """The small base with an adapter whose weights are all random, so that every gradient has something to say."""
+    base = modeling.load_base(
+        find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
+    )
+    if unpack:
+        modeling.unpack_quantized(base, torch.float32)
+    torch.manual_seed(0)
+    config = modeling.lora_config(r=4, alpha=8, dropout=dropout, target_modules=modeling.LLM_LINEARS, use_rslora=False)
+    config.init_lora_weights = False
+    return get_peft_model(base, config).train()
+
+
+def layer_of(model: Any) -> Any:
+    return model.get_base_model().model.language_model.layers[1]
+
+
+def outputs_and_gradients(module: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, Gradients]:
+    module.zero_grad()
+    x = x.clone().requires_grad_()
+    output = module(x)
+    output.backward(torch.sin(torch.arange(output.numel(), dtype=torch.float32)).view(output.shape))
+    assert x.grad is not None
+    return output.detach(), x.grad, {name: w.grad for name, w in module.named_parameters() if w.grad is not None}
+
+
+def assert_alike(found: Any, expected: Any) -> None:
+    torch.testing.assert_close(found[:2], expected[:2], rtol=1e-4, atol=1e-5)
+    assert found[2].keys() == expected[2].keys()
+    for name in expected[2]:
+        error = (found[2][name] - expected[2][name]).norm() / expected[2][name].norm()
+        assert error < 1e-5, name
+
+
+@pytest.mark.parametrize("at_once", [2**40, 64 * 256 * 4], ids=["whole", "in parts"])
+@pytest.mark.parametrize("unpack", [False, True], ids=["4-bit", "unpacked"])
+def test_linears_and_mlp_compute_as_peft_s(
+    small_base: Path, monkeypatch: pytest.MonkeyPatch, unpack: bool, at_once: int
+) -> None:
+    monkeypatch.setattr(lora_linear, "UNPACKED_BYTES", at_once)
+    monkeypatch.setattr(lora_linear, "ROW_MULTIPLE", 64)
+    model = adapted(small_base, unpack=unpack)
+    x = torch.randn(2, 5, model.config.text_config.hidden_size)
+    parts = {"q_proj": layer_of(model).self_attn.q_proj, "mlp": layer_of(model).mlp}
+    expected = {name: outputs_and_gradients(module, x) for name, module in parts.items()}
+    fuse_lora(model)
+    join_mlps(model, model.get_base_model().model.language_model)
+    assert type(parts["mlp"]) is (JoinedMlp if unpack else FusedMlp)
+    for name, module in parts.items():
+        assert_alike(outputs_and_gradients(module, x), expected[name])
+
+
+def test_weight_comes_in_parts_of_whole_rows(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_linear, "UNPACKED_BYTES", 200 * 256 * 4)
+    monkeypatch.setattr(lora_linear, "ROW_MULTIPLE", 64)
+    base_layer = layer_of(adapted(small_base)).mlp.up_proj.get_base_layer()
+    weight = (base_layer.weight, base_layer.weight.quant_state)
+    ((_, rows, whole),) = unpacked_rows(weight, torch.float32, at_once=True)
+    parts = list(unpacked_rows(weight, torch.float32))
+    assert [stop - start for start, stop, _ in parts][:-1] == [192] * (len(parts) - 1)
+    assert parts[-1][1] == rows == base_layer.out_features
+    assert torch.equal(torch.cat([part for _, _, part in parts]), whole)
+    torch.testing.assert_close(
+        linear(torch.eye(base_layer.in_features), whole).t(), base_layer(torch.eye(base_layer.in_features)).t()
+    )
+
+
+@pytest.mark.parametrize("unpack", [False, True])
+def test_disabled_adapter_leaves_the_base(small_base: Path, unpack: bool) -> None:
+    model = adapted(small_base, unpack=unpack)
+    x = torch.randn(2, 5, model.config.text_config.hidden_size)
+    with torch.no_grad(), model.disable_adapter():
+        expected = layer_of(model).mlp(x)
+    fuse_lora(model)
+    join_mlps(model, model.get_base_model().model.language_model)
+    with torch.no_grad(), model.disable_adapter():
+        torch.testing.assert_close(layer_of(model).mlp(x), expected)
+    with torch.no_grad():
+        assert (layer_of(model).mlp(x) - expected).abs().max() > 1e-2
+
+
+def test_joined_weights_follow_the_adapter(small_base: Path) -> None:
+    model = adapted(small_base, unpack=True)
+    fuse_lora(model)
+    language_model = model.get_base_model().model.language_model
+    join_mlps(model, language_model)
+    embeddings = torch.randn(1, 6, model.config.text_config.hidden_size)
+    with torch.no_grad():
+        before = language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        for name, weight in model.named_parameters():
+            if "mlp" in name and "lora_" in name:
+                weight.zero_()
+        after = language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        with model.disable_adapter():
+            x = torch.randn(1, 2, model.config.text_config.hidden_size)
+            expected = layer_of(model).mlp(x)
+        torch.testing.assert_close(layer_of(model).mlp(x), expected)
+    assert (after - before).abs().max() > 1e-2
+
+
+def test_dropout_leaves_peft_s_own_modules(small_base: Path) -> None:
+    model = adapted(small_base, dropout=0.1)
+    fuse_lora(model)
+    assert not any(isinstance(module, FusedLinear4bit | FusedMlp) for module in model.modules())
+
+
+def test_adapter_in_16_bits_gets_gradients_in_16_bits(small_base: Path) -> None:
+    model = adapted(small_base)
+    fuse_lora(model)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.bfloat16()
+    mlp = layer_of(model).mlp
+    _, _, gradients = outputs_and_gradients(mlp, torch.randn(1, 3, model.config.text_config.hidden_size))
+    assert {gradient.dtype for gradient in gradients.values()} == {torch.bfloat16}
+    assert len(gradients) == 6
