@@ -35,7 +35,7 @@ LAYERS = [
     {"recipes.safety_record", "recipes.collator", "recipes.report"},
     {"recipes.host_memory"},
     {"recipes.modeling"},
-    {"recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},
+    {"recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache", "recipes.fit"},
     {"recipes.adapted_model", "recipes.trainer"},
     {"recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]

@@ -1,0 +1,126 @@
+"""What a run needs of card, host and disk, predicted from its settings and its base's config.json. No torch.
+
+Weights, adapter, gradients and moments are counted. What is kept of a forward pass and what a layer's backward pass
+works with are counted in rows of the hidden and the inner size; how many of each was fitted to measured peaks of the
+7B (benchmarks/README.md), which tests/test_fit.py holds the prediction to.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+GIB = 2**30
+PATCH = 28  # pixels to a side of one visual token
+TEXT_TOKENS = 50  # around the visual ones: the chat's frame, the project's prompt, the longest answer
+BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs, in bitsandbytes' NF4
+
+# Rows kept a token and layer without checkpointing, and rows a layer's recomputation and backward pass work with.
+KEPT_HIDDEN, KEPT_INNER = 12, 2
+WORKING_HIDDEN, WORKING_INNER = 6, 5
+UNPACKED_BYTES = 68 * 2**20  # as recipes/lora_linear.py unpacks
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A prediction. `card` and `host` are in bytes by part; `disk_bytes_a_frame` is what kept vision features take."""
+
+    card: dict[str, float]
+    host: dict[str, float]
+    disk_bytes_a_frame: float
+
+    @property
+    def card_gib(self) -> float:
+        """The most that training allocates on the card, in GiB; the CUDA context comes on top."""
+        return sum(self.card.values()) / GIB
+
+    @property
+    def host_gib(self) -> float:
+        """What is held in host memory for the card's sake, in GiB; Python, libraries and workers come on top."""
+        return sum(self.host.values()) / GIB
+
+
+def visual_tokens(width: int, height: int, max_pixels: int) -> int:
+    """Return how many visual tokens a frame of that size costs once it is shrunk, as Qwen2-VL's processor counts."""
+    rows, columns = round(height / PATCH), round(width / PATCH)
+    if rows * columns * PATCH**2 > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        rows, columns = math.floor(height / shrink / PATCH), math.floor(width / shrink / PATCH)
+    return max(rows, 1) * max(columns, 1)
+
+
+def predict(settings: Mapping[str, Any], config: Mapping[str, Any], *, width: int = 1920, height: int = 1080) -> Fit:
+    """Predict what training with a YAML's `settings` needs on a base of that `config`, for frames of one size."""
+    text, vision = config.get("text_config", config), config["vision_config"]
+    hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
+    two_bytes = 4 if settings["dtype"] == "float32" else 2
+    tokens = visual_tokens(width, height, settings["max_pixels"])
+    rows = settings["per_device_train_batch_size"] * (tokens + TEXT_TOKENS)
+    shapes = linear_shapes(text)
+    linears = layers * sum(out * into for out, into in shapes.values())
+    adapted = [shapes[name] for name in settings["lora_target_modules"]]
+    adapter = layers * settings["lora_r"] * sum(out + into for out, into in adapted)
+    table = text["vocab_size"] * hidden * two_bytes
+    unpacked = settings["unpack_base"] or not settings["load_in_4bit"]
+
+    on_host, moments = settings["optimizer_on_host"], 8.0 if "8bit" not in settings["optim"] else 2.0
+    adapter_bytes = adapter * (two_bytes if on_host else 4)
+    card: dict[str, float] = {
+        "language model": linears * (two_bytes if unpacked else packed_bytes_a_weight()),
+        "vision tower": 0.0 if settings["cache_vision_features"] else vision_weights(vision, hidden) * two_bytes,
+        "embedding": 0.0 if settings["embedding_on_host"] else table,
+        "LM head": 0.0 if settings["head_on_host"] else table,
+        "adapter and gradients": 2.0 * adapter_bytes,
+        "optimizer": 0.0 if on_host else adapter * moments,
+        **_activations(settings, rows=rows, hidden=hidden, inner=inner, layers=layers, element=two_bytes),
+    }
+    if not unpacked:
+        largest = max(out * into for out, into in shapes.values()) * two_bytes
+        card["unpacked weight"] = min(UNPACKED_BYTES, largest)
+    host = {
+        "embedding": table if settings["embedding_on_host"] else 0.0,
+        "LM head": table if settings["head_on_host"] else 0.0,
+        "optimizer": 16.0 * adapter if on_host else 0.0,  # fp32 weights, gradients and two moments
+    }
+    return Fit(card, host, tokens * hidden * two_bytes if settings["cache_vision_features"] else 0.0)
+
+
+def _activations(
+    settings: Mapping[str, Any], *, rows: int, hidden: int, inner: int, layers: int, element: int
+) -> dict[str, float]:
+    """Return the bytes of what is kept for the backward pass, and of what a layer's backward pass works with."""
+    if settings["activation_checkpointing"]:
+        kept = layers * hidden
+        working = WORKING_HIDDEN * hidden + WORKING_INNER * inner
+    else:  # the last layer computes the answers' positions alone
+        kept = (layers - 1) * (KEPT_HIDDEN * hidden + KEPT_INNER * inner)
+        working = 0
+    return {"kept activations": rows * kept * element, "one layer's backward pass": rows * working * element}
+
+
+def linear_shapes(text: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the (out, in) shape of each linear of a decoder layer."""
+    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    keys = hidden * text["num_key_value_heads"] // text["num_attention_heads"]
+    return {
+        "q_proj": (hidden, hidden),
+        "k_proj": (keys, hidden),
+        "v_proj": (keys, hidden),
+        "o_proj": (hidden, hidden),
+        "gate_proj": (inner, hidden),
+        "up_proj": (inner, hidden),
+        "down_proj": (hidden, inner),
+    }
+
+
+def packed_bytes_a_weight() -> float:
+    """Return what one weight takes in NF4 with double quantisation, in bytes: 0.516."""
+    return 0.5 + 1 / BLOCK + 4 / (BLOCK * NESTED_BLOCK)
+
+
+def vision_weights(vision: Mapping[str, Any], hidden: int) -> float:
+    """Return how many weights the vision tower has."""
+    width = vision["embed_dim"]
+    block = 4 * width * width + 2 * width * int(width * vision["mlp_ratio"])
+    merged = 4 * width
+    return vision["depth"] * block + merged * merged + merged * hidden + width * 3 * 2 * 14 * 14
