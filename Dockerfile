@@ -11,10 +11,11 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
 
 WORKDIR /workspace
 
+# gcc and Python's headers are what torch.compile builds its launchers with (compile_layers).
 # No versions: the base image's tag fixes the release, whose archive keeps only the newest security fix of a package.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends ffmpeg git make python-is-python3 \
+    && apt-get install -y --no-install-recommends ffmpeg gcc git libc6-dev make python-is-python3 python3-dev \
     && rm -rf /var/lib/apt/lists/*
 
 # What pip reads comes first, so that a change to anything else doesn't install the packages anew.

@@ -9,6 +9,7 @@ READY_DEV := $(if $(VENV),$(VENV)/.installed-dev)
 
 DEMO_DATA ?= data/demo
 DEMO_OUTPUT ?= outputs/demo
+DEMO_VISION ?= cache/vision
 
 # The demo keeps to the project's own folders: nothing of it lands in the user's caches.
 export HF_HOME ?= $(CURDIR)/cache/hf
@@ -42,7 +43,8 @@ demo: $(READY)
 	$(PYTHON) data_prep/build_jsonl.py --data $(DEMO_DATA)
 	$(PYTHON) data_prep/push_dataset.py --data $(DEMO_DATA) --repo-id local/safe-unsafe-demo
 	$(ACCELERATE) launch --quiet --config_file accelerate_config.yaml recipes/sft_qwen2vl.py \
-	    --config recipes/configs/demo_cpu.yaml --output_dir $(DEMO_OUTPUT) --resume
+	    --config recipes/configs/demo_cpu.yaml --output_dir $(DEMO_OUTPUT) \
+	    --vision_cache $(DEMO_VISION) --resume
 	$(PYTHON) recipes/eval_qwen2vl.py --adapter $(DEMO_OUTPUT)
 	$(PYTHON) recipes/infer.py --adapter $(DEMO_OUTPUT) \
 	    --image "$$(ls $(DEMO_DATA)/frames/test/unsafe/*/0000.jpg | head -n 1)"
@@ -56,4 +58,4 @@ test: lint
 	$(PYTHON) -m pytest
 
 bench: $(READY_DEV)
-	$(PYTHON) benchmarks/smoke_7b.py
+	$(PYTHON) benchmarks/bench_train.py

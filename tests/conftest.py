@@ -46,7 +46,7 @@ def true_model_folder() -> Path:
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     """Run `make demo` once, as the README says, into folders of its own."""
     root = tmp_path_factory.mktemp("demo")
-    places = {"DEMO_DATA": root / "data", "DEMO_OUTPUT": root / "outputs"}
+    places = {"DEMO_DATA": root / "data", "DEMO_OUTPUT": root / "outputs", "DEMO_VISION": root / "vision"}
     done = subprocess.run(
         ["make", "--silent", "demo", f"VENV={sys.prefix}", *(f"{name}={path}" for name, path in places.items())],
         cwd=PROJECT_ROOT,

@@ -203,6 +203,7 @@ def test_service_is_the_briefs() -> None:
             "./recipes:/workspace/recipes:rw",
             "./outputs:/workspace/outputs:rw",
             "./cache/hf:/workspace/.cache/huggingface:rw",
+            "./cache/vision:/workspace/cache/vision:rw",
         ],
         "environment": [
             "NVIDIA_VISIBLE_DEVICES=all",

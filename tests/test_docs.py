@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from data_prep.files import PROJECT_ROOT
+from recipes.fit import predict
 from recipes.run_settings import RecipeArguments
+from tests.test_fit import CONFIG as SIZES_OF_THE_7B
 
 DOCUMENTS = [
     PROJECT_ROOT / "README.md",
@@ -21,8 +23,9 @@ DOCUMENTS = [
     PROJECT_ROOT / "tiny_base" / "weights" / "README.md",
 ]
 SFT = "recipes/sft_qwen2vl.py"
-NEEDS_A_GPU = {"benchmarks/smoke_7b.py", "tiny_base/pretrain.py"}
+NEEDS_A_GPU = {"benchmarks/smoke_7b.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
 TAKES_LONG = {"benchmarks/bench_demo.py"}  # the demo's training nine times; its parts have tests of their own
+OWN_TEST = {"benchmarks/project_card.py"}  # run by tests/test_bench_train.py
 
 
 def commands() -> list[str]:
@@ -68,7 +71,7 @@ def check_script(words: list[str]) -> None:
     else:
         known = set(re.findall(r"--[a-z][a-z0-9-]*", help_of(script)))
         assert set(flags) <= known
-    assert script in NEEDS_A_GPU | TAKES_LONG or script in demo_steps(), f"no test runs {script}"
+    assert script in NEEDS_A_GPU | TAKES_LONG | OWN_TEST or script in demo_steps(), f"no test runs {script}"
 
 
 @pytest.mark.parametrize("command", commands())
@@ -114,23 +117,32 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert set(re.findall(r"\]\(#([^)]+)\)", document.read_text())) <= headings
 
 
-def test_memory_figures_are_those_of_the_run() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/smoke_7b_h100.json").read_text())
-    one, four = results["runs"][0]["training"]
-    for run in results["runs"]:
-        assert [part["peak_allocated_gib"] for part in run["training"]] == [
-            part["peak_allocated_gib"] for part in (one, four)
-        ], "the README gives one figure for all runs"
-    shown = [f"{run['peak_allocated_gib']:.2f} / {run['peak_reserved_gib']:.2f} GiB" for run in (one, four)]
+def test_training_figures_are_those_of_the_run() -> None:
+    arms = json.loads((PROJECT_ROOT / "benchmarks/results/train_7b_h100.json").read_text())["arms"]
     readme = DOCUMENTS[0].read_text()
-    assert f"{shown[0]} at 1 frame on the card, {shown[1]} at 4" in readme
-    updates = [[run["training"][size]["training_seconds"] / 5 for run in results["runs"]] for size in (0, 1)]
-    first, second = (f"{min(seconds):.1f} to {max(seconds):.1f} s" for seconds in updates)
-    assert f"{first} at 1 frame on the card, {second} at 4" in readme
-    asked = [run["inference"] for run in results["runs"]]
-    seconds = [round(run["whole_command_seconds"]) for run in asked]
-    memory = f"{asked[0]['peak_allocated_gib']:.2f} / {asked[0]['peak_reserved_gib']:.2f} GiB"
-    assert f"{memory}, {min(seconds)} to {max(seconds)} s with the start" in readme
+    for name in ("8gb_capped", "6gb_capped"):
+        run = arms[name]
+        assert (run["status"], run["steps"]) == (0, 20)
+        assert f"| {run['peak_allocated_gib']:.2f} / {run['peak_reserved_gib']:.2f} GiB |" in readme
+        assert f"no more than {run['cap_gib']} GiB" in readme
+    for name in ("computed", "cached"):
+        assert (
+            f"| {arms['80gb'][name]['frames_per_second']:.1f}, {arms['80gb'][name]['share_of_matmul']:.0%}".replace(
+                "%", " %"
+            )
+            in readme
+        )
+
+
+@pytest.mark.parametrize("recipe", ["8gb", "6gb"])
+def test_predicted_figures_are_those_of_fit(recipe: str) -> None:
+    settings = yaml.safe_load((PROJECT_ROOT / f"recipes/configs/qwen2vl_7b_{recipe}.yaml").read_text())
+    peaks = [
+        predict({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
+        for frames in (1, 2, 4, 8)
+    ]
+    row = f"| {recipe[0]} GB recipe, GiB | " + " | ".join(f"{peak:.2f}" for peak in peaks) + " |"
+    assert row in DOCUMENTS[0].read_text()
 
 
 def test_demo_figures_are_those_of_the_benchmark() -> None:

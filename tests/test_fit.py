@@ -11,7 +11,7 @@ from data_prep.files import PROJECT_ROOT
 from recipes.fit import predict, visual_tokens
 
 # The 7B's config.json, as far as sizes go.
-CONFIG = {
+CONFIG: dict[str, Any] = {
     "hidden_size": 3584,
     "intermediate_size": 18944,
     "num_hidden_layers": 28,

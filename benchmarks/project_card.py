@@ -1,0 +1,76 @@
+"""Project seconds a training frame onto a card that wasn't at hand, by roofline. A projection, not a measurement.
+
+    python benchmarks/project_card.py --like Qwen/Qwen2-VL-7B-Instruct --recipe recipes/configs/qwen2vl_7b_8gb.yaml
+
+The defaults are an NVIDIA RTX A1000 laptop GPU's. Arithmetic takes its operations over the card's peak; unpacking the
+4-bit weights moves their bytes through the card's memory once a pass; the LM head comes over the bus once. The floor
+lets the three overlap; the other figure adds them up, arithmetic at the share of peak that was measured on an H100.
+"""
+
+import argparse
+import json
+import sys
+from typing import Any
+
+import yaml
+
+from benchmarks.random_qwen2vl import companion_folder
+from benchmarks.train_flops import language_flops, vision_flops
+from data_prep.errors import run_script
+from data_prep.files import from_root
+from recipes.fit import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predict, visual_tokens
+
+MEASURED_SHARE = 0.65  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
+WIDTH, HEIGHT = 1920, 1080
+PATCHES_A_TOKEN = 4
+
+
+def main(argv: list[str]) -> int:
+    """Print the projection for one to eight frames on the card."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--like", default="Qwen/Qwen2-VL-7B-Instruct", help="a Hub id or a folder with config.json")
+    parser.add_argument("--recipe", default="recipes/configs/qwen2vl_7b_8gb.yaml", help="a YAML (default: %(default)s)")
+    parser.add_argument("--tflops", type=float, default=26.9, help="dense bf16 peak (default: %(default)s)")
+    parser.add_argument("--memory-gb-per-second", type=float, default=192.0, help="default: %(default)s")
+    parser.add_argument("--bus-gb-per-second", type=float, default=12.0, help="host to card (default: %(default)s)")
+    args = parser.parse_args(argv)
+    config = json.loads((companion_folder(args.like) / "config.json").read_text(encoding="utf-8"))
+    settings = yaml.safe_load(from_root(args.recipe).read_text(encoding="utf-8"))
+    print(f"projection, not measured: {args.tflops} TFLOP/s, {args.memory_gb_per_second} GB/s", file=sys.stderr)
+    print(f"{'frames on the card':>18}{'GiB':>8}{'floor, s/frame':>16}{'expected, s/frame':>19}")
+    for frames in (1, 2, 4, 8):
+        changed = {**settings, "per_device_train_batch_size": frames}
+        arithmetic, memory, bus = seconds_a_frame(
+            changed,
+            config,
+            flops=args.tflops * 1e12,
+            memory=args.memory_gb_per_second * 1e9,
+            bus=args.bus_gb_per_second * 1e9,
+        )
+        card_gib = predict(changed, config, width=WIDTH, height=HEIGHT).card_gib
+        expected = arithmetic / MEASURED_SHARE + memory + bus
+        print(f"{frames:>18}{card_gib:>8.2f}{max(arithmetic, memory, bus):>16.2f}{expected:>19.2f}")
+    return 0
+
+
+def seconds_a_frame(
+    settings: dict[str, Any], config: dict[str, Any], *, flops: float, memory: float, bus: float
+) -> tuple[float, float, float]:
+    """Return the seconds of a frame's arithmetic, of unpacking 4-bit weights for it, and of the head's way to the card.
+
+    `flops` is a card's peak in operations a second, `memory` and `bus` are in bytes a second.
+    """
+    text, frames = config.get("text_config", config), settings["per_device_train_batch_size"]
+    tokens = visual_tokens(WIDTH, HEIGHT, settings["max_pixels"])
+    passes = 3 if settings["activation_checkpointing"] else 2
+    operations = passes * language_flops(text, tokens + TEXT_TOKENS)
+    if not settings["cache_vision_features"]:
+        operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
+    weights = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
+    moved = passes * weights * (2 if settings["unpack_base"] else packed_bytes_a_weight() + 2 + 2)  # read, write, read
+    head = text["vocab_size"] * text["hidden_size"] * 2 if settings["head_on_host"] else 0
+    return operations / flops, moved / memory / frames, head / bus / frames
+
+
+if __name__ == "__main__":
+    run_script(main)
