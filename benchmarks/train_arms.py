@@ -60,7 +60,10 @@ def arguments_of(out: Path, recipe: str, run: str, **changed: Any) -> list[str]:
 def build(out: Path, recipe: str, **changed: Any) -> Any:
     """Build the trainer of a recipe as sft_qwen2vl.py does."""
     argv = arguments_of(out, recipe, f"measured-{recipe}", **changed)
-    return sft_qwen2vl.build_trainer(sft_qwen2vl.prepare_run(argv, find_base(str(out / "base"))))
+    run = sft_qwen2vl.prepare_run(argv, find_base(str(out / "base")))
+    sft_qwen2vl.fill_vision_cache(run)
+    torch.cuda.reset_peak_memory_stats()
+    return sft_qwen2vl.build_trainer(run)
 
 
 class Clock:
@@ -227,7 +230,7 @@ def in_budget(out: Path, recipe: str, micro_batch: int, cap_gib: float) -> dict[
 
 def large_card(out: Path) -> dict[str, Any]:
     """Measure the large card's recipe: with the tower and with kept features, and what waiting for frames costs."""
-    from recipes.vision_cache import VisionCache, bytes_of_rows, fill
+    from recipes.vision_cache import EncodedFrames, VisionCache, fill
 
     rate = matmul_rate()
     trainer = build(out, "80gb")
@@ -240,7 +243,7 @@ def large_card(out: Path) -> dict[str, Any]:
     }
     base = find_base(str(out / "base"))
     cache = VisionCache(out / "vision", base, max_pixels=max_pixels_of("80gb"), dtype=torch.bfloat16)
-    frames = bytes_of_rows(trainer.train_dataset)
+    frames = EncodedFrames([trainer.train_dataset])
     begin = time.perf_counter()
     device = trainer.model.device
     filled = fill(
@@ -248,7 +251,6 @@ def large_card(out: Path) -> dict[str, Any]:
         frames,
         trainer.data_collator,
         base,
-        dtype=torch.bfloat16,
         device=device,
         batch_size=16,
         num_workers=WORKERS,

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from peft import get_peft_model
 from torch.nn.functional import cross_entropy
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLDecoderLayer, Qwen2VLRMSNorm, VisionAttention
 
 from data_prep.frames_source import open_dataset
 from recipes import modeling
 from recipes.base_model import find_base
 from recipes.collator import IGNORED, VisionCollator
-from recipes.forward import frame_features
+from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer, frame_features, use_fused_modules
 from recipes.host_memory import keep_on_host
 from recipes.lora_linear import fuse_lora, join_mlps
 from recipes.trainer import answer_loss
@@ -38,6 +39,7 @@ def exactness(out: Path, max_pixels: int) -> dict[str, Any]:
 
 def _fp32(out: Path, batch: dict[str, torch.Tensor]) -> tuple[float, Gradients]:
     model = _adapted(out, torch.float32)
+    _use_own_modules(model)
     modeling.unpack_quantized(model, torch.float32)
     model.gradient_checkpointing_enable({"use_reentrant": False})  # exact, and 80 GB don't hold it all otherwise
     return _loss_and_gradients(model, lambda: _plain_loss(model, batch))
@@ -51,8 +53,10 @@ def _bf16(out: Path, batch: dict[str, torch.Tensor]) -> Iterator[tuple[str, tupl
     def ours(name: str, of: dict[str, torch.Tensor] = batch) -> tuple[str, tuple[float, Gradients]]:
         return name, _loss_and_gradients(model, lambda: answer_loss(base, of))
 
+    _use_own_modules(model)
     with torch.autocast("cuda", torch.bfloat16):
         yield "plain", _loss_and_gradients(model, lambda: _plain_loss(model, batch))
+    use_fused_modules(model)
     fuse_lora(model)
     yield ours("fused")
     model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -102,6 +106,13 @@ def _adapted(out: Path, dtype: torch.dtype) -> Any:
             drawn = torch.randn(weight.shape, generator=generator) * 0.01
             weight.data = drawn.to(torch.bfloat16).float().to(weight.device)
     return model.train()
+
+
+def _use_own_modules(model: torch.nn.Module) -> None:
+    """Give transformers' own modules back to a model as loaded."""
+    own = {FrameAttention: VisionAttention, FusedRMSNorm: Qwen2VLRMSNorm, LastDecoderLayer: Qwen2VLDecoderLayer}
+    for module in model.modules():
+        module.__class__ = own.get(type(module), type(module))
 
 
 def _adapters_in(model: torch.nn.Module, dtype: torch.dtype) -> None:

@@ -24,12 +24,15 @@ def flops_per_frame(config: dict[str, Any], trainer: Any, *, recomputed: bool) -
 
 
 def language_flops(config: dict[str, Any], tokens: int) -> float:
-    """Return the operations of one forward pass through the decoder layers."""
+    """Return the operations of one forward pass through the decoder layers.
+
+    Of the last one only keys and values are computed at every position; the few that answer are left out.
+    """
     hidden, inner = config["hidden_size"], config["intermediate_size"]
     keys = hidden * config["num_key_value_heads"] // config["num_attention_heads"]
     linears = 2 * hidden * hidden + 2 * hidden * keys + 3 * hidden * inner
-    attention = 2 * tokens * hidden  # two products over, on average, half the positions
-    return config["num_hidden_layers"] * tokens * 2 * (linears + attention / 2)
+    attention = tokens * hidden  # two products over, on average, half the positions
+    return tokens * 2 * ((config["num_hidden_layers"] - 1) * (linears + attention) + 2 * hidden * keys)
 
 
 def vision_flops(config: dict[str, Any], patches: int, hidden: int) -> float:

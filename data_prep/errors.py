@@ -8,6 +8,14 @@ class InputError(Exception):
     """Something the user gave is wrong. The message names the thing, what was allowed, and what to do."""
 
 
+def one_line(error: InputError) -> str:
+    """Return the error's message as one line, without the traceback that a DataLoader's worker wraps it in."""
+    message = str(error)
+    if message.startswith("Caught InputError in DataLoader worker"):
+        message = message.rpartition("InputError: ")[2]
+    return " ".join(message.split())
+
+
 def run_script(main: Callable[[list[str]], int]) -> None:
     """Run a script's `main` on the command line's arguments and exit with its status.
 
@@ -17,7 +25,7 @@ def run_script(main: Callable[[list[str]], int]) -> None:
     try:
         status = main(sys.argv[1:])
     except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)

@@ -1,6 +1,6 @@
 """What can live in host memory while a GPU trains: the token embedding, the LM head, the optimizer and its state."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +10,7 @@ from transformers import Qwen2VLForConditionalGeneration
 from data_prep.errors import InputError
 from recipes.collator import IGNORED
 
-STREAMED_ROWS = 4096  # of the LM head on the card at once, twice: 28 MiB each for the 7B
+STREAMED_ROWS = 4608  # of the LM head on the card at once, twice: 31.5 MiB each for the 7B, just below a power of two
 
 
 class HostEmbedding(torch.nn.Embedding):
@@ -23,35 +23,42 @@ class HostEmbedding(torch.nn.Embedding):
         return self  # what moves or casts a module's weights; accelerate does so with the whole model
 
 
-class HostHead(torch.nn.Linear):
+class HostHead(torch.nn.Module):
     """A frozen LM head that stays in host memory wherever its model is moved.
 
     Its weights, 1 GiB for the 7B, pass through the card a part at a time, once for a loss and its gradient together.
+    They are held in parts, because torch page-locks memory in powers of two: the whole would take 2 GiB.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
-        super().__init__(weight.shape[1], weight.shape[0], bias=False, device="meta")
-        weight = weight.detach().cpu()
-        pinned = weight.pin_memory() if torch.cuda.is_available() else weight
-        self.weight = torch.nn.Parameter(pinned, requires_grad=False)
+        super().__init__()
+        self.parts = list(weight.detach().cpu().split(STREAMED_ROWS))
+        self.pinned = False
 
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> "HostHead":
-        return self
+    def rows(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the weights' rows of `ids`, of shape (rows,) and on the CPU: (rows, hidden)."""
+        return torch.stack([self.parts[number // STREAMED_ROWS][number % STREAMED_ROWS] for number in ids.tolist()])
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Return the logits of `hidden`, of shape (…, hidden), on its device; for losses use token_losses."""
-        parts = [hidden.detach() @ rows.t() for rows in self.stream(hidden.device)]
-        return torch.cat(parts, dim=-1)
+        """Return the logits of `hidden`, of shape (…, hidden), on its device.
+
+        Raises RuntimeError where a gradient is wanted: the weights are gone from the card by then; see token_losses.
+        """
+        if torch.is_grad_enabled() and hidden.requires_grad:
+            raise RuntimeError("a head in host memory gives no gradient through its logits; use token_losses")
+        return torch.cat([hidden @ rows.t() for rows in self.stream(hidden.device)], dim=-1)
 
     def stream(self, device: torch.device) -> Iterator[torch.Tensor]:
         """Yield the weights' rows in order, up to STREAMED_ROWS at a time, on `device`.
 
         What is yielded is overwritten two parts later. The next part is copied while the last one is being used.
         """
-        parts = self.weight.split(STREAMED_ROWS)
         if device.type == "cpu":
-            yield from parts
+            yield from self.parts
             return
+        if not self.pinned:
+            self.parts, self.pinned = [part.pin_memory() for part in self.parts], True
+        parts = self.parts
         computing, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)
         buffers = [torch.empty_like(parts[0], device=device) for _ in range(2)]
         copied, used = ([torch.cuda.Event() for _ in range(2)] for _ in range(2))
@@ -84,7 +91,7 @@ class _StreamedLosses(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, head: HostHead) -> torch.Tensor:
         counted = labels != IGNORED
-        targets = head.weight[labels.where(counted, 0)].to(hidden.device).float()
+        targets = head.rows(labels.where(counted, 0)).to(hidden.device).float()
         largest = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
         total, weighted = torch.zeros_like(largest), torch.zeros_like(hidden, dtype=torch.float32)
         for rows in head.stream(hidden.device):
@@ -106,6 +113,13 @@ class _StreamedLosses(torch.autograd.Function):
         return (gradient[:, None] * of_hidden).to(ctx.dtype), None, None
 
 
+def rows_of_head(head: torch.nn.Module, ids: Sequence[int], device: torch.device) -> torch.Tensor:
+    """Return the LM head's rows of some tokens on `device`, of shape (tokens, hidden), wherever the head lies."""
+    if isinstance(head, HostHead):
+        return head.rows(torch.tensor(ids)).to(device)
+    return head.weight[list(ids)]
+
+
 def token_losses(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return each position's negative log-likelihood, 0 where the label is IGNORED: (positions,), in fp32.
 
@@ -122,7 +136,7 @@ def keep_on_host(model: Qwen2VLForConditionalGeneration, *, embedding: bool, hea
 
     Raises InputError for a model whose LM head shares the embedding's weights.
     """
-    if model.get_input_embeddings().weight is model.lm_head.weight and (embedding or head):
+    if model.config.tie_word_embeddings and (embedding or head):
         raise InputError("embedding_on_host, head_on_host: this base ties its LM head to the embedding; set both false")
     if embedding:
         table = model.get_input_embeddings().weight.detach().cpu()

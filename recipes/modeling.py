@@ -85,7 +85,7 @@ def quantization_config(dtype: torch.dtype) -> BitsAndBytesConfig:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=KEPT_IN_16_BITS,
-        # Despite its name all that it does here is to allow a device map that names the host.
+        # Allows a device map that names the host; what lies there isn't among the quantised modules.
         llm_int8_enable_fp32_cpu_offload=True,
     )
 
@@ -156,7 +156,7 @@ def load_tower(base: BaseModel, *, dtype: torch.dtype, device: torch.device) -> 
 
 @torch.no_grad()
 def unpack_quantized(model: Qwen2VLForConditionalGeneration, dtype: torch.dtype) -> None:
-    """Write every 4-bit weight out in `dtype`, once: the same values as unpacking at each use, 13 GiB for the 7B."""
+    """Write every 4-bit weight out in `dtype`, once: the same values as unpacking at each use, 12 GiB for the 7B."""
     for name, module in quantized_modules(model).items():
         ((_, _, weight),) = unpacked_rows((module.weight, module.weight.quant_state), dtype, at_once=True)
         plain = torch.nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")

@@ -67,7 +67,7 @@ class RecipeArguments:
     )
     unpack_base: bool = field(
         default=False,
-        metadata={"help": "Write 4-bit weights out in dtype once, not at each use: 13 GiB for the 7B."},
+        metadata={"help": "Write 4-bit weights out in dtype once, not at each use: 12 GiB for the 7B."},
     )
     compile_layers: bool = field(
         default=False, metadata={"help": "Compile decoder layers and vision blocks with torch.compile; needs a GPU."}

@@ -39,9 +39,10 @@ if TYPE_CHECKING:
 
     from recipes.collator import VisionCollator
     from recipes.trainer import SafetyTrainer
+    from recipes.vision_cache import VisionCache
 
 HOST_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
-DTYPES = ("bfloat16", "float16", "float32")
+DTYPES = ("bfloat16", "float32")
 
 # What of TRL's ModelConfig is used here; setting anything else must not pass for an effect.
 USED_MODEL_SETTINGS = {
@@ -123,6 +124,14 @@ def check_settings(recipe_args: RecipeArguments, training_args: "SFTConfig", mod
             raise InputError(f"{field.name} has no effect in this recipe; remove it")
     if model_args.dtype not in DTYPES:
         raise InputError(f"dtype {model_args.dtype!r} is not one of {', '.join(DTYPES)}")
+    if training_args.fp16:
+        raise InputError("fp16 would need its losses scaled, which isn't done here; remove it and set dtype to float32")
+    if training_args.bf16 != (model_args.dtype == "bfloat16"):
+        raise InputError(f"bf16 {training_args.bf16} and dtype {model_args.dtype!r} disagree; dtype decides")
+    if training_args.torch_compile:
+        raise InputError("torch_compile has no effect in this recipe; set compile_layers instead")
+    if model_args.attn_implementation not in (None, "sdpa"):
+        raise InputError(f"attn_implementation {model_args.attn_implementation!r}: only 'sdpa' is used here; remove it")
     if training_args.resume_from_checkpoint is not None:
         raise InputError("resume_from_checkpoint is not used here; --resume goes on from the last whole checkpoint")
     if training_args.trust_remote_code:
@@ -159,8 +168,11 @@ def train(run: Run, inputs: Inputs) -> int:
     """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
     from transformers import set_seed
 
+    from recipes.modeling import use_all_cores
     from recipes.trainer import StopOnRequest
 
+    use_all_cores()
+    fill_vision_cache(run)
     set_seed(run.training.seed)
     with StopRequest() as stop, redirect_stdout(sys.stderr):  # the trainer prints progress; stdout is for results
         trainer = build_trainer(run)
@@ -189,24 +201,19 @@ def checkpoint_to_resume(inputs: Inputs) -> str | None:
 
 
 def build_trainer(run: Run) -> "SafetyTrainer":
-    """Load processor and base, and set up the trainer on the train and validation splits."""
+    """Load processor and base, and set up the trainer on the train and validation splits.
+
+    Where vision features are kept, fill_vision_cache comes first.
+    """
     import torch
 
     from recipes import modeling
-    from recipes.collator import VisionCollator, balanced_label_weights
     from recipes.trainer import SafetyTrainer
 
-    modeling.use_all_cores()
     recipe, dtype = run.recipe, getattr(torch, run.model.dtype)
-    train_rows, validation_rows = run.source.rows("train"), run.source.rows("validation")
-    collator = VisionCollator(
-        modeling.load_processor(run.base.folder),
-        recipe.max_pixels,
-        balanced_label_weights(train_rows["response"]) if recipe.balance_labels else None,
-        dtype=dtype,
-    )
+    collator = build_collator(run)
     if recipe.cache_vision_features:
-        use_vision_cache(run, collator, [train_rows, validation_rows])
+        collator.read_features = vision_cache_of(run).read
     model = modeling.load_base(
         run.base,
         dtype=dtype,
@@ -228,8 +235,8 @@ def build_trainer(run: Run) -> "SafetyTrainer":
         model=model,
         optimizer_on_host=recipe.optimizer_on_host,
         args=run.training,
-        train_dataset=train_rows,
-        eval_dataset=validation_rows,
+        train_dataset=run.source.rows("train"),
+        eval_dataset=run.source.rows("validation"),
         processing_class=collator.processor,
         data_collator=collator,
         peft_config=modeling.lora_config(
@@ -242,26 +249,51 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     )
 
 
-def use_vision_cache(run: Run, collator: "VisionCollator", splits: list[Any]) -> None:
-    """Compute the vision features that the splits' frames lack, and have the collator read them from then on."""
+def vision_cache_of(run: Run) -> "VisionCache":
+    """Return the folder in which the run's vision features are kept."""
     import torch
 
-    from recipes.vision_cache import VisionCache, bytes_of_rows, fill
+    from recipes.vision_cache import VisionCache
 
-    dtype = getattr(torch, run.model.dtype)
-    cache = VisionCache(from_root(run.recipe.vision_cache), run.base, max_pixels=run.recipe.max_pixels, dtype=dtype)
+    folder, dtype = from_root(run.recipe.vision_cache), getattr(torch, run.model.dtype)
+    return VisionCache(folder, run.base, max_pixels=run.recipe.max_pixels, dtype=dtype)
+
+
+def fill_vision_cache(run: Run) -> None:
+    """Compute the vision features that the run's frames lack, where it is to keep them; a second call finds them all.
+
+    Whatever ends it leaves whole entries, so a run started again goes on where this one was.
+    """
+    if not run.recipe.cache_vision_features:
+        return
+    from recipes.vision_cache import EncodedFrames, fill
+
     computed = fill(
-        cache,
-        [frame for rows in splits for frame in bytes_of_rows(rows)],
-        collator,
+        vision_cache_of(run),
+        EncodedFrames([run.source.rows("train"), run.source.rows("validation")]),
+        build_collator(run),
         run.base,
-        dtype=dtype,
         device=run.training.device,
         batch_size=run.training.per_device_eval_batch_size,
         num_workers=run.training.dataloader_num_workers,
     )
     print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)
-    collator.read_features = cache.read
+
+
+def build_collator(run: Run) -> "VisionCollator":
+    """Return the collator that the run's settings describe; it decodes frames."""
+    import torch
+
+    from recipes.collator import VisionCollator, balanced_label_weights
+    from recipes.modeling import load_processor
+
+    responses = run.source.rows("train")["response"]
+    return VisionCollator(
+        load_processor(run.base.folder),
+        run.recipe.max_pixels,
+        balanced_label_weights(responses) if run.recipe.balance_labels else None,
+        dtype=getattr(torch, run.model.dtype),
+    )
 
 
 def training_summary(trainer: "SafetyTrainer") -> dict[str, Any]:

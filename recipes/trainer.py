@@ -53,17 +53,28 @@ class SafetyTrainer(SFTTrainer):
         super().__init__(model=model, **kwargs)
         # The loss below is a mean over a micro-batch's rows, so accumulated micro-batches are to be averaged.
         self.model_accepts_loss_kwargs = False
-        # SFTTrainer rounds the adapter to bf16; updates smaller than half a unit in the last place would be lost. So
-        # the weights that updates are added to are in fp32: these, or HostAdamW's copy of them.
         self.optimizer_on_host = optimizer_on_host
-        dtype = model.dtype if optimizer_on_host else torch.float32
-        self._trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        for weight in self._trained:
-            weight.data = weight.data.to(dtype)
+        self._take_up_adapter()
         fuse_lora(self.model)
         join_mlps(self.model, model.model.language_model)
         # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
+
+    def _take_up_adapter(self) -> None:
+        """Note which weights train, and hold them in the precision they are to have.
+
+        SFTTrainer rounds the adapter to bf16; updates smaller than half a unit in the last place would be lost. So the
+        weights that updates are added to are in fp32: these, or HostAdamW's copy of them.
+        """
+        dtype = self.model.get_base_model().dtype if self.optimizer_on_host else torch.float32
+        self._trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        for weight in self._trained:
+            weight.data = weight.data.to(dtype)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Load an adapter; PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._take_up_adapter()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that the settings name, or the host's AdamW."""
@@ -89,7 +100,12 @@ class SafetyTrainer(SFTTrainer):
         return inputs
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """Clip the adapter's gradients and return their norm, without a walk through the frozen base."""
+        """Clip the adapter's gradients and return their norm, without a walk through the frozen base.
+
+        Raises RuntimeError where none has a gradient: it would train nothing, and say nothing.
+        """
+        if all(weight.grad is None for weight in self._trained):
+            raise RuntimeError("no weight of the adapter got a gradient")
         return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
 
     def floating_point_ops(self, inputs: Any) -> int:

@@ -6,12 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from data_prep.errors import InputError
@@ -24,6 +24,9 @@ from recipes.signals import leave_process_group
 
 WRITERS = 16
 _LAYOUT = 1  # part of the key: a change in how entries are made or written must not meet old ones
+
+
+Frames: TypeAlias = "Sequence[bytes] | EncodedFrames"
 
 
 class VisionCache:
@@ -62,21 +65,20 @@ class VisionCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, save({"features": features.contiguous(), "grid": grid}))
 
-    def missing(self, frames: Sequence[bytes]) -> list[int]:
+    def missing(self, frames: Frames) -> list[int]:
         """Return the positions of the frames that aren't kept yet, each content once."""
         first: dict[Path, int] = {}
-        for position, encoded in enumerate(frames):
-            first.setdefault(self.path(encoded), position)
+        for position in range(len(frames)):
+            first.setdefault(self.path(frames[position]), position)
         return [position for path, position in first.items() if not path.is_file()]
 
 
 def fill(
     cache: VisionCache,
-    frames: Sequence[bytes],
+    frames: Frames,
     collator: VisionCollator,
     base: BaseModel,
     *,
-    dtype: torch.dtype,
     device: torch.device,
     batch_size: int,
     num_workers: int,
@@ -88,27 +90,24 @@ def fill(
     positions = cache.missing(frames)
     if not positions:
         return 0
-    tower = load_tower(base, dtype=dtype, device=device)
+    tower = load_tower(base, dtype=collator.dtype, device=device)
     _check_disk(cache, frames, positions, collator, tower)
-    wanted = [frames[position] for position in positions]
     loader = DataLoader(
-        wanted,
+        Subset(frames, positions),
         batch_size=batch_size,
         collate_fn=_Frames(collator),
         num_workers=num_workers,
         worker_init_fn=leave_process_group,
         pin_memory=device.type == "cuda",
     )
-    progress = tqdm(total=len(wanted), desc="vision features", unit="frame", disable=not sys.stderr.isatty())
-    writers = ThreadPoolExecutor(WRITERS)  # each entry waits for the disk
-    for encoded, batch in loader:
-        features = frame_features(tower, batch["pixel_values"].to(device), batch["image_grid_thw"]).cpu()
-        sizes = (batch["image_grid_thw"].prod(1) // tower.spatial_merge_size**2).tolist()
-        list(writers.map(cache.write, encoded, features.split(sizes), batch["image_grid_thw"]))
-        progress.update(len(encoded))
-    progress.close()
-    writers.shutdown()
-    return len(wanted)
+    progress = tqdm(total=len(positions), desc="vision features", unit="frame", disable=not sys.stderr.isatty())
+    with progress, ThreadPoolExecutor(WRITERS) as writers:  # each entry waits for the disk
+        for encoded, batch in loader:
+            features = frame_features(tower, batch["pixel_values"].to(device), batch["image_grid_thw"]).cpu()
+            sizes = (batch["image_grid_thw"].prod(1) // tower.spatial_merge_size**2).tolist()
+            list(writers.map(cache.write, encoded, features.split(sizes), batch["image_grid_thw"]))
+            progress.update(len(encoded))
+    return len(positions)
 
 
 class _Frames:
@@ -121,13 +120,25 @@ class _Frames:
         return frames, self.collator.pixels([{"image": {"bytes": encoded}} for encoded in frames])
 
 
-def bytes_of_rows(rows: Any) -> list[bytes]:
-    """Return the encoded frames of a data set's rows, in order."""
-    return [encoded_image(row) for row in rows]
+class EncodedFrames(Dataset):
+    """The encoded frames of a data set's splits, in order, read when asked for: thousands would fill the memory."""
+
+    def __init__(self, splits: Sequence[Any]) -> None:
+        self.splits = splits
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self.splits)
+
+    def __getitem__(self, position: int) -> bytes:
+        for rows in self.splits:
+            if position < len(rows):
+                return encoded_image(rows[position])
+            position -= len(rows)
+        raise IndexError("there are no more frames")
 
 
 def _check_disk(
-    cache: VisionCache, frames: Sequence[bytes], positions: Sequence[int], collator: VisionCollator, tower: Any
+    cache: VisionCache, frames: Frames, positions: Sequence[int], collator: VisionCollator, tower: Any
 ) -> None:
     """Raise InputError unless the disk takes the missing entries; their size is taken from the first one's."""
     grid = collator.pixels([{"image": {"bytes": frames[positions[0]]}}])["image_grid_thw"][0]

@@ -24,26 +24,26 @@ def speed(frames: int, rate: float) -> dict[str, Any]:
 
 
 def test_operations_are_counted_as_by_hand() -> None:
-    # One token, one layer of hidden 8 and inner 16, two heads of which one key: q and o 64 each, k and v 32 each, three
-    # of 128, a multiply-add two operations; and half a position's attention, 2 products of 8 each.
+    # One token, two layers, of the last only keys and values. Hidden 8, inner 16, two heads of which one key: q and o
+    # 64 each, k and v 32 each, three of 128; a multiply-add is two operations. Half a position's attention: 2 products.
     tiny = {
         "hidden_size": 8,
         "intermediate_size": 16,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": 2,
     }
-    assert language_flops(tiny, 1) == 2 * (2 * 64 + 2 * 32 + 3 * 128) + 2 * 2 * 8 / 2
+    assert language_flops(tiny, 1) == 2 * (2 * 64 + 2 * 32 + 3 * 128) + 2 * 2 * 8 / 2 + 2 * 2 * 32
     # Four patches, one block 4 wide, ratio 2: qkv and projection 64, MLP 64 a patch; attention 2 products of 4 by 4;
     # one merged token through 16 by 16 and 16 by 8.
     tower = {"embed_dim": 4, "mlp_ratio": 2, "depth": 1}
     assert vision_flops(tower, 4, 8) == 2 * (4 * (64 + 64) + 2 * 4 * 4 * 4 + 16 * 16 + 16 * 8)
 
 
-def test_a_frame_of_the_7b_takes_17_teraflop() -> None:
+def test_a_frame_of_the_7b_takes_16_and_a_half_teraflop() -> None:
     vision = vision_flops(CONFIG["vision_config"], 1920, 3584)
     assert vision / 1e12 == pytest.approx(3.06, abs=0.01)
-    assert (vision + 2 * language_flops(CONFIG, 530)) / 1e12 == pytest.approx(17.0, abs=0.05)
+    assert (vision + 2 * language_flops(CONFIG, 530)) / 1e12 == pytest.approx(16.5, abs=0.05)
 
 
 def test_table_compares_with_what_was_measured_beside_it() -> None:
@@ -77,7 +77,7 @@ def test_table_of_a_part_holds_that_part() -> None:
 def test_projection_counts_each_pass() -> None:
     settings = settings_of("qwen2vl_7b_8gb", per_device_train_batch_size=1)
     arithmetic, memory, bus = seconds_a_frame(settings, CONFIG, flops=24e12, memory=192e9, bus=12e9)
-    assert arithmetic == pytest.approx(1.0, abs=0.01), "24 TFLOP a frame with one recomputation"
+    assert arithmetic == pytest.approx(0.97, abs=0.01), "23.3 TFLOP a frame with one recomputation"
     assert memory == pytest.approx(3 * 6.525e9 * 4.516 / 192e9, rel=0.01)
     assert bus == pytest.approx(1.09e9 / 12e9, rel=0.01)
     four = seconds_a_frame({**settings, "per_device_train_batch_size": 4}, CONFIG, flops=24e12, memory=192e9, bus=12e9)

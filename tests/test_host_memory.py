@@ -12,7 +12,7 @@ from data_prep.errors import InputError
 from recipes import host_memory, modeling
 from recipes.base_model import find_base
 from recipes.collator import IGNORED
-from recipes.host_memory import HostAdamW, HostHead, keep_on_host, token_losses
+from recipes.host_memory import HostAdamW, HostHead, keep_on_host, rows_of_head, token_losses
 
 CPU = torch.device("cpu")
 
@@ -31,30 +31,33 @@ def test_embedding_and_head_stay_when_the_model_moves(model: Any) -> None:
     assert model.model.language_model.norm.weight.device == torch.device("meta")
     assert torch.equal(model.get_input_embeddings()(ids), rows)
     torch.testing.assert_close(model.lm_head(hidden), logits)
+    with pytest.raises(RuntimeError, match="gives no gradient through its logits"):
+        model.lm_head(hidden.requires_grad_())
 
 
 def test_tied_embedding_cannot_be_moved(model: Any) -> None:
-    model.lm_head.weight = model.get_input_embeddings().weight
+    model.config.tie_word_embeddings = True
     with pytest.raises(InputError, match="ties its LM head"):
         keep_on_host(model, embedding=True, head=False)
     keep_on_host(model, embedding=False, head=False)
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 100.0], ids=["flat", "plain", "logits in the thousands"])
-@pytest.mark.parametrize("rows_at_once", [7, 64, 4096])
+@pytest.mark.parametrize("rows_at_once", [7, 64, 4608])
 def test_losses_of_a_streamed_head_are_cross_entropy(
     monkeypatch: pytest.MonkeyPatch, rows_at_once: int, scale: float
 ) -> None:
     monkeypatch.setattr(host_memory, "STREAMED_ROWS", rows_at_once)
     torch.manual_seed(0)
-    head = HostHead(torch.randn(200, 16))
+    weight = torch.randn(200, 16)
+    head = HostHead(weight)
     labels = torch.tensor([3, IGNORED, 199, 0, 64])
     weights = torch.tensor([0.5, 7.0, 0.25, 1.0, 2.0])
     streamed, plain = ((torch.randn(5, 16, generator=torch.Generator().manual_seed(1)) * scale) for _ in range(2))
     streamed.requires_grad_()
     plain.requires_grad_()
     losses = token_losses(head, streamed, labels)
-    expected = cross_entropy(plain @ head.weight.t(), labels, ignore_index=IGNORED, reduction="none")
+    expected = cross_entropy(plain @ weight.t(), labels, ignore_index=IGNORED, reduction="none")
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-4)
     (losses @ weights).backward()
     (expected @ weights).backward()
@@ -67,6 +70,14 @@ def test_losses_of_a_head_on_the_card_are_cross_entropy(model: Any) -> None:
     labels = torch.tensor([3, IGNORED, 7])
     expected = cross_entropy(model.lm_head(hidden), labels, ignore_index=IGNORED, reduction="none")
     torch.testing.assert_close(token_losses(model.lm_head, hidden, labels), expected)
+
+
+def test_rows_of_a_head_wherever_it_lies(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host_memory, "STREAMED_ROWS", 50)
+    ids = [3, 49, 50, 767]
+    expected = model.lm_head.weight[ids]
+    assert torch.equal(rows_of_head(model.lm_head, ids, CPU), expected)
+    assert torch.equal(rows_of_head(HostHead(model.lm_head.weight), ids, CPU), expected)
 
 
 def weights_after(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter, steps: int) -> torch.Tensor:

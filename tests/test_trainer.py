@@ -183,6 +183,25 @@ def test_sigterm_saves_and_a_resumed_run_reaches_the_same_weights(
     assert read_record(run) == read_record(finished)
 
 
+def test_adapter_in_16_bits_goes_on_training_when_resumed(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the small cards' recipes have it: PEFT loads an adapter in 16 bits as new weights in fp32."""
+    in_16_bits = ["--dtype", "bfloat16", "--bf16", "true", "--optimizer_on_host", "true", "--lora_dropout", "0"]
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        interrupt(patched, after_step=2)
+        assert train(settings, run, *in_16_bits) == 143
+    assert train(settings, run, *in_16_bits, "--resume") == 0
+    history = json.loads((run / "training.json").read_text())["log_history"]
+    norms = {entry["step"]: entry["grad_norm"] for entry in history if "grad_norm" in entry}
+    assert sorted(norms) == [1, 2, 3, 4, 5, 6]
+    assert min(norms.values()) > 0
+    before, after = (load_file(run / f"checkpoint-{step}" / "adapter_model.safetensors") for step in (4, 6))
+    assert {weight.dtype for weight in after.values()} == {torch.bfloat16}
+    assert any(not torch.equal(before[name], after[name]) for name in after)
+
+
 def test_resuming_a_finished_run_changes_nothing(
     settings: list[str], finished: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +225,11 @@ def test_resuming_with_other_settings_or_data_is_refused(settings: list[str], fi
     ("line", "message"),
     [
         ("learning_rat: 1", "learning_rat"),
-        ("dtype: bf16", "dtype 'bf16' is not one of bfloat16, float16, float32"),
+        ("dtype: bf16", "dtype 'bf16' is not one of bfloat16, float32"),
+        ("dtype: bfloat16", "bf16 False and dtype 'bfloat16' disagree; dtype decides"),
+        ("fp16: true", "fp16 would need its losses scaled"),
+        ("torch_compile: true", "set compile_layers instead"),
+        ("attn_implementation: eager", "only 'sdpa' is used here"),
         ("max_pixels: 3135", "max_pixels 3135 is below 3136"),
         ("use_dora: true", "use_dora has no effect in this recipe; remove it"),
         ("bnb_4bit_quant_type: fp4", "bnb_4bit_quant_type has no effect"),
@@ -383,7 +406,9 @@ def build(settings: list[str], folder: Path, *more: str) -> Any:
     from recipes.run_settings import read_inputs, with_default_config
 
     argv = with_default_config([*settings, "--lora_dropout", "0", "--output_dir", str(folder), *more])
-    trainer = sft_qwen2vl.build_trainer(sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path)))
+    run = sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path))
+    sft_qwen2vl.fill_vision_cache(run)
+    trainer = sft_qwen2vl.build_trainer(run)
     if trainer.args.activation_checkpointing:
         trainer.model.activation_checkpointing_enable(trainer.args.activation_checkpointing_kwargs)
     return trainer

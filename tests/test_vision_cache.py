@@ -48,7 +48,7 @@ def cache_in(folder: Path, base: BaseModel, max_pixels: int = MAX_PIXELS) -> Vis
 
 
 def filled(cache: VisionCache, frames: list[bytes], collator: VisionCollator, base: BaseModel) -> int:
-    return fill(cache, frames, collator, base, dtype=torch.float32, device=CPU, batch_size=2, num_workers=0)
+    return fill(cache, frames, collator, base, device=CPU, batch_size=2, num_workers=0)
 
 
 def test_features_kept_are_the_tower_s(
