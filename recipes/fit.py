@@ -18,7 +18,9 @@ BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs
 # Rows kept a token and layer without checkpointing, and rows a layer's recomputation and backward pass work with.
 KEPT_HIDDEN, KEPT_INNER = 12, 2
 WORKING_HIDDEN, WORKING_INNER = 6, 5
-UNPACKED_BYTES = 68 * 2**20  # as recipes/lora_linear.py unpacks
+
+# The most of a 4-bit weight that stands unpacked at once: of the 7B's MLP, whose weights take 130 MiB each, a half.
+UNPACKED_BYTES = 68 * 2**20
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
 from torch.nn.functional import linear, silu
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
 
-# The most of a 4-bit weight that stands unpacked at once: of the 7B's MLP, whose weights take 130 MiB each, a half.
-UNPACKED_BYTES = 68 * 2**20
+from recipes.fit import UNPACKED_BYTES
+
 ROW_MULTIPLE = 128  # parts of other sizes leave the tensor cores' fast kernels: a third of the speed
 
 Weight = tuple[torch.Tensor, QuantState | None]

@@ -26,6 +26,7 @@ LAYERS = [
     {
         "recipes.base_model",
         "recipes.checkpoints",
+        "recipes.fit",
         "recipes.forward",
         "recipes.library_messages",
         "recipes.lora_linear",
@@ -35,7 +36,7 @@ LAYERS = [
     {"recipes.safety_record", "recipes.collator", "recipes.report"},
     {"recipes.host_memory"},
     {"recipes.modeling"},
-    {"recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache", "recipes.fit"},
+    {"recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},
     {"recipes.adapted_model", "recipes.trainer"},
     {"recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]
