@@ -112,7 +112,7 @@ def as_table(results: dict[str, Any]) -> str:
     for name in ("stock", "8gb", "6gb"):
         lines += [speed_line("TRL's own" if name == "stock" else name, figures) for figures in arms.get(name, [])]
     large = arms.get("80gb", {})
-    for name in ("computed", "computed_fixed_batch", "computed_1", "cached", "cached_1"):
+    for name in ("computed", "computed_fixed_batch", "computed_1", "computed_1_graph", "cached", "cached_1_graph"):
         if name in large:
             lines.append(speed_line(f"80gb, {name.replace('_', ' ')}", large[name]))
     for name in ("8gb_capped", "6gb_capped"):
@@ -130,11 +130,15 @@ def as_table(results: dict[str, Any]) -> str:
 
 def speed_line(name: str, figures: dict[str, Any]) -> str:
     """Lay out one arm's speed and memory."""
-    loading = figures.get("loading_peak_allocated_gib")
+
+    def gib(figure: str, width: int) -> str:
+        return f"{figures[figure]:>{width}.2f}" if figures.get(figure) else f"{'-':>{width}}"
+
     return (
         f"{name:<34}{figures['micro_batch']:>6}{figures['frames_per_second']:>10.2f}"
-        f"{figures['peak_allocated_gib']:>15.2f}{figures['peak_reserved_gib']:>14.2f}"
-        + (f"{loading:>13.2f}" if loading else f"{'-':>13}")
+        + gib("peak_allocated_gib", 15)
+        + gib("peak_reserved_gib", 14)
+        + gib("loading_peak_allocated_gib", 13)
     )
 
 
@@ -159,7 +163,7 @@ def large_lines(large: dict[str, Any], stock: list[dict[str, Any]]) -> list[str]
     if rates:
         lines.append(
             f"times TRL's own: {computed['frames_per_second'] / rates[16]:.1f} at 16 frames, "
-            f"{large['computed_1']['frames_per_second'] / rates[1]:.1f} at 1"
+            f"{large['computed_1_graph']['frames_per_second'] / rates[1]:.1f} at 1, as a graph"
         )
     return lines
 

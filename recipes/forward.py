@@ -138,18 +138,31 @@ def _features_of_one_size(
     return tower.merger(hidden)
 
 
-def last_hidden(model: Qwen2VLForConditionalGeneration, batch: Batch, positions: int) -> torch.Tensor:
-    """Return the language model's last hidden states at the last `positions` positions: (batch, positions, hidden).
+def language_inputs(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
+    """Return what the language model reads of a batch, on its device: embeddings with the frames' features in place.
 
-    `batch` comes from VisionCollator and lies on the CPU; `model` is the base, with or without an adapter on it.
+    `batch` comes from VisionCollator and lies on the CPU; `model` is the base, with or without an adapter on it. The
+    embeddings, of shape (batch, length, hidden), carry no gradient.
     """
     device = model.model.language_model.norm.weight.device  # model.device may be the host embedding's
-    embeddings = _input_embeddings(model, batch, device)
-    mask = batch.get("attention_mask")
+    inputs = {"inputs_embeds": _input_embeddings(model, batch, device)}
+    for name in ("position_ids", "attention_mask"):
+        if name in batch:
+            inputs[name] = batch[name].to(device, non_blocking=True)
+    return inputs
+
+
+def last_hidden(
+    model: Qwen2VLForConditionalGeneration, inputs: Mapping[str, torch.Tensor], positions: int
+) -> torch.Tensor:
+    """Return the language model's last hidden states at the last `positions` positions: (batch, positions, hidden).
+
+    `inputs` comes from language_inputs.
+    """
     outputs = model.model.language_model(
-        inputs_embeds=embeddings,
-        position_ids=batch["position_ids"].to(device, non_blocking=True),
-        attention_mask=None if mask is None else mask.to(device, non_blocking=True),
+        inputs_embeds=inputs["inputs_embeds"],
+        position_ids=inputs["position_ids"],
+        attention_mask=inputs.get("attention_mask"),
         use_cache=False,
         last_positions=positions,
     )

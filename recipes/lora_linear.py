@@ -28,7 +28,8 @@ def unpacked_rows(
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
     """Yield a frozen weight of shape (out, in) as (start, stop, rows [start, stop)).
 
-    A weight in 4 bits comes a part at a time unless it is wanted `at_once`, any other whole.
+    A weight in 4 bits comes a part at a time unless it is wanted `at_once`, any other whole. Who lets go of a part
+    before asking for the next has one on the card at a time.
     """
     packed, state = weight
     if state is None:
@@ -43,15 +44,18 @@ def unpacked_rows(
     for start in range(0, rows, step):
         stop = min(start + step, rows)
         first, last = start * columns, stop * columns
-        part = torch.ops.bitsandbytes.dequantize_4bit.default(
-            packed[first // 2 : last // 2],
-            absmax[first // state.blocksize : last // state.blocksize],
-            state.blocksize,
-            state.quant_type,
-            (stop - start, columns),
-            dtype,
+        yield (
+            start,
+            stop,
+            torch.ops.bitsandbytes.dequantize_4bit.default(
+                packed[first // 2 : last // 2],
+                absmax[first // state.blocksize : last // state.blocksize],
+                state.blocksize,
+                state.quant_type,
+                (stop - start, columns),
+                dtype,
+            ),
         )
-        yield start, stop, part
 
 
 def _rows_at_once(rows: int, columns: int, blocksize: int, dtype: torch.dtype) -> int:
@@ -71,6 +75,7 @@ def _project(x: torch.Tensor, weight: Weight, bias: torch.Tensor | None) -> torc
                 return linear(x, rows, bias)
             output = x.new_empty(len(x), _out_features(weight))
         torch.mm(x, rows.t(), out=output[:, start:stop])
+        del rows
     assert output is not None
     return output if bias is None else output.add_(bias)
 
@@ -83,6 +88,7 @@ def _project_back(gradient: torch.Tensor, weight: Weight) -> torch.Tensor:
             output = gradient[:, start:stop] @ rows
         else:
             output.addmm_(gradient[:, start:stop], rows)
+        del rows
     assert output is not None
     return output
 
@@ -90,6 +96,27 @@ def _project_back(gradient: torch.Tensor, weight: Weight) -> torch.Tensor:
 def _out_features(weight: Weight) -> int:
     packed, state = weight
     return packed.shape[0] if state is None else state.shape[0]
+
+
+@torch.library.custom_op("safe_unsafe::add_product", mutates_args=["output"])
+def _add_product_in_place(output: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> None:
+    output.addmm_(left, right, alpha=scale)
+
+
+@_add_product_in_place.register_fake
+def _(output: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> None:
+    return None
+
+
+def _add_product(output: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
+    """Add scale * left right to `output`, and return it.
+
+    torch.compile would make a copy of `output` first; it leaves an operator that it can't look into in its place.
+    """
+    if torch.compiler.is_compiling():
+        _add_product_in_place(output, left, right, scale)
+        return output
+    return output.addmm_(left, right, alpha=scale)
 
 
 class _Adapted:
@@ -103,18 +130,20 @@ class _Adapted:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the adapted output, of shape (tokens, out), for `x` of shape (tokens, in)."""
         output = _project(x, self.weight, self.bias)
-        return output.addmm_(x @ self.a.to(x.dtype).t(), self.b.to(x.dtype).t(), alpha=self.scaling)
+        return _add_product(output, x @ self.a.to(x.dtype).t(), self.b.to(x.dtype).t(), self.scaling)
 
-    def backward(
-        self, x: torch.Tensor, gradient: torch.Tensor, *, needs_input: bool
-    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
-        """Return the gradients of x (None unless wanted), a and b."""
-        a, b = self.a.to(x.dtype), self.b.to(x.dtype)
-        low_rank = gradient @ b * self.scaling
-        gradient_b = gradient.t() @ (x @ a.t()) * self.scaling
+    def adapter_gradients(
+        self, x: torch.Tensor, gradient: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the gradients of a, of b and of s x A^T, the last of shape (tokens, r)."""
+        low_rank = gradient @ self.b.to(x.dtype) * self.scaling
+        gradient_b = gradient.t() @ (x @ self.a.to(x.dtype).t()) * self.scaling
         gradient_a = low_rank.t() @ x
-        gradient_x = _project_back(gradient, self.weight).addmm_(low_rank, a) if needs_input else None
-        return gradient_x, gradient_a.to(self.a.dtype), gradient_b.to(self.b.dtype)
+        return gradient_a.to(self.a.dtype), gradient_b.to(self.b.dtype), low_rank
+
+    def input_gradient(self, gradient: torch.Tensor, low_rank: torch.Tensor) -> torch.Tensor:
+        """Return the gradient of x, of shape (tokens, in); `low_rank` is the last that adapter_gradients returns."""
+        return _add_product(_project_back(gradient, self.weight), low_rank, self.a.to(gradient.dtype), 1.0)
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -138,16 +167,18 @@ class _LoraLinear(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, weight, a, b = ctx.saved_tensors
         adapted = _Adapted((weight, ctx.state), None, a, b, ctx.scaling)
-        of_x, of_a, of_b = adapted.backward(
-            x.reshape(-1, x.shape[-1]),
-            gradient.reshape(-1, gradient.shape[-1]),
-            needs_input=ctx.needs_input_grad[0],
-        )
-        return None if of_x is None else of_x.view(x.shape), None, None, None, of_a, of_b, None
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_a, of_b, low_rank = adapted.adapter_gradients(x.reshape(-1, x.shape[-1]), rows)
+        of_x = adapted.input_gradient(rows, low_rank).view(x.shape) if ctx.needs_input_grad[0] else None
+        return of_x, None, None, None, of_a, of_b, None
 
 
 class _LoraMlp(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)), keeping x and the outputs of gate and up alone."""
+    """down(silu(gate(x)) * up(x)), keeping x and the outputs of gate and up alone.
+
+    The backward pass writes over those two, so that no more than three tensors of the inner size ever stand; a second
+    one through the same graph is refused by autograd.
+    """
 
     @staticmethod
     def forward(
@@ -168,7 +199,7 @@ class _LoraMlp(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         gated = _Adapted((gate, states[0]), None, gate_a, gate_b, scalings[0]).forward(rows)
         upped = _Adapted((up, states[1]), None, up_a, up_b, scalings[1]).forward(rows)
-        product = silu(gated) * upped
+        product = silu(gated).mul_(upped)
         output = _Adapted((down, states[2]), None, down_a, down_b, scalings[2]).forward(product)
         ctx.save_for_backward(x, gated, upped, gate, gate_a, gate_b, up, up_a, up_b, down, down_a, down_b)
         ctx.states, ctx.scalings = states, scalings
@@ -178,22 +209,21 @@ class _LoraMlp(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, gated, upped, gate, gate_a, gate_b, up, up_a, up_b, down, down_a, down_b = ctx.saved_tensors
         states, scalings = ctx.states, ctx.scalings
-        rows = x.reshape(-1, x.shape[-1])
-        of_product, of_down_a, of_down_b = _Adapted((down, states[2]), None, down_a, down_b, scalings[2]).backward(
-            silu(gated) * upped, gradient.reshape(-1, gradient.shape[-1]), needs_input=True
-        )
-        assert of_product is not None
-        of_gated = torch.ops.aten.silu_backward(of_product * upped, gated)
-        of_x, of_gate_a, of_gate_b = _Adapted((gate, states[0]), None, gate_a, gate_b, scalings[0]).backward(
-            rows, of_gated, needs_input=ctx.needs_input_grad[0]
-        )
-        del of_gated
-        of_upped = of_product * silu(gated)
-        of_x_too, of_up_a, of_up_b = _Adapted((up, states[1]), None, up_a, up_b, scalings[1]).backward(
-            rows, of_upped, needs_input=ctx.needs_input_grad[0]
-        )
-        if of_x is not None and of_x_too is not None:
-            of_x = of_x.add_(of_x_too).view(x.shape)
+        rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
+        of_down = _Adapted((down, states[2]), None, down_a, down_b, scalings[2])
+        of_down_a, of_down_b, low_rank = of_down.adapter_gradients(silu(gated).mul_(upped), gradient)
+        of_product = of_down.input_gradient(gradient, low_rank)
+        of_gated = upped.mul_(of_product)
+        torch.ops.aten.silu_backward.grad_input(of_gated, gated, grad_input=of_gated)
+        of_upped = of_product.mul_(silu(gated, inplace=True))
+        of_gate = _Adapted((gate, states[0]), None, gate_a, gate_b, scalings[0])
+        of_gate_a, of_gate_b, gate_low_rank = of_gate.adapter_gradients(rows, of_gated)
+        of_up = _Adapted((up, states[1]), None, up_a, up_b, scalings[1])
+        of_up_a, of_up_b, up_low_rank = of_up.adapter_gradients(rows, of_upped)
+        of_x = None
+        if ctx.needs_input_grad[0]:
+            of_x = of_gate.input_gradient(of_gated, gate_low_rank)
+            of_x = of_x.add_(of_up.input_gradient(of_upped, up_low_rank)).view(x.shape)
         of_weights = (None, of_gate_a, of_gate_b, None, of_up_a, of_up_b, None, of_down_a, of_down_b)
         return of_x, *of_weights, None, None
 
@@ -222,7 +252,7 @@ class _JoinedMlp(torch.autograd.Function):
         output = (silu(gated) * upped) @ down.t()
         hidden = x.shape[-1]
         down_low_rank = output[:, hidden:].contiguous()
-        output = output[:, :hidden].addmm(down_low_rank, down_b.to(x.dtype).t(), alpha=scalings[2])
+        output = _add_product(output[:, :hidden], down_low_rank, down_b.to(x.dtype).t(), scalings[2])
         ctx.save_for_backward(x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b)
         ctx.scalings = scalings
         return output.view(x.shape)
@@ -247,8 +277,8 @@ class _JoinedMlp(torch.autograd.Function):
         of_a = of_low_rank.t() @ rows
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = of_x_and_low_rank[:, :hidden].addmm(of_low_rank, torch.cat([gate_a, up_a]).to(x.dtype))
-            of_x = of_x.view(x.shape)
+            of_a_x = torch.cat([gate_a, up_a]).to(x.dtype)
+            of_x = _add_product(of_x_and_low_rank[:, :hidden], of_low_rank, of_a_x, 1.0).reshape(x.shape)
         of_weights = (
             of_a[:r].to(gate_a.dtype),
             (of_b[:inner, :r] * of_gate).to(gate_a.dtype),

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
 from recipes.collator import VisionCollator
-from recipes.forward import Batch, last_hidden
+from recipes.forward import Batch, language_inputs, last_hidden
 from recipes.host_memory import rows_of_head
 from recipes.signals import leave_process_group
 
@@ -36,7 +36,7 @@ def score(model: torch.nn.Module, batch: Batch, label_ids: Sequence[int]) -> tor
     head is needed, wherever that lies.
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    hidden = last_hidden(base, batch, 1)[:, 0]
+    hidden = last_hidden(base, language_inputs(base, batch), 1)[:, 0]
     rows = rows_of_head(base.lm_head, label_ids, hidden.device)
     return (hidden @ rows.t()).float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
 

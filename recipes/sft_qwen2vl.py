@@ -144,6 +144,10 @@ def check_settings(recipe_args: RecipeArguments, training_args: "SFTConfig", mod
         raise InputError("compile_layers needs unpack_base for a base in 4 bits; set it to true")
     if recipe_args.compile_layers and training_args.device.type == "cpu":
         raise InputError("compile_layers needs a GPU; set it to false")
+    if recipe_args.cuda_graphs and training_args.device.type == "cpu":
+        raise InputError("cuda_graphs needs a GPU; set it to false")
+    if recipe_args.cuda_graphs and (recipe_args.head_on_host or training_args.activation_checkpointing):
+        raise InputError("cuda_graphs needs head_on_host and activation_checkpointing set to false, or is false itself")
     if training_args.world_size > 1 or training_args.n_gpu > 1:
         raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
 
@@ -211,6 +215,8 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     from recipes.trainer import SafetyTrainer
 
     recipe, dtype = run.recipe, getattr(torch, run.model.dtype)
+    if recipe.head_on_host:  # a small card; torch sets 8 MiB a thread aside for cuBLAS, but 32 from Hopper on
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8")
     collator = build_collator(run)
     if recipe.cache_vision_features:
         collator.read_features = vision_cache_of(run).read
@@ -234,6 +240,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     return SafetyTrainer(
         model=model,
         optimizer_on_host=recipe.optimizer_on_host,
+        cuda_graphs=recipe.cuda_graphs,
         args=run.training,
         train_dataset=run.source.rows("train"),
         eval_dataset=run.source.rows("validation"),

@@ -1,5 +1,6 @@
 """The SFTTrainer subclass: row weights, label figures while training, whole checkpoints, an orderly stop."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,23 +15,35 @@ from trl import SFTTrainer
 from data_prep.errors import InputError
 from recipes.checkpoints import seal
 from recipes.collator import VisionCollator
-from recipes.forward import Batch, last_hidden
-from recipes.host_memory import HostAdamW, token_losses
+from recipes.cuda_graphs import GraphedFunction
+from recipes.forward import Batch, language_inputs, last_hidden
+from recipes.host_memory import HostAdamW, HostHead, token_losses
 from recipes.lora_linear import fuse_lora, join_mlps
 from recipes.metrics import class_ids, compute_figures
 from recipes.safety_record import PLAIN_THRESHOLD
 from recipes.scoring import score_rows
 from recipes.signals import StopRequest, leave_process_group
 
+def training_inputs(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+    """Return what answer_loss reads of VisionCollator's batch: what language_inputs gives, and the batch's targets.
 
-def answer_loss(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    Those lie where the LM head does.
+    """
+    inputs = language_inputs(model, batch)
+    for name in ("labels", "loss_weights"):
+        on_host = isinstance(model.lm_head, HostHead)
+        inputs[name] = batch[name] if on_host else batch[name].to(inputs["inputs_embeds"].device, non_blocking=True)
+    return inputs
+
+
+def answer_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Return the weighted negative log-likelihood of the answers' tokens, a scalar: the mean over rows.
 
-    `batch` is VisionCollator's, whose rows end with their answers, and `model` the base that bears the adapter. The LM
-    head runs on the answers' positions alone: for the 7B, logits of every position would take 1.5 MB a token.
+    `inputs` are training_inputs', whose rows end with their answers, and `model` the base that bears the adapter. The
+    LM head runs on the answers' positions alone: for the 7B, logits of every position would take 1.5 MB a token.
     """
-    labels, weights = batch["labels"], batch["loss_weights"]
-    hidden = last_hidden(model, batch, labels.shape[1] + 1)[:, :-1]
+    labels, weights = inputs["labels"], inputs["loss_weights"]
+    hidden = last_hidden(model, inputs, labels.shape[1] + 1)[:, :-1]
     losses = token_losses(model.lm_head, hidden.flatten(0, 1), labels.flatten())
     return losses @ weights.flatten().to(losses.device, non_blocking=True) / len(labels)
 
@@ -46,7 +59,9 @@ class SafetyTrainer(SFTTrainer):
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
 
-    def __init__(self, *, model: PreTrainedModel, optimizer_on_host: bool, **kwargs: Any) -> None:
+    def __init__(
+        self, *, model: PreTrainedModel, optimizer_on_host: bool = False, cuda_graphs: bool = False, **kwargs: Any
+    ) -> None:
         # Checkpointing needs no gradient at its inputs in its non-reentrant form. The hooks that TRL and transformers
         # would set for it also sit on the vision tower's patch embedding and have the frozen tower back-propagate.
         model.enable_input_require_grads = lambda: None
@@ -57,6 +72,8 @@ class SafetyTrainer(SFTTrainer):
         self._take_up_adapter()
         fuse_lora(self.model)
         join_mlps(self.model, model.model.language_model)
+        self.graphed = GraphedFunction(self._loss_and_gradients) if cuda_graphs else None
+        self._gradients: list[torch.Tensor] = []
         # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
 
@@ -80,8 +97,9 @@ class SafetyTrainer(SFTTrainer):
         """Return the optimizer that the settings name, or the host's AdamW."""
         if self.optimizer is None and self.optimizer_on_host:
             self.optimizer = HostAdamW(
-                [{"params": self._trained, "weight_decay": self.args.weight_decay}],
+                self._trained,
                 lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
                 eps=self.args.adam_epsilon,
             )
@@ -112,6 +130,31 @@ class SafetyTrainer(SFTTrainer):
         """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""
         return 0
 
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
+        """Add a micro-batch's gradients to the adapter's, and return its share of the update's loss."""
+        if self.graphed is None:
+            return super().training_step(model, inputs, *args)
+        if not self.model.training:
+            self.model.train()
+        self._hold_gradients()
+        return self.graphed(
+            training_inputs(self.model.get_base_model(), inputs), self.current_gradient_accumulation_steps
+        )
+
+    def _hold_gradients(self) -> None:
+        """Have the gradients lie where the graphs add to them, zeroed if they were let go of."""
+        if not self._gradients:
+            self._gradients = [torch.zeros_like(weight) for weight in self._trained]
+        if self._trained[0].grad is None:
+            torch._foreach_zero_(self._gradients)
+            for weight, gradient in zip(self._trained, self._gradients, strict=True):
+                weight.grad = gradient
+
+    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        loss = answer_loss(self.model.get_base_model(), inputs) / self.current_gradient_accumulation_steps
+        loss.backward()
+        return loss.detach()
+
     def compute_loss(
         self,
         model: torch.nn.Module,
@@ -120,7 +163,8 @@ class SafetyTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """Return the batch's loss, the mean over its rows; see answer_loss."""
-        return answer_loss(self.model.get_base_model(), inputs)
+        base = self.model.get_base_model()
+        return answer_loss(base, training_inputs(base, inputs))
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

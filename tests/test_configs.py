@@ -26,6 +26,7 @@ DIFFERENCES = {
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
         "per_device_eval_batch_size",
+        "dataloader_prefetch_factor",
     },
     "demo_cpu.yaml": {
         "model_name_or_path",
@@ -48,6 +49,7 @@ DIFFERENCES = {
         "learning_rate",
         "optim",
         "dataloader_num_workers",
+        "dataloader_prefetch_factor",
     },
 }
 

@@ -12,7 +12,7 @@ from data_prep.labels import PROMPT
 from recipes import modeling
 from recipes.base_model import find_base
 from recipes.collator import VisionCollator
-from recipes.forward import frame_features, last_hidden, use_fused_modules
+from recipes.forward import frame_features, language_inputs, last_hidden, use_fused_modules
 
 SIZES = [(640, 360), (640, 360), (300, 200), (640, 360)]
 
@@ -48,7 +48,7 @@ def test_last_hidden_states_are_the_model_s_own(
     batch = batch_of(small_base, sizes)
     with torch.no_grad():
         expected = model.model(**batch, use_cache=False).last_hidden_state[:, -positions:]
-        found = last_hidden(model, batch, positions)
+        found = last_hidden(model, language_inputs(model, batch), positions)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -57,14 +57,15 @@ def test_kept_features_stand_in_for_the_tower(model: Any, small_base: Path) -> N
     features = frame_features(model.model.visual, batch["pixel_values"], batch["image_grid_thw"])
     kept = {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"image_features": features}
     with torch.no_grad():
-        assert torch.equal(last_hidden(model, kept, 1), last_hidden(model, batch, 1))
+        of_kept, of_pixels = (last_hidden(model, language_inputs(model, each), 1) for each in (kept, batch))
+    assert torch.equal(of_kept, of_pixels)
 
 
 def test_features_that_do_not_fit_the_prompt_are_an_error(model: Any, small_base: Path) -> None:
     batch = batch_of(small_base, SIZES[:1])
     features = torch.zeros(7, model.config.text_config.hidden_size)
     with pytest.raises(ValueError, match="120 image tokens in the batch, but 7 features"):
-        last_hidden(model, {**batch, "image_features": features}, 1)
+        language_inputs(model, {**batch, "image_features": features})
 
 
 def test_fusing_again_changes_nothing(model: Any) -> None:

@@ -93,14 +93,29 @@ def weights_after(optimizer: torch.optim.Optimizer, weight: torch.nn.Parameter, 
 def test_host_adamw_is_adamw() -> None:
     settings: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-8}
     one, other = (torch.nn.Parameter(torch.linspace(-1, 1, 12).view(3, 4)) for _ in range(2))
-    on_host = HostAdamW([{"params": [one], "weight_decay": 0.1}], **settings)
+    on_host = HostAdamW([one], weight_decay=0.1, **settings)
     plain = torch.optim.AdamW([{"params": [other], "weight_decay": 0.1}], **settings)
     torch.testing.assert_close(weights_after(on_host, one, 5), weights_after(plain, other, 5))
 
 
+def test_several_weights_of_a_host_optimizer_are_updated_as_one_vector() -> None:
+    shapes, settings = [(3, 4), (5,), (2, 2)], {"lr": 0.01, "weight_decay": 0.1}
+    ours, plain = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    optimizers = HostAdamW(ours, **settings), torch.optim.AdamW(plain, **settings)
+    for step in range(3):
+        for weights, optimizer in zip((ours, plain), optimizers, strict=True):
+            for number, weight in enumerate(weights):
+                weight.grad = torch.full(weight.shape, float(number + step - 1))
+            optimizer.step()
+            optimizer.zero_grad()
+    for mine, other in zip(ours, plain, strict=True):
+        torch.testing.assert_close(mine, other)
+        assert mine.grad is None
+
+
 def test_updates_too_small_for_16_bits_add_up() -> None:
     card = torch.nn.Parameter(torch.ones(4, dtype=torch.bfloat16))
-    optimizer = HostAdamW([{"params": [card]}], lr=1e-4, weight_decay=0.0)
+    optimizer = HostAdamW([card], lr=1e-4, weight_decay=0.0)
     for _ in range(100):
         card.grad = torch.ones_like(card)
         optimizer.step()
@@ -111,7 +126,7 @@ def test_updates_too_small_for_16_bits_add_up() -> None:
 
 def test_scheduler_steers_the_host_s_weights() -> None:
     card = torch.nn.Parameter(torch.zeros(2))
-    optimizer = HostAdamW([{"params": [card]}], lr=1.0, weight_decay=0.0)
+    optimizer = HostAdamW([card], lr=1.0, weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.0)
     card.grad = torch.ones(2)
     optimizer.step()
@@ -122,7 +137,7 @@ def test_scheduler_steers_the_host_s_weights() -> None:
 def test_optimizer_s_state_holds_what_16_bits_do_not() -> None:
     def fresh() -> tuple[torch.nn.Parameter, HostAdamW]:
         card = torch.nn.Parameter(torch.linspace(-1, 1, 8).bfloat16())
-        return card, HostAdamW([{"params": [card]}], lr=1e-3, weight_decay=0.01)
+        return card, HostAdamW([card], lr=1e-3, weight_decay=0.01)
 
     card, optimizer = fresh()
     weights_after(optimizer, card, 4)
@@ -131,4 +146,4 @@ def test_optimizer_s_state_holds_what_16_bits_do_not() -> None:
     resumed_card.data.copy_(card.data)
     resumed.load_state_dict(state)
     assert torch.equal(weights_after(resumed, resumed_card, 3), weights_after(optimizer, card, 3))
-    assert torch.equal(resumed.state_dict()["weights"][0], optimizer.state_dict()["weights"][0])
+    assert torch.equal(resumed.state_dict()["weights"], optimizer.state_dict()["weights"])

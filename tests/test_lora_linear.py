@@ -1,5 +1,6 @@
 """LoRA as one function against PEFT's own modules, in 4 bits and unpacked."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,46 @@ def test_weight_comes_in_parts_of_whole_rows(small_base: Path, monkeypatch: pyte
     torch.testing.assert_close(
         linear(torch.eye(base_layer.in_features), whole).t(), base_layer(torch.eye(base_layer.in_features)).t()
     )
+
+
+def test_one_part_of_a_weight_stands_at_a_time(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lora_linear, "UNPACKED_BYTES", 64 * 256 * 4)
+    monkeypatch.setattr(lora_linear, "ROW_MULTIPLE", 64)
+    model = adapted(small_base)
+    fuse_lora(model)
+    dequantize, parts = torch.ops.bitsandbytes.dequantize_4bit.default, list[weakref.ref]()
+
+    def watched(*arguments: Any) -> torch.Tensor:
+        assert all(part() is None for part in parts)
+        part = dequantize(*arguments)
+        parts.append(weakref.ref(part))
+        return part
+
+    monkeypatch.setattr(torch.ops.bitsandbytes.dequantize_4bit, "default", watched)
+    outputs_and_gradients(layer_of(model).mlp, torch.randn(1, 3, model.config.text_config.hidden_size))
+    assert len(parts) > 2 * 3 * 2
+
+
+def test_second_backward_pass_through_an_mlp_is_refused(small_base: Path) -> None:
+    model = adapted(small_base)
+    fuse_lora(model)
+    output = layer_of(model).mlp(torch.randn(1, 3, model.config.text_config.hidden_size)).sum()
+    output.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        output.backward()
+
+
+@pytest.mark.parametrize("unpack", [False, True])
+def test_compiler_sees_the_same_functions(small_base: Path, unpack: bool) -> None:
+    """Traced and made functional as torch.compile does, but not turned into kernels."""
+    model = adapted(small_base, unpack=unpack)
+    fuse_lora(model)
+    join_mlps(model, model.get_base_model().model.language_model)
+    x = torch.randn(2, 5, model.config.text_config.hidden_size)
+    for module in (layer_of(model).self_attn.o_proj, layer_of(model).mlp):
+        expected = outputs_and_gradients(module, x)
+        module.compile(backend="aot_eager", dynamic=False)
+        assert_alike(outputs_and_gradients(module, x), expected)
 
 
 @pytest.mark.parametrize("unpack", [False, True])

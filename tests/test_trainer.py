@@ -32,6 +32,7 @@ from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp, JoinedMl
 from recipes.metrics import class_ids, compute_figures
 from recipes.safety_record import read_record
 from recipes.scoring import score_rows
+from tests.test_cuda_graphs import Graphs
 from tests.tiny_data import many_clips, write_data
 
 STEPS = 6
@@ -239,6 +240,7 @@ def test_resuming_with_other_settings_or_data_is_refused(settings: list[str], fi
         ("load_in_4bit: false\nunpack_base: true", "unpack_base has no effect without load_in_4bit"),
         ("load_in_4bit: true\ncompile_layers: true", "compile_layers needs unpack_base"),
         ("load_in_4bit: true\nunpack_base: true\ncompile_layers: true", "compile_layers needs a GPU"),
+        ("cuda_graphs: true", "cuda_graphs needs a GPU"),
         ("optimizer_on_host: true\noptim: adamw_8bit", "set optim to one of adamw_torch_fused, adamw_torch"),
     ],
 )
@@ -378,6 +380,19 @@ def test_all_options_together_train_as_none_does(
     weights = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("plain", "run")]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weights[1][name], weight, rtol=1e-2, atol=1e-4)
+
+
+def test_graphed_micro_batches_train_as_others_do(settings: list[str], tmp_path: Path) -> None:
+    """All that is around the graphs: gradients that stay where they are, their share of an update, the replays."""
+    weights = []
+    for graphed in (False, True):
+        trainer = build(settings, tmp_path / str(graphed), "--gradient_accumulation_steps", "3")
+        if graphed:
+            trainer.graphed = Graphs(trainer._loss_and_gradients)
+        trainer.train()
+        weights.append([weight.detach().clone() for weight in trainer.model.parameters() if weight.requires_grad])
+    assert trainer.graphed.replayed > STEPS
+    torch.testing.assert_close(weights[1], weights[0])
 
 
 def test_evaluating_changes_no_gradient(settings: list[str], tmp_path: Path) -> None:

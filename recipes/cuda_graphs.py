@@ -1,0 +1,53 @@
+"""Functions of tensors on the card as CUDA graphs: the host starts thousands of kernels with one call.
+
+At one frame a decoder layer's kernels end sooner than a CPU can start them. A graph holds them all, for inputs of one
+shape; it is what https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs describes.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping
+
+import torch
+
+Inputs = Mapping[str, torch.Tensor]
+
+ORDINARY_CALLS = 2  # of each kind of inputs before its graph: they compile what is to be compiled and choose kernels
+MOST_GRAPHS = 8  # a camera's frames are of one size; further sizes are computed as ever
+
+
+class GraphedFunction:
+    """A function that is replayed as a graph for every kind of inputs that keeps coming.
+
+    `function` takes tensors by name, all on one card, and returns a tensor. It may neither wait for the card nor read
+    or write memory that is gone by the next call. What it adds to tensors of its own, like gradients, is added again
+    at every replay. Kinds of inputs differ in names, shapes or `variant`; all graphs share one pool of memory.
+    """
+
+    def __init__(self, function: Callable[[Inputs], torch.Tensor]) -> None:
+        self.function = function
+        self._calls = Counter[Hashable]()
+        self._captured: dict[Hashable, tuple[torch.cuda.CUDAGraph, dict[str, torch.Tensor], torch.Tensor]] = {}
+        self._pool: tuple[int, int] | None = None
+
+    def __call__(self, inputs: Inputs, variant: Hashable = None) -> torch.Tensor:
+        """Return what the function returns; `variant` names whatever else its result depends on."""
+        kind = (variant, *((name, tensor.shape, tensor.dtype) for name, tensor in sorted(inputs.items())))
+        if kind not in self._captured:
+            self._calls[kind] += 1
+            if self._calls[kind] <= ORDINARY_CALLS or len(self._captured) == MOST_GRAPHS:
+                return self.function(inputs)
+            self._captured[kind] = self._capture(inputs)
+        graph, kept, output = self._captured[kind]
+        for name, tensor in inputs.items():
+            kept[name].copy_(tensor)
+        graph.replay()
+        return output.clone()
+
+    def _capture(self, inputs: Inputs) -> tuple[torch.cuda.CUDAGraph, dict[str, torch.Tensor], torch.Tensor]:
+        kept = {name: tensor.clone() for name, tensor in inputs.items()}
+        graph = torch.cuda.CUDAGraph()
+        # Other threads go on: the data loader's pins memory meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            output = self.function(kept)
+        self._pool = graph.pool()
+        return graph, kept, output
