@@ -20,7 +20,7 @@ from data_prep.errors import run_script
 from data_prep.files import from_root
 from recipes.fit import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predict, visual_tokens
 
-MEASURED_SHARE = 0.63  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
+MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 WIDTH, HEIGHT = 1920, 1080
 PATCHES_A_TOKEN = 4
 

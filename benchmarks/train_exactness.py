@@ -4,6 +4,7 @@ What is compared with is the plain path in fp32: PEFT's own modules, transformer
 path in bf16 stands beside ours, so that what rounding alone costs can be seen.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,10 @@ from data_prep.frames_source import open_dataset
 from recipes import modeling
 from recipes.base_model import find_base
 from recipes.collator import IGNORED, VisionCollator
+from recipes.cuda_graphs import ORDINARY_CALLS, GraphedFunction
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer, frame_features, use_fused_modules
 from recipes.host_memory import keep_on_host
 from recipes.lora_linear import fuse_lora, join_mlps
-from recipes.cuda_graphs import ORDINARY_CALLS, GraphedFunction
 from recipes.trainer import answer_loss, training_inputs
 
 Gradients = dict[str, torch.Tensor]
@@ -30,12 +31,13 @@ def exactness(out: Path, max_pixels: int) -> dict[str, Any]:
     """Return, for each way to compute, the relative error of loss and gradients against the plain path in fp32."""
     truth = _fp32(out, _batch(out, max_pixels, torch.float32))
     torch.cuda.empty_cache()
-    found = dict(_bf16(out, _batch(out, max_pixels, torch.bfloat16)))
-    plain = found["plain"]
-    return {
-        name: {"to_fp32": _errors(figures, truth), "to_plain_bf16": _errors(figures, plain)}
-        for name, figures in found.items()
-    }
+    plain: tuple[float, Gradients] | None = None
+    found = {}
+    for name, figures in _bf16(out, _batch(out, max_pixels, torch.bfloat16)):
+        plain = plain or figures
+        found[name] = {"to_fp32": _errors(figures, truth), "to_plain_bf16": _errors(figures, plain)}
+        print(f"{name}: {found[name]}", file=sys.stderr)  # what is known already, should a later way fail
+    return found
 
 
 def _fp32(out: Path, batch: dict[str, torch.Tensor]) -> tuple[float, Gradients]:

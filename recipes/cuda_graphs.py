@@ -4,6 +4,7 @@ At one frame a decoder layer's kernels end sooner than a CPU can start them. A g
 shape; it is what https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs describes.
 """
 
+import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 
@@ -45,6 +46,8 @@ class GraphedFunction:
 
     def _capture(self, inputs: Inputs) -> tuple[torch.cuda.CUDAGraph, dict[str, torch.Tensor], torch.Tensor]:
         kept = {name: tensor.clone() for name, tensor in inputs.items()}
+        # What is left of an ordinary call's backward pass, if only as garbage, would tie gradients to its stream.
+        gc.collect()
         graph = torch.cuda.CUDAGraph()
         # Other threads go on: the data loader's pins memory meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):

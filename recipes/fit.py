@@ -17,7 +17,10 @@ BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs
 
 # Rows kept a token and layer without checkpointing, and rows a layer's recomputation and backward pass work with.
 KEPT_HIDDEN, KEPT_INNER = 12, 2
-WORKING_HIDDEN, WORKING_INNER = 6, 5
+WORKING_HIDDEN, WORKING_INNER = 7, 3
+
+# torch sets this aside for cuBLAS, for the forward and the backward thread each; 32 MiB each from Hopper on.
+WORKSPACE_BYTES = 2 * 8 * 2**20
 
 # The most of a 4-bit weight that stands unpacked at once: of the 7B's MLP, whose weights take 130 MiB each, a half.
 UNPACKED_BYTES = 68 * 2**20
@@ -74,6 +77,7 @@ def predict(settings: Mapping[str, Any], config: Mapping[str, Any], *, width: in
         "LM head": 0.0 if settings["head_on_host"] else table,
         "adapter and gradients": 2.0 * adapter_bytes,
         "optimizer": 0.0 if on_host else adapter * moments,
+        "cuBLAS workspace": WORKSPACE_BYTES,
         **_activations(settings, rows=rows, hidden=hidden, inner=inner, layers=layers, element=two_bytes),
     }
     if not unpacked:

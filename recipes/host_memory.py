@@ -167,9 +167,12 @@ class HostAdamW(torch.optim.AdamW):
         A weight without a gradient is taken to have one of zeros.
         """
         self._bus.copy_(
-            torch.cat([
-                (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten() for weight in self.on_card
-            ])
+            torch.cat(
+                [
+                    (torch.zeros_like(weight) if weight.grad is None else weight.grad).flatten()
+                    for weight in self.on_card
+                ]
+            )
         )
         self.on_host.grad = self._bus.float()
         super().step()

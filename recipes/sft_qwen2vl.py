@@ -215,8 +215,6 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     from recipes.trainer import SafetyTrainer
 
     recipe, dtype = run.recipe, getattr(torch, run.model.dtype)
-    if recipe.head_on_host:  # a small card; torch sets 8 MiB a thread aside for cuBLAS, but 32 from Hopper on
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:2:16:8")
     collator = build_collator(run)
     if recipe.cache_vision_features:
         collator.read_features = vision_cache_of(run).read

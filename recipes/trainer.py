@@ -24,6 +24,7 @@ from recipes.safety_record import PLAIN_THRESHOLD
 from recipes.scoring import score_rows
 from recipes.signals import StopRequest, leave_process_group
 
+
 def training_inputs(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
     """Return what answer_loss reads of VisionCollator's batch: what language_inputs gives, and the batch's targets.
 

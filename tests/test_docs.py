@@ -125,13 +125,15 @@ def test_training_figures_are_those_of_the_run() -> None:
         assert (run["status"], run["steps"]) == (0, 20)
         assert f"| {run['peak_allocated_gib']:.2f} / {run['peak_reserved_gib']:.2f} GiB |" in readme
         assert f"no more than {run['cap_gib']} GiB" in readme
+    for name in ("8gb", "6gb"):
+        one, four = (figures["peak_allocated_gib"] for figures in arms[name])
+        assert f"| {one:.2f}, {four:.2f} GiB |" in readme
+    stock = {figures["micro_batch"]: figures["frames_per_second"] for figures in arms["stock"]}
     for name in ("computed", "cached"):
-        assert (
-            f"| {arms['80gb'][name]['frames_per_second']:.1f}, {arms['80gb'][name]['share_of_matmul']:.0%}".replace(
-                "%", " %"
-            )
-            in readme
-        )
+        speed, share = arms["80gb"][name]["frames_per_second"], 100 * arms["80gb"][name]["share_of_matmul"]
+        assert f"| {speed:.1f}, {share:.0f} %, {speed / stock[16]:.1f} |" in readme
+    graphed = arms["80gb"]["computed_1_graph"]["frames_per_second"]
+    assert f"| {graphed:.1f}, {graphed / stock[1]:.1f} |" in readme
 
 
 @pytest.mark.parametrize("recipe", ["8gb", "6gb"])

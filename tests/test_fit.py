@@ -30,15 +30,18 @@ def settings_of(recipe: str, **changed: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("recipe", "frames", "measured_gib"),
     [
-        ("qwen2vl_7b_8gb", 8, 6.26),
-        ("qwen2vl_7b_6gb", 4, 4.21),
+        ("qwen2vl_7b_8gb", 1, 4.82),
+        ("qwen2vl_7b_8gb", 4, 5.36),
+        ("qwen2vl_7b_8gb", 8, 6.01),
+        ("qwen2vl_7b_6gb", 1, 3.58),
+        ("qwen2vl_7b_6gb", 4, 4.12),
         ("qwen2vl_7b_80gb", 16, 50.59),
         ("qwen2vl_7b_80gb", 1, 18.23),
     ],
 )
-def test_prediction_is_within_a_tenth_of_the_measured_peak(recipe: str, frames: int, measured_gib: float) -> None:
+def test_prediction_is_within_a_fiftieth_of_the_measured_peak(recipe: str, frames: int, measured_gib: float) -> None:
     fit = predict(settings_of(recipe, per_device_train_batch_size=frames), CONFIG)
-    assert fit.card_gib == pytest.approx(measured_gib, rel=0.1)
+    assert fit.card_gib == pytest.approx(measured_gib, rel=0.02)
 
 
 def test_true_configuration_is_the_one_above(true_model_folder: Path) -> None:
