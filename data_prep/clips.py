@@ -19,6 +19,8 @@ CLIPS_FILE = "clips.jsonl"
 FRAMES_FOLDER = "frames"
 STATUSES = ("ok", "partial", "failed", "pending")  # pending: an extraction that was interrupted before this clip
 
+MIN_SIDE = 28
+
 _SEARCH_DEPTH = 3
 _NEVER_SEARCHED = ("demo", FRAMES_FOLDER, "__MACOSX")
 _SYSTEM_FILES = ("thumbs.db", "desktop.ini")
@@ -28,16 +30,22 @@ _LABEL_OF_FOLDER = {source_class.folder: source_class.label for source_class in 
 
 @dataclass(frozen=True)
 class Settings:
-    """How frames were taken: `fps` samples a second of video, saved as JPEG of `jpeg_quality` (1 to 95)."""
+    """How frames were taken: `fps` samples a second of video, saved as JPEG of `jpeg_quality` (1 to 95).
+
+    `max_side` is the most pixels of a frame's longer side, larger ones are shrunk to it; None leaves every size.
+    """
 
     fps: float
     jpeg_quality: int
+    max_side: int | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps {self.fps} is not a positive number")
         if not 1 <= self.jpeg_quality <= 95:
             raise InputError(f"jpeg quality {self.jpeg_quality} is outside 1 to 95")
+        if self.max_side is not None and self.max_side < MIN_SIDE:
+            raise InputError(f"max side {self.max_side} is below {MIN_SIDE} pixels, one visual token")
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class Clip:
 
     `path` is relative to the data set's root; `source_class` is one of the eight folder names of labels.py, however
     the folder on disk is spelled. `duration_seconds` and `rate` (frames a second) are what the container states;
-    `width` and `height` are of the upright frames, in pixels. What could not be learnt is None.
+    `width` and `height` are of the first frame as it is saved, in pixels. What could not be learnt is None.
     """
 
     video_id: str

@@ -1,6 +1,6 @@
 """Take one frame a second from every clip of the data set and record how each clip went in clips.jsonl.
 
-python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--workers N]
+python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--max-side N] [--workers N]
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed
+from PIL import Image
 from tqdm import tqdm
 
 from data_prep.clips import (
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"{data}: no such folder; name the data folder with --data")
     started = time.monotonic()
     root = find_dataset(data, from_root(arguments.dataset) if arguments.dataset else None)
-    settings = Settings(arguments.fps, arguments.jpeg_quality)
+    settings = Settings(arguments.fps, arguments.jpeg_quality, arguments.max_side)
     busy = f"another extract_frames.py is working in {data}; wait for it or end it"
     with hold_lock(data / LOCK_FILE, busy), _told_of_disk_errors():
         _remove_temporaries(data)
@@ -70,6 +71,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dataset", help="the data set's root (default: found in the data folder)")
     parser.add_argument("--fps", type=float, default=1.0, help="frames a second of video (default: 1)")
     parser.add_argument("--jpeg-quality", type=int, default=JPEG_QUALITY, help=f"1 to 95 (default: {JPEG_QUALITY})")
+    parser.add_argument("--max-side", type=int, help="shrink frames to so many pixels a side (default: native size)")
     parser.add_argument("--workers", type=int, default=cpu_count(), help="processes (default: one a core)")
     parser.add_argument("--skip-bad", action="store_true", help="exit with 0 although clips failed")
     arguments = parser.parse_args(argv)
@@ -199,6 +201,8 @@ def _save_samples(video: Video, folder: Path, settings: Settings) -> list[tuple[
     fps = Fraction(str(settings.fps))  # the shortest decimal is what was asked for: 0.1 means a tenth
     sizes = []
     for sample, image in video.samples(fps):
+        if settings.max_side:
+            image.thumbnail((settings.max_side, settings.max_side), Image.Resampling.BICUBIC)
         with (folder / frame_name(sample)).open("wb") as file:
             image.save(file, format="JPEG", quality=settings.jpeg_quality)
             file.flush()

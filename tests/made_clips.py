@@ -68,6 +68,21 @@ def write_mp4(
     return path
 
 
+def write_lively_mp4(path: Path, options: dict[str, str], *, frames: int = 90, codec: str = "libx264") -> Path:
+    """Write a clip of 24 frames a second in which a pattern moves over noise, so that every frame leans on others."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 40, (240, 320, 3), dtype=np.uint8)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=24)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 160, 128, "yuv420p", options
+        for number in range(frames):
+            image = np.ascontiguousarray(noise[number : number + 128, number % 50 : number % 50 + 160])
+            image[40:80, number : number + 40] += np.uint8(100)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
 def turn(path: Path, degrees: int) -> Path:
     """Write into a clip's track header that it is to be shown turned clockwise by `degrees`."""
     content = bytearray(path.read_bytes())

@@ -142,6 +142,14 @@ def test_other_settings_extract_again(data: Path, decoded: list[str]) -> None:
     assert {(clip.settings.fps, clip.settings.jpeg_quality) for clip in read_clips(data / "clips.jsonl")} == {(2.5, 70)}
 
 
+@pytest.mark.parametrize(("side", "size"), [(32, (32, 24)), (64, (64, 48)), (1000, (64, 48))])
+def test_frames_are_shrunk_to_a_side_and_never_enlarged(data: Path, side: int, size: tuple[int, int]) -> None:
+    run(data, "--max-side", str(side))
+    assert Image.open(data / "frames/train/unsafe/0_tr1/0001.jpg").size == size
+    clip = next(clip for clip in read_clips(data / "clips.jsonl") if clip.video_id == "0_tr1")
+    assert (clip.width, clip.height, clip.settings.max_side) == (*size, side)
+
+
 def test_settings_interrupted_and_taken_back(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record never speaks for frames of other settings, even where both make the same number of them."""
     run(data)
@@ -270,6 +278,7 @@ def test_a_second_extractor_is_refused(data: Path) -> None:
         (["--fps", "0"], "fps 0.0 is not a positive number"),
         (["--fps", "nan"], "fps nan is not"),
         (["--jpeg-quality", "100"], "outside 1 to 95"),
+        (["--max-side", "27"], "below 28 pixels"),
         (["--workers", "0"], "at least 1"),
         (["--dataset", "nowhere/at/all"], "no such folder"),
     ],

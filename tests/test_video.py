@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from data_prep import video
+from data_prep.h264 import Role, nal_length_bytes, role_of
 from data_prep.video import Video, VideoError, sample_by_time
-from tests.made_clips import number_of, picture, real_clip, times, turn, write_audio_mp4, write_mp4
+from tests.made_clips import number_of, picture, real_clip, times, turn, write_audio_mp4, write_lively_mp4, write_mp4
 
 
 def numbers(path: Path, fps: str = "1") -> tuple[list[int], str | None]:
@@ -271,3 +272,108 @@ def test_odd_real_clips_without_a_frame(name: str, reason: str) -> None:
 def test_odd_real_clip_that_cannot_be_opened() -> None:
     with pytest.raises(VideoError, match="not a readable mp4"):
         Video(real_clip("odd/mp4parse_chunk_out_of_range.mp4"))
+
+
+X264 = {
+    "short groups": "keyint=12:min-keyint=12:scenecut=0",
+    "one group": "keyint=250",
+    "pyramid": "keyint=48:bframes=7:b-pyramid=normal:b-adapt=0:ref=6",
+    "no B-frames": "keyint=24:bframes=0",
+    "open groups": "keyint=20:open-gop=1:bframes=4:b-adapt=0",
+    "intra refresh": "keyint=24:intra-refresh=1",
+    "interlaced": "keyint=24:interlaced=1",
+    "many slices": "keyint=24:slices=5",
+    "samples all of it": "keyint=60",
+}
+
+
+def every_sample(path: Path, fps: str) -> tuple[list[tuple[int, bytes]], str | None]:
+    with Video(path) as clip:
+        return [(sample, image.tobytes()) for sample, image in clip.samples(Fraction(fps))], clip.reason
+
+
+@pytest.mark.parametrize("name", X264)
+def test_samples_are_those_of_a_full_decode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": X264[name], "crf": "30", "preset": "veryfast"})
+    for fps in ("24", "7") if name == "samples all of it" else ("1", "2.5", "0.4"):
+        few = every_sample(path, fps)
+        with monkeypatch.context() as patched:
+            patched.setattr(video, "nal_length_bytes", lambda *_: None)
+            assert few == every_sample(path, fps)
+        assert few[1] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        # 90 frames at 24 a second: samples are frames 0, 24, 48 and 72, each a group's first or its middle
+        ("keyint=24:min-keyint=24:scenecut=0:bframes=3:b-adapt=0", 4),
+        ("keyint=48:min-keyint=48:scenecut=0:bframes=0", 2 * (1 + 25)),
+        ("keyint=48:min-keyint=48:scenecut=0:bframes=3:b-adapt=0:b-pyramid=none", 2 * (1 + 7)),
+    ],
+)
+def test_frames_that_no_sample_needs_are_not_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, most: int
+) -> None:
+    path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": options, "crf": "30"})
+    decoded, decode = [], Video._decode
+
+    def counted(clip: Video, packet: object) -> list[object]:
+        frames = decode(clip, packet)
+        decoded.extend(frames)
+        return frames
+
+    monkeypatch.setattr(Video, "_decode", counted)
+    assert len(every_sample(path, "1")[0]) == 4
+    assert 4 <= len(decoded) <= most
+
+
+def test_damaged_clip_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage in the third second: what comes is what a decoder that sees every packet makes of it."""
+    path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": "keyint=24:scenecut=0", "crf": "30"})
+    content = bytearray(path.read_bytes())
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        keys = [packet for packet in packets if packet.is_keyframe]
+        position, size = keys[2].pos, keys[2].size
+    content[position + size // 2 : position + size - 20] = bytes(size - 20 - size // 2)
+    path.write_bytes(content)
+    few = every_sample(path, "1")
+    monkeypatch.setattr(video, "nal_length_bytes", lambda *_: None)
+    assert few == every_sample(path, "1")
+    assert few[1] is not None
+
+
+def test_groups_too_large_to_hold_are_decoded_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": "keyint=48:scenecut=0", "crf": "30"})
+    expected = [every_sample(path, fps) for fps in ("1", "2")]
+    with monkeypatch.context() as patched:
+        patched.setattr(video, "MAX_HELD_BYTES", 20_000)
+        assert every_sample(path, "1") == expected[0]
+    monkeypatch.setattr(video, "MAX_HELD_SAMPLES", 1)
+    assert every_sample(path, "2") == expected[1]
+
+
+@pytest.mark.parametrize(
+    ("units", "role"),
+    [
+        ([0x67, 0x68, 0x65, 0x65], Role.FRESH_START),
+        ([0x06, 0x41, 0x41], Role.REFERENCE),
+        ([0x06, 0x01, 0x01], Role.LEAF),
+        ([0x01, 0x41], Role.REFERENCE),  # two fields of one frame, the second a reference
+        ([0x06], None),
+        ([], None),
+    ],
+)
+def test_role_of_a_packet_is_read_from_its_nal_units(units: list[int], role: Role | None) -> None:
+    packet = b"".join((3).to_bytes(4, "big") + bytes([unit, 0xFF, 0xFF]) for unit in units)
+    assert role_of(memoryview(packet), 4) is role
+    if units:
+        assert role_of(memoryview(packet[:-1]), 4) in (None, Role.FRESH_START)
+
+
+def test_only_h264_as_mp4_holds_it_is_read_so() -> None:
+    assert nal_length_bytes("h264", bytes([1, 100, 0, 31, 0xFF, 0xE1, 0])) == 4
+    assert nal_length_bytes("h264", bytes([0, 0, 0, 1, 0x67, 100, 0])) is None
+    assert nal_length_bytes("hevc", bytes([1, 100, 0, 31, 0xFF, 0xE1, 0])) is None
+    assert nal_length_bytes("h264", None) is None
