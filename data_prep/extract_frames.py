@@ -190,13 +190,13 @@ def extract_clip(source: Path, folder: Path, clip: Clip) -> tuple[Path, Clip]:
     """
     try:
         with Video(source) as video:
-            sizes = _save_samples(video, folder, clip.settings)
+            sizes = save_samples(video, folder, clip.settings)
             return folder, _record(clip, video, sizes)
     except VideoError as error:
         return folder, replace(clip, status="failed", reason=str(error))
 
 
-def _save_samples(video: Video, folder: Path, settings: Settings) -> list[tuple[int, int]]:
+def save_samples(video: Video, folder: Path, settings: Settings) -> list[tuple[int, int]]:
     """Write the samples and return each one's (width, height)."""
     fps = Fraction(str(settings.fps))  # the shortest decimal is what was asked for: 0.1 means a tenth
     sizes = []

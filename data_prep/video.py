@@ -6,7 +6,6 @@ what is missing depends on all that it has seen.
 """
 
 import copy
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -52,28 +51,29 @@ class VideoError(Exception):
 class SampleClock:
     """Tells for items in order of presentation which samples they are; times count from the first item.
 
-    Sample k is the first item at or after k / fps seconds. An item is every sample that it is the first for, so a gap
-    repeats the item that ends it.
+    Sample k is the first item at or after k / rate. An item is every sample that it is the first for, so a gap repeats
+    the item that ends it. `rate` is in samples a unit of the items' times, seconds or a stream's ticks.
     """
 
-    def __init__(self, fps: Fraction) -> None:
-        self._fps = fps
-        self._start: Fraction | None = None
+    def __init__(self, rate: Fraction) -> None:
+        self._numerator, self._denominator = rate.as_integer_ratio()
+        self._start: Fraction | int | None = None
         self._next = 0
 
-    def samples_of(self, seconds: Fraction) -> range:
-        """Return the numbers k of the samples that the next item, at `seconds`, is."""
-        self._start = seconds if self._start is None else self._start
+    def samples_of(self, at: Fraction | int) -> range:
+        """Return the numbers k of the samples that the next item, shown at `at`, is."""
+        if self._start is None:
+            self._start = at
         first = self._next
-        self._next = max(first, math.floor((seconds - self._start) * self._fps) + 1)
+        self._next = max(first, (at - self._start) * self._numerator // self._denominator + 1)
         return range(first, self._next)
 
 
-def sample_by_time(timed: Iterable[tuple[Fraction, Item]], fps: Fraction) -> Iterator[tuple[int, Item]]:
-    """Yield (k, item) for every sample k of SampleClock, from (seconds, item) in order of presentation."""
-    clock = SampleClock(fps)
-    for seconds, item in timed:
-        for sample in clock.samples_of(seconds):
+def sample_by_time(timed: Iterable[tuple[Fraction | int, Item]], rate: Fraction) -> Iterator[tuple[int, Item]]:
+    """Yield (k, item) for every sample k of SampleClock, from (time, item) in order of presentation."""
+    clock = SampleClock(rate)
+    for at, item in timed:
+        for sample in clock.samples_of(at):
             yield sample, item
 
 
@@ -110,7 +110,8 @@ class Video:
             raise VideoError("holds no video" if self._stream is None else "holds video in an unknown codec")
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1  # the clips are what is decoded in parallel
-        self._previous: Fraction | None = None  # the time of the last frame, decoded or passed over
+        self._previous: int | None = None  # the ticks of the last frame, decoded or passed over
+        self._longest_gap = int(MAX_GAP_SECONDS / self._stream.time_base)
 
     def __enter__(self) -> Self:
         return self
@@ -146,19 +147,19 @@ class Video:
         length_bytes = nal_length_bytes(self._decoder.name, self._decoder.extradata)
         if length_bytes:
             try:
-                for sample, frame in self._sampled_frames(length_bytes, SampleClock(fps)):
+                for sample, frame in self._sampled_frames(length_bytes, SampleClock(fps * self._stream.time_base)):
                     yield sample, _upright_rgb(frame)
                     yielded = sample + 1
                 return
             except _Unsound:
                 self._container.close()
                 self._open()
-        for sample, frame in sample_by_time(self._every_frame(), fps):
+        for sample, frame in sample_by_time(self._every_frame(), fps * self._stream.time_base):
             if sample >= yielded:
                 yield sample, _upright_rgb(frame)
 
-    def _every_frame(self) -> Iterator[tuple[Fraction, Any]]:
-        """Yield (seconds, frame) in order of presentation, leaving out frames whose time is missing or absurd."""
+    def _every_frame(self) -> Iterator[tuple[int, Any]]:
+        """Yield (ticks, frame) in order of presentation, leaving out frames whose time is missing or absurd."""
         for packet in self._packets():
             yield from self._timed(self._decode(packet))
         yield from self._timed(self._decode(None))
@@ -181,30 +182,30 @@ class Video:
             self.faults["undecodable packets"] += 1
             return []
 
-    def _timed(self, frames: Iterable[Any]) -> Iterator[tuple[Fraction, Any]]:
+    def _timed(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         for frame in frames:
             self.faults["damaged frames"] += frame.is_corrupt
-            seconds = None if frame.pts is None else frame.pts * self._stream.time_base
-            if seconds is None or (self._previous is not None and abs(seconds - self._previous) > MAX_GAP_SECONDS):
+            ticks = frame.pts
+            if ticks is None or (self._previous is not None and abs(ticks - self._previous) > self._longest_gap):
                 self.faults["frames without a sensible time"] += 1
                 continue
-            self._previous = seconds
-            yield seconds, frame
+            self._previous = ticks
+            yield ticks, frame
 
     def _sampled_frames(self, length_bytes: int, clock: SampleClock) -> Iterator[tuple[int, Any]]:
         """Yield (k, frame) for every sample of an H.264 clip. Raises _Unsound where every frame must be decoded."""
         for timed in self._by_group(length_bytes, clock):
             if any(self.faults.values()):
                 raise _Unsound
-            for seconds, frame in timed:
-                for sample in clock.samples_of(seconds):
+            for ticks, frame in timed:
+                for sample in clock.samples_of(ticks):
                     yield sample, frame
         self.faults["packets beyond the file's end"] += self._packets_beyond_end()
         if any(self.faults.values()):
             raise _Unsound
 
-    def _by_group(self, length_bytes: int, clock: SampleClock) -> Iterator[Iterable[tuple[Fraction, Any]]]:
-        """Yield the (seconds, frame) of each group of pictures, from an IDR picture up to the next, samples at least.
+    def _by_group(self, length_bytes: int, clock: SampleClock) -> Iterator[Iterable[tuple[int, Any]]]:
+        """Yield the (ticks, frame) of each group of pictures, from an IDR picture up to the next, samples at least.
 
         `clock` stands where the last group left it.
         """
@@ -223,21 +224,21 @@ class Video:
                 raise _Unsound
         yield self._group(held, clock)
 
-    def _group(self, group: list[_Held], clock: SampleClock) -> Iterable[tuple[Fraction, Any]]:
+    def _group(self, group: list[_Held], clock: SampleClock) -> Iterable[tuple[int, Any]]:
         """Return a group's samples, or all of its frames, as they are decoded, where that is as good."""
-        times = {pts: pts * self._stream.time_base for pts in sorted(each.packet.pts for each in group)}
-        seconds = [*([] if self._previous is None else [self._previous]), *times.values()]
-        if len(times) < len(group) or not all(0 < b - a <= MAX_GAP_SECONDS for a, b in pairwise(seconds)):
+        shown = sorted(each.packet.pts for each in group)
+        ticks = shown if self._previous is None else [self._previous, *shown]
+        if not all(0 < later - earlier <= self._longest_gap for earlier, later in pairwise(ticks)):
             raise _Unsound
         clock = copy.copy(clock)
-        wanted = {pts for pts, at in times.items() if clock.samples_of(at)}
+        wanted = {pts for pts in shown if clock.samples_of(pts)}
         begins_fresh = bool(group) and group[0].role is Role.FRESH_START
         if not begins_fresh or len(wanted) > MAX_HELD_SAMPLES or any(each.packet.is_discard for each in group):
             return self._whole([each.packet for each in group])
-        self._previous = max(times.values())
-        return [(times[frame.pts], frame) for frame in self._only(group, wanted)]
+        self._previous = shown[-1]
+        return [(frame.pts, frame) for frame in self._only(group, wanted)]
 
-    def _whole(self, packets: list[Any]) -> Iterator[tuple[Fraction, Any]]:
+    def _whole(self, packets: list[Any]) -> Iterator[tuple[int, Any]]:
         for packet in [*packets, None]:
             yield from self._timed(self._decode(packet))
             if any(self.faults.values()):

@@ -25,7 +25,10 @@ DOCUMENTS = [
 SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {"benchmarks/smoke_7b.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
 TAKES_LONG = {"benchmarks/bench_demo.py"}  # the demo's training nine times; its parts have tests of their own
-OWN_TEST = {"benchmarks/project_card.py"}  # run by tests/test_bench_train.py
+OWN_TEST = {  # run by tests/test_bench_train.py and test_bench_frames.py
+    "benchmarks/project_card.py",
+    "benchmarks/bench_frames.py",
+}
 
 
 def commands() -> list[str]:
@@ -134,6 +137,13 @@ def test_training_figures_are_those_of_the_run() -> None:
         assert f"| {speed:.1f}, {share:.0f} %, {speed / stock[16]:.1f} |" in readme
     graphed = arms["80gb"]["computed_1_graph"]["frames_per_second"]
     assert f"| {graphed:.1f}, {graphed / stock[1]:.1f} |" in readme
+
+
+def test_frames_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/frames_two_cores.json").read_text())
+    cpu = {(each["arm"], each["gop"]): each["cpu_seconds_a_clip"] for each in results["arms"]}
+    ratios = ", ".join(f"1/{cpu['ffmpeg', gop] / cpu['ours', gop]:.1f}" for gop in (25, 50, 250))
+    assert f"| {ratios} |" in DOCUMENTS[0].read_text()
 
 
 @pytest.mark.parametrize("recipe", ["8gb", "6gb"])

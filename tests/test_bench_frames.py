@@ -1,0 +1,61 @@
+"""The frames benchmark on small clips: what it writes, and that it would see a way that gives other frames."""
+
+import json
+from pathlib import Path
+
+import av
+import pytest
+
+from benchmarks import bench_frames, frames_arms
+from tests.made_clips import write_lively_mp4
+
+
+def test_whole_benchmark_on_small_clips(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in {"GOPS": (12,), "SECONDS": 3, "CLIPS_AT_ONCE": 2}.items():
+        monkeypatch.setattr(bench_frames, name, value)
+    monkeypatch.setattr(bench_frames, "make_clip", small_clip)
+    monkeypatch.setattr(bench_frames, "ARMS", {arm: frames_arms.ARMS[arm] for arm in ("ours", "pyav")})
+    assert bench_frames.main(["--out", str(tmp_path), "--rounds", "2"]) == 0
+    results = json.loads((tmp_path / "bench_frames.json").read_text())
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == results
+    for each in results["arms"]:
+        assert each["frames"]["count"] == 3
+        assert each["frames"]["largest_mean_difference"] < 5
+        assert len(each["measured"]["wall"]) == 2
+    assert [(each["arm"], each["gop"]) for each in results["arms"]] == [("ours", 12), ("pyav", 12)]
+
+
+def small_clip(path: Path, gop: int, frames: int) -> Path:
+    if path.is_file():
+        return path
+    options = {"x264-params": f"keyint={gop}:scenecut=0", "crf": "30"}
+    return write_lively_mp4(path, options, frames=min(frames, 70))
+
+
+def test_way_that_gives_other_frames_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = small_clip(tmp_path / "clip.mp4", 24, 70)
+
+    def one_late(arm: str, clips: list[Path], workers: int, out: Path) -> dict[str, float]:
+        folder = out / "frames" / "0"
+        frames_arms.run(arm, clip, folder)
+        (folder / "0001.jpg").replace(folder / "0000.jpg")
+        return {}
+
+    monkeypatch.setattr(bench_frames, "timed", one_late)
+    found = bench_frames.compared("ours", clip, tmp_path)
+    assert found["count"] == 2
+    assert found["largest_mean_difference"] > 8
+
+
+def test_clips_of_the_benchmark_have_the_distance_of_keyframes_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_frames, "WIDTH", 960)
+    monkeypatch.setattr(bench_frames, "HEIGHT", 832)
+    path = bench_frames.make_clip(tmp_path / "clip.mp4", 5, 12)
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+    assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == [0, 5, 10]
+    assert any(packet.pts != packet.dts for packet in packets), "it has B-frames"
