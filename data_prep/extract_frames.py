@@ -1,6 +1,6 @@
 """Take one frame a second from every clip of the data set and record how each clip went in clips.jsonl.
 
-python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--max-side N] [--workers N]
+python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--max-side N] [--workers N] [--dask ADDRESS]
 """
 
 import argparse
@@ -18,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from joblib import Parallel, cpu_count, delayed
+from joblib import Parallel, cpu_count, delayed, parallel_config
 from PIL import Image
 from tqdm import tqdm
 
@@ -43,6 +43,7 @@ from data_prep.video import Video, VideoError
 LOCK_FILE = ".extract_frames.lock"
 TEMPORARY_PREFIX = ".extracting-"
 SAVE_EVERY_SECONDS = 1.0  # what a kill can cost, beside the clips being worked on
+DASK_TIMEOUT_SECONDS = 10
 JPEG_QUALITY = 90  # about 0.4 MB a frame of 1080p; the model sees it shrunk to a fifth of its pixels
 
 
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> int:
     root = find_dataset(data, from_root(arguments.dataset) if arguments.dataset else None)
     settings = Settings(arguments.fps, arguments.jpeg_quality, arguments.max_side)
     busy = f"another extract_frames.py is working in {data}; wait for it or end it"
-    with hold_lock(data / LOCK_FILE, busy), _told_of_disk_errors():
+    with hold_lock(data / LOCK_FILE, busy), _told_of_disk_errors(), _cluster(arguments.dask):
         _remove_temporaries(data)
         plan = _plan(data, root, settings, arguments.workers)
         clips = _extract_pending(data, root, plan, arguments.workers)
@@ -72,12 +73,35 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--fps", type=float, default=1.0, help="frames a second of video (default: 1)")
     parser.add_argument("--jpeg-quality", type=int, default=JPEG_QUALITY, help=f"1 to 95 (default: {JPEG_QUALITY})")
     parser.add_argument("--max-side", type=int, help="shrink frames to so many pixels a side (default: native size)")
-    parser.add_argument("--workers", type=int, default=cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--workers", type=int, help="processes (default: one a core; with --dask all of its workers)")
+    parser.add_argument("--dask", metavar="ADDRESS", help="run on the workers of this Dask scheduler, tcp://host:8786")
     parser.add_argument("--skip-bad", action="store_true", help="exit with 0 although clips failed")
     arguments = parser.parse_args(argv)
-    if arguments.workers < 1:
+    if arguments.workers is None:
+        arguments.workers = -1 if arguments.dask else cpu_count()
+    elif arguments.workers < 1:
         raise InputError(f"--workers {arguments.workers}: at least 1 is needed")
     return arguments
+
+
+@contextlib.contextmanager
+def _cluster(address: str | None) -> Iterator[None]:
+    """Have joblib's loops run on a Dask cluster whose workers see the same folders under the same paths, if asked."""
+    if address is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError:
+        raise InputError(
+            "--dask needs Dask; install it with: pip install -r requirements-dask.txt -c constraints.txt"
+        ) from None
+    try:
+        client = Client(address, timeout=DASK_TIMEOUT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"--dask {address}: no scheduler answers there ({error}); name the one you started") from None
+    with client, parallel_config(backend="dask", client=client):
+        yield
 
 
 @contextlib.contextmanager

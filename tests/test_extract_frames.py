@@ -384,3 +384,31 @@ def test_real_clips_one_frame_a_second_and_each_its_own(tmp_path: Path) -> None:
             errors = [np.abs(jpeg - frame).mean() for frame in (before, same, after)]
             assert errors[1] < 2.5, (path, second, errors)
             assert errors[1] < min(errors[0], errors[2]), (path, second, errors)
+
+
+def test_dask_cluster_leaves_the_same_bytes(data: Path) -> None:
+    from distributed import LocalCluster
+
+    run(data)
+    first = tree(data)
+    shutil.rmtree(data / "frames")
+    (data / "clips.jsonl").unlink()
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        before = cluster.scheduler.transition_counter
+        run(data, "--dask", cluster.scheduler_address)
+        assert cluster.scheduler.transition_counter > before, "the cluster did it"
+    assert tree(data) == first
+
+
+def test_scheduler_that_does_not_answer_is_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_frames, "DASK_TIMEOUT_SECONDS", 1)
+    with pytest.raises(InputError, match="no scheduler answers there"):
+        run(data, "--dask", "tcp://127.0.0.1:1")
+    with pytest.raises(InputError, match="no scheduler answers there"):
+        run(data, "--dask", "nonsense")
+
+
+def test_dask_that_is_not_installed_is_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(InputError, match="pip install -r requirements-dask"):
+        run(data, "--dask", "tcp://127.0.0.1:8786")

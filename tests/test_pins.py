@@ -33,7 +33,7 @@ def lines_of(path: Path) -> list[str]:
 
 
 def pins_of(path: Path) -> dict[str, str]:
-    pins = (line.split("==") for line in lines_of(path) if not line.startswith("-e"))
+    pins = (line.split("==") for line in lines_of(path) if not line.startswith("-"))
     return {canonicalize_name(name): version for name, version in pins}
 
 
@@ -84,10 +84,17 @@ def test_constraints_are_exact_and_leave_torch_alone() -> None:
     assert [name for name in pins_of(CONSTRAINTS) if TORCHS_OWN.fullmatch(name) or name.startswith("torch")] == []
 
 
-def test_development_pins_are_exact_and_do_not_contradict() -> None:
-    development = pins_of(PROJECT_ROOT / "requirements-dev.txt")
-    assert all(re.fullmatch(r"[0-9][A-Za-z0-9.]*", version) for version in development.values())
-    assert {name: version for name, version in development.items() if all_pins().get(name, version) != version} == {}
+@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-dask.txt"])
+def test_further_pins_are_exact_and_do_not_contradict(name: str) -> None:
+    further = pins_of(PROJECT_ROOT / name)
+    assert all(re.fullmatch(r"[0-9][A-Za-z0-9.]*", version) for version in further.values())
+    assert {name: version for name, version in further.items() if all_pins().get(name, version) != version} == {}
+
+
+def test_all_that_dask_needs_is_pinned_and_nothing_else() -> None:
+    pins = pins_of(PROJECT_ROOT / "requirements-dask.txt")
+    needed = set().union(*(closure([Requirement("dask"), Requirement("distributed")], python) for python in PYTHONS))
+    assert set(pins) == needed - set(all_pins())
 
 
 def test_project_has_no_dependencies_outside_the_pins() -> None:
