@@ -111,6 +111,7 @@ def prepare_run(argv: list[str], base: BaseModel) -> Run:
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
     check_settings(recipe_args, training_args, model_args)
+    have_an_update_ready(training_args)
     training_args.output_dir = str(from_root(training_args.output_dir))
     training_args.disable_tqdm = not sys.stderr.isatty()
     source = open_dataset(recipe_args.dataset, revision=recipe_args.dataset_revision)
@@ -150,6 +151,15 @@ def check_settings(recipe_args: RecipeArguments, training_args: "SFTConfig", mod
         raise InputError("cuda_graphs needs head_on_host and activation_checkpointing set to false, or is false itself")
     if training_args.world_size > 1 or training_args.n_gpu > 1:
         raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
+
+
+def have_an_update_ready(training_args: "SFTConfig") -> None:
+    """Have the loading processes prepare as many batches as an update takes at once, where nothing else is set."""
+    workers = training_args.dataloader_num_workers
+    if workers and training_args.dataloader_prefetch_factor is None:
+        training_args.dataloader_prefetch_factor = max(
+            2, math.ceil(training_args.gradient_accumulation_steps / workers)
+        )
 
 
 def the_prompt(source: FramesSource) -> str:

@@ -26,7 +26,6 @@ DIFFERENCES = {
         "per_device_train_batch_size",
         "gradient_accumulation_steps",
         "per_device_eval_batch_size",
-        "dataloader_prefetch_factor",
     },
     "demo_cpu.yaml": {
         "model_name_or_path",
@@ -49,7 +48,6 @@ DIFFERENCES = {
         "learning_rate",
         "optim",
         "dataloader_num_workers",
-        "dataloader_prefetch_factor",
     },
 }
 

@@ -26,10 +26,12 @@ from data_prep.errors import InputError
 from data_prep.files import hold_lock
 from data_prep.frames_source import open_dataset
 from recipes import sft_qwen2vl
+from recipes.base_model import find_base
 from recipes.checkpoints import is_whole
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp, JoinedMlp
 from recipes.metrics import class_ids, compute_figures
+from recipes.run_settings import read_inputs, with_default_config
 from recipes.safety_record import read_record
 from recipes.scoring import score_rows
 from tests.test_cuda_graphs import Graphs
@@ -257,6 +259,23 @@ def test_setting_that_is_wrong_or_has_no_effect_is_refused(
     assert "usage:" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("flags", "batches"),
+    [
+        (["--dataloader_num_workers", "4", "--gradient_accumulation_steps", "16"], 4),
+        (["--dataloader_num_workers", "4", "--gradient_accumulation_steps", "1"], 2),
+        (["--dataloader_num_workers", "1", "--dataloader_prefetch_factor", "3"], 3),
+        (["--dataloader_num_workers", "0"], None),
+    ],
+)
+def test_loading_processes_have_an_update_s_batches_ready(
+    settings: list[str], tmp_path: Path, flags: list[str], batches: int | None
+) -> None:
+    argv = [*settings, "--output_dir", str(tmp_path), *flags]
+    run = sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path))
+    assert run.training.dataloader_prefetch_factor == batches
+
+
 def test_run_whose_settings_were_refused_can_be_started_again(settings: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(InputError, match="not among"):
@@ -417,9 +436,6 @@ def test_vision_features_carry_no_gradient(settings: list[str], tmp_path: Path) 
 
 def build(settings: list[str], folder: Path, *more: str) -> Any:
     """Set a trainer up without training, with activation checkpointing switched on as train() would."""
-    from recipes.base_model import find_base
-    from recipes.run_settings import read_inputs, with_default_config
-
     argv = with_default_config([*settings, "--lora_dropout", "0", "--output_dir", str(folder), *more])
     run = sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path))
     sft_qwen2vl.fill_vision_cache(run)
