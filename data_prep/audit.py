@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
+from statistics import median
 from typing import Any
 
 from data_prep.clips import STATUSES, Clip, natural_key
-from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS, UNSAFE
+from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
+
+SHIFT = 0.1  # a smaller difference of shares isn't worth a line
 
 
 def _counts(clips: list[Clip]) -> dict[str, int]:
@@ -21,8 +24,13 @@ def count_split(clips: Iterable[Clip]) -> dict[str, Any]:
         **_counts(usable),
         "labels": {label: _counts([clip for clip in usable if clip.label == label]) for label in LABELS},
         "source_classes": {name: _counts([clip for clip in usable if clip.source_class == name]) for name in classes},
+        "frames_a_clip": _spread([clip.frames for clip in usable]),
         "status": {status: sum(clip.status == status for clip in clips) for status in STATUSES if status != "pending"},
     }
+
+
+def _spread(counts: list[int]) -> dict[str, float] | None:
+    return {"min": min(counts), "median": median(counts), "max": max(counts)} if counts else None
 
 
 def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
@@ -45,18 +53,48 @@ def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     ]
 
 
+def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
+    """Return the test clips whose content stands in train, or under the other label anywhere, and which of the two.
+
+    They stay in the test split, which is as published; a figure over the others says more.
+    """
+    by_content: dict[str, list[Clip]] = defaultdict(list)
+    clips = sorted(clips, key=lambda clip: natural_key(clip.path))
+    for clip in clips:
+        by_content[clip.sha256].append(clip)
+    marked = []
+    for clip in clips:
+        in_train = any(twin.split == "train" for twin in by_content[clip.sha256])
+        other_label = any(twin.label != clip.label for twin in by_content[clip.sha256])
+        if clip.split == "test" and (in_train or other_label):
+            marked.append({"path": clip.path, "in_train": in_train, "other_label": other_label})
+    return marked
+
+
 def audit_clips(clips: Iterable[Clip]) -> dict[str, Any]:
-    """Return the audit of all clips as a JSON object: `splits` and `identical_clips`."""
-    clips = list(clips)
+    """Return the audit of all clips as a JSON object.
+
+    `splits` counts; `identical_clips` and `test_clips_with_twins` tell of copies; `damaged` lists the clips that are
+    partial or failed, with the reason, and `single_frame_clips` those too short for a second sample.
+    """
+    clips = sorted(clips, key=lambda clip: natural_key(clip.path))
     return {
         "splits": {split: count_split(clip for clip in clips if clip.split == split) for split in SPLITS},
         "identical_clips": identical_groups(clips),
+        "test_clips_with_twins": twins_of_test_clips(clips),
+        "damaged": [
+            {"path": clip.path, "status": clip.status, "reason": clip.reason}
+            for clip in clips
+            if clip.status in ("partial", "failed")
+        ],
+        "single_frame_clips": [clip.path for clip in clips if clip.frames == 1],
     }
 
 
 def audit_in_words(audit: dict[str, Any]) -> str:
-    """Return the audit as a few lines to read."""
+    """Return the audit as a few lines to read, with what they mean for the figures."""
     lines = [_split_in_words(split, counts) for split, counts in audit["splits"].items()]
+    lines += _prior_shift_in_words(audit["splits"])
     groups = audit["identical_clips"]
     lines.append(
         f"identical clips: {len(groups)} groups, {sum(group['across_splits'] for group in groups)} of them in both "
@@ -66,10 +104,38 @@ def audit_in_words(audit: dict[str, Any]) -> str:
         lines.append("  in both splits: the test figures partly measure memory, not skill")
     if any(group["both_labels"] for group in groups):
         lines.append("  under both labels: no model can get all of these right")
+    if marked := audit["test_clips_with_twins"]:
+        lines.append(
+            f"  of the test clips {sum(each['in_train'] for each in marked)} stand in train, too, and "
+            f"{sum(each['other_label'] for each in marked)} under the other label"
+        )
+    if short := audit["single_frame_clips"]:
+        lines.append(f"clips of a single frame: {len(short)}, the first {short[0]}")
     return "\n".join(lines)
 
 
 def _split_in_words(split: str, counts: dict[str, Any]) -> str:
-    unsafe = counts["labels"][UNSAFE]["frames"] / counts["frames"] if counts["frames"] else 0.0
     damaged = "".join(f", {counts['status'][status]} {status}" for status in ("partial", "failed"))
-    return f"{split}: {counts['clips']} clips, {counts['frames']} frames, {unsafe:.1%} of them {UNSAFE}{damaged}"
+    spread = counts["frames_a_clip"]
+    frames = f", {spread['min']} to {spread['max']} a clip" if spread else ""
+    return (
+        f"{split}: {counts['clips']} clips, {counts['frames']} frames{frames}, {_unsafe_share(counts):.1%} of them "
+        f"{UNSAFE}{damaged}"
+    )
+
+
+def _unsafe_share(counts: dict[str, Any]) -> float:
+    share: float = counts["labels"][UNSAFE]["frames"] / counts["frames"] if counts["frames"] else 0.0
+    return share
+
+
+def _prior_shift_in_words(splits: dict[str, Any]) -> list[str]:
+    """Say so where the share of UNSAFE frames differs by more than SHIFT between train and test."""
+    train, test = (_unsafe_share(splits[split]) for split in ("train", "test"))
+    if abs(train - test) <= SHIFT:
+        return []
+    commoner = UNSAFE if train > test else SAFE
+    return [
+        f"  {UNSAFE} is {train:.0%} of train and {test:.0%} of test: learnt as it is, train makes {commoner} the "
+        "likelier answer; balance_labels takes that out of the loss"
+    ]

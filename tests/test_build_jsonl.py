@@ -1,4 +1,5 @@
 import hashlib
+import itertools
 import json
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_prep import build_jsonl, extract_frames
-from data_prep.audit import identical_groups
+from data_prep.audit import audit_clips, audit_in_words, identical_groups
+from data_prep.audit import twins_of_test_clips as twins
 from data_prep.clips import DATASET_FOLDER, Clip, read_clips, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
@@ -91,10 +93,12 @@ def test_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert audit["identical_clips"] == []
     assert str(data) not in text
     assert capsys.readouterr().out.splitlines() == [
-        "train: 3 clips, 4 frames, 75.0% of them UNSAFE, 0 partial, 0 failed",
-        "test: 2 clips, 4 frames, 75.0% of them UNSAFE, 0 partial, 0 failed",
+        "train: 3 clips, 4 frames, 1 to 2 a clip, 75.0% of them UNSAFE, 0 partial, 0 failed",
+        "test: 2 clips, 4 frames, 1 to 3 a clip, 75.0% of them UNSAFE, 0 partial, 0 failed",
         "identical clips: 0 groups, 0 of them in both splits, 0 under both labels",
+        f"clips of a single frame: {len(audit['single_frame_clips'])}, the first {audit['single_frame_clips'][0]}",
     ]
+    assert audit["damaged"] == audit["test_clips_with_twins"] == []
 
 
 def clip(split: str, class_digit: int, content: str) -> Clip:
@@ -118,6 +122,58 @@ def test_groups_of_identical_clips() -> None:
     ]
 
 
+def test_test_clips_with_twins_are_marked() -> None:
+    clips = [
+        clip("train", 3, "a"), clip("test", 3, "a"),  # the same, learnt
+        clip("train", 4, "b"), clip("test", 0, "b"),  # learnt under the other label
+        clip("test", 1, "c"), clip("test", 5, "c"),  # both in test, one of them wrong
+        clip("train", 2, "d"), clip("train", 6, "d"), clip("test", 7, "e"), clip("test", 7, "f"),
+    ]  # fmt: skip
+    found = {each["path"].rpartition("/")[2]: (each["in_train"], each["other_label"]) for each in twins(clips)}
+    assert found == {
+        "3_a.mp4": (True, False),
+        "0_b.mp4": (True, True),
+        "1_c.mp4": (False, True),
+        "5_c.mp4": (False, True),
+    }
+
+
+def test_copies_among_as_many_clips_as_the_data_set_has_are_found_exactly() -> None:
+    """691 clips of 658 contents: 32 groups, 9 of them across the splits and 4 under both labels."""
+    contents = (hashlib.sha256(str(number).encode()).hexdigest() for number in itertools.count())
+    clips: list[Clip] = []
+
+    def add(*copies: tuple[str, int]) -> None:
+        content = next(contents)
+        for split, digit in copies:
+            made = make_clip(split, digit, f"{digit}_{split[:2]}{len(clips)}")
+            clips.append(replace(made, sha256=content))
+
+    for number in range(32):
+        split = "test" if number < 9 else "train"
+        other_class = 4 if number in (0, 9, 10, 11) else 1
+        add(("train", 0), (split, other_class), *([("train", 2)] if number == 31 else []))
+    while len(clips) < 691:
+        add(("train" if len(clips) < 550 else "test", len(clips) % 8))
+    groups = identical_groups(clips)
+    assert len({each.sha256 for each in clips}) == 658
+    assert len(groups) == 32
+    assert sum(group["across_splits"] for group in groups) == 9
+    assert sum(group["both_labels"] for group in groups) == 4
+    assert len(twins(clips)) == 9
+
+
+def test_shift_between_the_splits_is_said_where_there_is_one() -> None:
+    def audit_of(*test_classes: int) -> str:
+        train = [clip("train", digit, content) for digit, content in ((0, "a"), (1, "b"), (2, "c"), (4, "d"))]
+        test = [clip("test", digit, "ef0123"[number]) for number, digit in enumerate(test_classes)]
+        return audit_in_words(audit_clips([*train, *test]))
+
+    assert "UNSAFE is 75% of train and 50% of test: learnt as it is, train makes UNSAFE the likelier" in audit_of(0, 4)
+    assert "UNSAFE is 75% of train and 100% of test: learnt as it is, train makes SAFE the likelier" in audit_of(0, 1)
+    assert "likelier" not in audit_of(0, 1, 2, 4)
+
+
 def test_identical_clips_are_said_aloud_and_stay(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = data / DATASET_FOLDER
     shutil.copy(root / "train/4_safe_walkway/4_tr1.mp4", root / "test/2_opened_panel cover/2_te2.mp4")
@@ -125,10 +181,11 @@ def test_identical_clips_are_said_aloud_and_stay(data: Path, capsys: pytest.Capt
     capsys.readouterr()
     build(data)
     assert len(read_rows(data / "test.jsonl")) == 5
-    assert capsys.readouterr().out.splitlines()[2:] == [
-        "identical clips: 1 groups, 1 of them in both splits, 1 under both labels",
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[lines.index("identical clips: 1 groups, 1 of them in both splits, 1 under both labels") + 1 :][:3] == [
         "  in both splits: the test figures partly measure memory, not skill",
         "  under both labels: no model can get all of these right",
+        "  of the test clips 1 stand in train, too, and 1 under the other label",
     ]
 
 
