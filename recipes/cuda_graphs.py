@@ -46,7 +46,8 @@ class GraphedFunction:
 
     def _capture(self, inputs: Inputs) -> tuple[torch.cuda.CUDAGraph, dict[str, torch.Tensor], torch.Tensor]:
         kept = {name: tensor.clone() for name, tensor in inputs.items()}
-        # What is left of an ordinary call's backward pass, if only as garbage, would tie gradients to its stream.
+        # Anything left of an ordinary call's backward pass would tie gradients to that call's stream; torch 2.11 itself
+        # no longer collects garbage here.
         gc.collect()
         graph = torch.cuda.CUDAGraph()
         # Other threads go on: the data loader's pins memory meanwhile.
