@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from benchmarks.surroundings import cpu_name, with_project
 from data_prep.clips import CLIPS_FILE, Clip, frame_name, read_clips, write_clips
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root, hold_lock, sha256_of_file, to_root, write_json
@@ -218,12 +219,11 @@ def train(demo: Demo, out: Path, arm: str, seed: int) -> float:
 
 def run_python(arguments: list[str], doing: str) -> float:
     """Run Python with these arguments in the project's root; return its seconds. What it prints goes to stderr."""
-    path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
     begin = time.perf_counter()
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=PROJECT_ROOT,
-        env={**os.environ, "PYTHONPATH": path},
+        env=with_project(),
         stdout=sys.stderr,
         check=False,
     )
@@ -374,14 +374,6 @@ def machine() -> dict[str, Any]:
     from recipes.report import versions
 
     return {"cpu": cpu_name(), "cores": cpu_count(), "os": platform.system(), **versions()}
-
-
-def cpu_name() -> str:
-    """Return the processor's name as Linux gives it, elsewhere as Python does."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def as_table(results: Mapping[str, Any]) -> str:

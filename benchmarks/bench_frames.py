@@ -11,7 +11,6 @@ left out: ffmpeg, opencv-python-headless, torchcodec.
 import argparse
 import importlib.util
 import json
-import os
 import platform
 import resource
 import shutil
@@ -29,6 +28,7 @@ from joblib import cpu_count
 from PIL import Image
 
 from benchmarks.frames_arms import ARMS, SECOND
+from benchmarks.surroundings import cpu_name, with_project
 from data_prep.clips import frame_name
 from data_prep.errors import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
@@ -37,7 +37,7 @@ from data_prep.video import sample_by_time
 GOPS = (25, 50, 250)
 RATE, SECONDS, WIDTH, HEIGHT = 25, 20, 1920, 1080
 CLIPS_IN_TURN, CLIPS_AT_ONCE = 3, 4
-NEEDS = {"ffmpeg": "ffmpeg", "opencv": "cv2", "torchcodec": "torchcodec"}
+MODULES = {"opencv": "cv2", "torchcodec": "torchcodec"}  # what a way imports beyond the project's requirements
 
 
 def main(argv: list[str]) -> int:
@@ -76,11 +76,14 @@ def main(argv: list[str]) -> int:
 
 def is_installed(arm: str) -> bool:
     """Say whether what a way needs is there, and on stderr if not."""
-    needed = NEEDS.get(arm)
-    found = needed is None or (shutil.which(needed) if needed == arm == "ffmpeg" else importlib.util.find_spec(needed))
+    needed = MODULES.get(arm, arm)
+    if arm == "ffmpeg":
+        found = shutil.which(needed) is not None
+    else:
+        found = arm not in MODULES or importlib.util.find_spec(needed) is not None
     if not found:
         print(f"{arm}: {needed} isn't installed, left out", file=sys.stderr)
-    return bool(found)
+    return found
 
 
 def make_clip(path: Path, gop: int, frames: int) -> Path:
@@ -112,12 +115,9 @@ def timed(arm: str, clips: list[Path], workers: int, out: Path) -> dict[str, flo
     """Return the CPU and wall seconds of one process that takes the clips' frames."""
     folder = out / "frames"
     shutil.rmtree(folder, ignore_errors=True)
-    paths = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "benchmarks/frames_arms.py", arm, "--out", str(folder), "--workers", str(workers)]
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run(
-        [*command, "--clips", *map(str, clips)], cwd=PROJECT_ROOT, env={**os.environ, "PYTHONPATH": paths}, check=True
-    )
+    subprocess.run([*command, "--clips", *map(str, clips)], cwd=PROJECT_ROOT, env=with_project(), check=True)
     wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
@@ -173,12 +173,6 @@ def machine() -> dict[str, Any]:
         **{package: version_of(package) for package in packages},
         "ffmpeg": said.split(" ", 3)[2] if said else None,
     }
-
-
-def cpu_name() -> str:
-    """Return the processor's name as Linux knows it."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
 def as_table(results: dict[str, Any]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drawn_frames import draw_data_folder
+from benchmarks.surroundings import with_project
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 
@@ -95,8 +96,7 @@ def machine() -> dict[str, str]:
 
 def run(arguments: list[str]) -> str:
     """Run Python with these arguments in the project's root; return its stdout, pass its stderr on."""
-    path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_DISABLE_TELEMETRY": "1"}
+    environment = with_project(HF_HUB_DISABLE_TELEMETRY="1")
     done = subprocess.run(
         [sys.executable, *arguments], cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
     )

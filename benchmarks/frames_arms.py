@@ -1,6 +1,6 @@
 """One frame a second of many clips as JPEG, by one way: `python benchmarks/frames_arms.py ARM --clips … --out DIR`.
 
-Every way but `ffmpeg` runs a clip in one thread, `--workers` clips at a time, by the same joblib loop.
+Every way takes a clip in one thread, `--workers` clips at a time, by the same joblib loop.
 """
 
 import argparse

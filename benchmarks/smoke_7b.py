@@ -9,7 +9,6 @@ recipe, then infer.py. A GPU with at least 8 GB and 35 GB of disk are needed.
 
 import argparse
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.drawn_frames import draw_data_folder
+from benchmarks.surroundings import with_project
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
 
@@ -114,8 +114,7 @@ def answer(out: Path) -> dict[str, Any]:
 def run(arguments: list[str]) -> dict[str, Any]:
     """Run Python with these arguments in the project's root; return its stdout and seconds; pass stderr on."""
     begin = time.perf_counter()
-    path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
+    environment = with_project(HF_HUB_OFFLINE="1")
     done = subprocess.run(
         [sys.executable, *arguments], cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )

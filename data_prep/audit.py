@@ -33,14 +33,19 @@ def _spread(counts: list[int]) -> dict[str, float] | None:
     return {"min": min(counts), "median": median(counts), "max": max(counts)} if counts else None
 
 
+def _by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
+    """Return the clips by their content's SHA-256, each group and the groups in natural order of their paths."""
+    groups: dict[str, list[Clip]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: natural_key(clip.path)):
+        groups[clip.sha256].append(clip)
+    return groups
+
+
 def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     """Return the groups of clips of identical content, in natural order of their first path.
 
     Each group says its SHA-256, its clips' paths, whether it stands in both splits and whether under both labels.
     """
-    by_content: dict[str, list[Clip]] = defaultdict(list)
-    for clip in sorted(clips, key=lambda clip: natural_key(clip.path)):
-        by_content[clip.sha256].append(clip)
     return [
         {
             "sha256": sha256,
@@ -48,7 +53,7 @@ def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
             "across_splits": len({clip.split for clip in group}) > 1,
             "both_labels": len({clip.label for clip in group}) > 1,
         }
-        for sha256, group in by_content.items()
+        for sha256, group in _by_content(clips).items()
         if len(group) > 1
     ]
 
@@ -56,19 +61,19 @@ def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
 def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     """Return the test clips whose content stands in train, or under the other label anywhere, and which of the two.
 
-    They stay in the test split, which is as published; a figure over the others says more.
+    They are in natural order of their paths, and stay in the test split, which is as published; a figure over the
+    others says more.
     """
-    by_content: dict[str, list[Clip]] = defaultdict(list)
-    clips = sorted(clips, key=lambda clip: natural_key(clip.path))
-    for clip in clips:
-        by_content[clip.sha256].append(clip)
     marked = []
-    for clip in clips:
-        in_train = any(twin.split == "train" for twin in by_content[clip.sha256])
-        other_label = any(twin.label != clip.label for twin in by_content[clip.sha256])
-        if clip.split == "test" and (in_train or other_label):
-            marked.append({"path": clip.path, "in_train": in_train, "other_label": other_label})
-    return marked
+    for group in _by_content(clips).values():
+        in_train, other_label = any(clip.split == "train" for clip in group), len({clip.label for clip in group}) > 1
+        if in_train or other_label:
+            marked += [
+                {"path": clip.path, "in_train": in_train, "other_label": other_label}
+                for clip in group
+                if clip.split == "test"
+            ]
+    return sorted(marked, key=lambda mark: natural_key(mark["path"]))
 
 
 def audit_clips(clips: Iterable[Clip]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ CLIPS_FILE = "clips.jsonl"
 FRAMES_FOLDER = "frames"
 STATUSES = ("ok", "partial", "failed", "pending")  # pending: an extraction that was interrupted before this clip
 
-MIN_SIDE = 28
+MIN_SIDE = 28  # pixels to a side of one visual token of Qwen2-VL
 
 _SEARCH_DEPTH = 3
 _NEVER_SEARCHED = ("demo", FRAMES_FOLDER, "__MACOSX")

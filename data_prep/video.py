@@ -82,7 +82,7 @@ class _Held:
     """A packet of a group of pictures that isn't decoded yet."""
 
     packet: Any
-    role: Role | None
+    role: Role
 
 
 class Video:
@@ -143,18 +143,18 @@ class Video:
 
         Raises VideoError for frames above the pixel limit of images.py and for ones that cannot be turned into RGB.
         """
-        yielded = 0
+        rate, yielded = fps * self._stream.time_base, 0  # in samples a tick
         length_bytes = nal_length_bytes(self._decoder.name, self._decoder.extradata)
         if length_bytes:
             try:
-                for sample, frame in self._sampled_frames(length_bytes, SampleClock(fps * self._stream.time_base)):
+                for sample, frame in self._sampled_frames(length_bytes, SampleClock(rate)):
                     yield sample, _upright_rgb(frame)
                     yielded = sample + 1
                 return
             except _Unsound:
                 self._container.close()
                 self._open()
-        for sample, frame in sample_by_time(self._every_frame(), fps * self._stream.time_base):
+        for sample, frame in sample_by_time(self._every_frame(), rate):
             if sample >= yielded:
                 yield sample, _upright_rgb(frame)
 

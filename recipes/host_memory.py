@@ -176,9 +176,6 @@ class HostAdamW(torch.optim.AdamW):
         )
         self.on_host.grad = self._bus.float()
         super().step()
-        self._write_to_card()
-
-    def _write_to_card(self) -> None:
         self._bus.copy_(self.on_host)
         parts = self._bus.to(self.on_card[0].device).split([weight.numel() for weight in self.on_card])
         for weight, part in zip(self.on_card, parts, strict=True):

@@ -31,10 +31,8 @@ def training_inputs(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Ten
     Those lie where the LM head does.
     """
     inputs = language_inputs(model, batch)
-    for name in ("labels", "loss_weights"):
-        on_host = isinstance(model.lm_head, HostHead)
-        inputs[name] = batch[name] if on_host else batch[name].to(inputs["inputs_embeds"].device, non_blocking=True)
-    return inputs
+    device = "cpu" if isinstance(model.lm_head, HostHead) else inputs["inputs_embeds"].device
+    return inputs | {name: batch[name].to(device, non_blocking=True) for name in ("labels", "loss_weights")}
 
 
 def answer_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
