@@ -140,7 +140,14 @@ def open_demo(data: Path) -> Demo:
     if folder.content_hash != pushed.content_hash:
         raise InputError(f"{DATASET} holds other data than {to_root(data)} does now; run 'make demo' again")
     balance_labels = settings.get("balance_labels", RecipeArguments.balance_labels)
-    return Demo(data, read_clips(data / CLIPS_FILE), read_marks(data / MARKS_FILE), pushed, base, balance_labels)
+    return Demo(data, clips_with_rows(data), read_marks(data / MARKS_FILE), pushed, base, balance_labels)
+
+
+def clips_with_rows(data: Path) -> list[Clip]:
+    """Return the clips that train.jsonl and test.jsonl hold frames of; build_jsonl.py leaves leaks out of train."""
+    rows = [row for split in ("train", "test") for row in read_rows(data / f"{split}.jsonl")]
+    folders = {PurePosixPath(row.image).parent.as_posix() for row in rows}
+    return [clip for clip in read_clips(data / CLIPS_FILE) if clip.folder in folders]
 
 
 def read_marks(path: Path) -> dict[str, Mark]:

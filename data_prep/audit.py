@@ -1,146 +1,30 @@
-"""What the clips hold, before anyone trusts a figure made of them: counts, identical contents, leaks."""
+"""Say what the extracted clips hold, before anyone trusts a figure made of them; writes nothing.
 
-from collections import defaultdict
-from collections.abc import Iterable
-from statistics import median
-from typing import Any
+python data_prep/audit.py [--data data] [--json]
+"""
 
-from data_prep.clips import STATUSES, Clip, natural_key
-from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
+import argparse
+import json
 
-SHIFT = 0.1  # a smaller difference of shares isn't worth a line
-
-
-def _counts(clips: list[Clip]) -> dict[str, int]:
-    return {"clips": len(clips), "frames": sum(clip.frames for clip in clips)}
+from data_prep.clip_audit import audit_clips, audit_in_words
+from data_prep.clips import CLIPS_FILE, read_finished_clips
+from data_prep.errors import run_script
+from data_prep.files import from_root
+from data_prep.lookalikes import near_identical
 
 
-def count_split(clips: Iterable[Clip]) -> dict[str, Any]:
-    """Return one split's clips and frames: in all, by label and by source class, and its clips by status."""
-    clips = list(clips)
-    usable = [clip for clip in clips if clip.has_frames]
-    classes = [source_class.folder for source_class in SOURCE_CLASSES]
-    return {
-        **_counts(usable),
-        "labels": {label: _counts([clip for clip in usable if clip.label == label]) for label in LABELS},
-        "source_classes": {name: _counts([clip for clip in usable if clip.source_class == name]) for name in classes},
-        "frames_a_clip": _spread([clip.frames for clip in usable]),
-        "status": {status: sum(clip.status == status for clip in clips) for status in STATUSES if status != "pending"},
-    }
+def main(argv: list[str]) -> int:
+    """Print the audit of the clips in clips.jsonl, in words or as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="data", help="folder with frames/ and clips.jsonl (default: data)")
+    parser.add_argument("--json", action="store_true", help="print the whole audit as one JSON object")
+    args = parser.parse_args(argv)
+    data = from_root(args.data)
+    clips = read_finished_clips(data / CLIPS_FILE)
+    audit = audit_clips(clips, near_identical(data, clips))
+    print(json.dumps(audit, ensure_ascii=False, indent=2) if args.json else audit_in_words(audit))
+    return 0
 
 
-def _spread(counts: list[int]) -> dict[str, float] | None:
-    return {"min": min(counts), "median": median(counts), "max": max(counts)} if counts else None
-
-
-def _by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
-    """Return the clips by their content's SHA-256, each group and the groups in natural order of their paths."""
-    groups: dict[str, list[Clip]] = defaultdict(list)
-    for clip in sorted(clips, key=lambda clip: natural_key(clip.path)):
-        groups[clip.sha256].append(clip)
-    return groups
-
-
-def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
-    """Return the groups of clips of identical content, in natural order of their first path.
-
-    Each group says its SHA-256, its clips' paths, whether it stands in both splits and whether under both labels.
-    """
-    return [
-        {
-            "sha256": sha256,
-            "paths": [clip.path for clip in group],
-            "across_splits": len({clip.split for clip in group}) > 1,
-            "both_labels": len({clip.label for clip in group}) > 1,
-        }
-        for sha256, group in _by_content(clips).items()
-        if len(group) > 1
-    ]
-
-
-def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
-    """Return the test clips whose content stands in train, or under the other label anywhere, and which of the two.
-
-    They are in natural order of their paths, and stay in the test split, which is as published; a figure over the
-    others says more.
-    """
-    marked = []
-    for group in _by_content(clips).values():
-        in_train, other_label = any(clip.split == "train" for clip in group), len({clip.label for clip in group}) > 1
-        if in_train or other_label:
-            marked += [
-                {"path": clip.path, "in_train": in_train, "other_label": other_label}
-                for clip in group
-                if clip.split == "test"
-            ]
-    return sorted(marked, key=lambda mark: natural_key(mark["path"]))
-
-
-def audit_clips(clips: Iterable[Clip]) -> dict[str, Any]:
-    """Return the audit of all clips as a JSON object.
-
-    `splits` counts; `identical_clips` and `test_clips_with_twins` tell of copies; `damaged` lists the clips that are
-    partial or failed, with the reason, and `single_frame_clips` those too short for a second sample.
-    """
-    clips = sorted(clips, key=lambda clip: natural_key(clip.path))
-    return {
-        "splits": {split: count_split(clip for clip in clips if clip.split == split) for split in SPLITS},
-        "identical_clips": identical_groups(clips),
-        "test_clips_with_twins": twins_of_test_clips(clips),
-        "damaged": [
-            {"path": clip.path, "status": clip.status, "reason": clip.reason}
-            for clip in clips
-            if clip.status in ("partial", "failed")
-        ],
-        "single_frame_clips": [clip.path for clip in clips if clip.frames == 1],
-    }
-
-
-def audit_in_words(audit: dict[str, Any]) -> str:
-    """Return the audit as a few lines to read, with what they mean for the figures."""
-    lines = [_split_in_words(split, counts) for split, counts in audit["splits"].items()]
-    lines += _prior_shift_in_words(audit["splits"])
-    groups = audit["identical_clips"]
-    lines.append(
-        f"identical clips: {len(groups)} groups, {sum(group['across_splits'] for group in groups)} of them in both "
-        f"splits, {sum(group['both_labels'] for group in groups)} under both labels"
-    )
-    if any(group["across_splits"] for group in groups):
-        lines.append("  in both splits: the test figures partly measure memory, not skill")
-    if any(group["both_labels"] for group in groups):
-        lines.append("  under both labels: no model can get all of these right")
-    if marked := audit["test_clips_with_twins"]:
-        lines.append(
-            f"  of the test clips {sum(each['in_train'] for each in marked)} stand in train, too, and "
-            f"{sum(each['other_label'] for each in marked)} under the other label"
-        )
-    if short := audit["single_frame_clips"]:
-        lines.append(f"clips of a single frame: {len(short)}, the first {short[0]}")
-    return "\n".join(lines)
-
-
-def _split_in_words(split: str, counts: dict[str, Any]) -> str:
-    damaged = "".join(f", {counts['status'][status]} {status}" for status in ("partial", "failed"))
-    spread = counts["frames_a_clip"]
-    frames = f", {spread['min']} to {spread['max']} a clip" if spread else ""
-    return (
-        f"{split}: {counts['clips']} clips, {counts['frames']} frames{frames}, {_unsafe_share(counts):.1%} of them "
-        f"{UNSAFE}{damaged}"
-    )
-
-
-def _unsafe_share(counts: dict[str, Any]) -> float:
-    share: float = counts["labels"][UNSAFE]["frames"] / counts["frames"] if counts["frames"] else 0.0
-    return share
-
-
-def _prior_shift_in_words(splits: dict[str, Any]) -> list[str]:
-    """Say so where the share of UNSAFE frames differs by more than SHIFT between train and test."""
-    train, test = (_unsafe_share(splits[split]) for split in ("train", "test"))
-    if abs(train - test) <= SHIFT:
-        return []
-    commoner = UNSAFE if train > test else SAFE
-    return [
-        f"  {UNSAFE} is {train:.0%} of train and {test:.0%} of test: learnt as it is, train makes {commoner} the "
-        "likelier answer; balance_labels takes that out of the loss"
-    ]
+if __name__ == "__main__":
+    run_script(main)

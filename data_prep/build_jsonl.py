@@ -1,21 +1,24 @@
 """Write train.jsonl and test.jsonl, one row a frame, and audit.json about the clips behind them.
 
-python data_prep/build_jsonl.py [--data data]
+python data_prep/build_jsonl.py [--data data] [--keep-leaks]
 """
 
 import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
-from data_prep.audit import audit_clips, audit_in_words
-from data_prep.clips import CLIPS_FILE, FRAMES_FOLDER, Clip, has_all_frames, natural_key, read_clips
+from data_prep.clip_audit import audit_clips, audit_in_words
+from data_prep.clips import CLIPS_FILE, FRAMES_FOLDER, Clip, has_all_frames, read_finished_clips
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, sha256_of_file, write_json
 from data_prep.labels import LABELS, PROMPT, SPLITS
+from data_prep.lookalikes import near_identical
 from data_prep.rows import Row, write_rows
 
 AUDIT_FILE = "audit.json"
+REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 _AGAIN = "run data_prep/extract_frames.py again"
 
 
@@ -23,16 +26,42 @@ def main(argv: list[str]) -> int:
     """Check the frames against clips.jsonl, then write the rows of both splits and the audit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="data", help="folder with frames/ and clips.jsonl (default: data)")
-    data = from_root(parser.parse_args(argv).data)
-    clips = sorted(read_clips(data / CLIPS_FILE), key=lambda clip: natural_key(clip.path))
+    parser.add_argument(
+        "--keep-leaks",
+        action="store_true",
+        help="keep training clips whose content stands in test, too, or under both labels (default: leave them out)",
+    )
+    args = parser.parse_args(argv)
+    data = from_root(args.data)
+    clips = read_finished_clips(data / CLIPS_FILE)
     _check_frames(data, clips)
     _say_failed(clips)
-    rows = {split: rows_of(clip for clip in clips if clip.split == split) for split in SPLITS}
-    _check_labels(rows)
-    audit = audit_clips(clips)
-    _write(data, rows, audit)
+    audit = audit_clips(clips, near_identical(data, clips))
+    left_out = [] if args.keep_leaks else audit["leaks_in_train"]
+    kept = _without(clips, left_out)
+    rows = {split: rows_of(clip for clip in kept if clip.split == split) for split in SPLITS}
+    _check_labels(rows, left_out)
+    _write(data, rows, {"left_out_of_train": left_out, **audit})
     print(audit_in_words(audit))
+    print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))
     return 0
+
+
+def _without(clips: list[Clip], left_out: list[dict[str, Any]]) -> list[Clip]:
+    paths = {leak["path"] for leak in left_out}
+    return [clip for clip in clips if clip.path not in paths]
+
+
+def _left_out_in_words(left_out: list[dict[str, Any]], leaks: int) -> str:
+    """Say which training clips have no rows and why, a line each."""
+    if not left_out:
+        return "train.jsonl: every clip" + (f", {leaks} leaks kept" if leaks else "")
+    frames = sum(leak["frames"] for leak in left_out)
+    lines = [f"train.jsonl: {len(left_out)} clips, {frames} frames left out (--keep-leaks keeps them)"]
+    for leak in left_out:
+        reasons = [reason for key, reason in REASONS.items() if leak[key]]
+        lines.append(f"  {leak['path']}: {', and '.join(reasons)}")
+    return "\n".join(lines)
 
 
 def rows_of(clips: Iterable[Clip]) -> list[Row]:
@@ -42,8 +71,6 @@ def rows_of(clips: Iterable[Clip]) -> list[Row]:
 
 def _check_frames(data: Path, clips: list[Clip]) -> None:
     """Raise InputError unless the records and the folders of frames stand for each other, one to one."""
-    if pending := [clip for clip in clips if clip.status == "pending"]:
-        raise InputError(f"{data / CLIPS_FILE}: extraction stopped before {len(pending)} clips; {_AGAIN}")
     recorded = {clip.folder for clip in clips if clip.has_frames}
     for folder in sorted((data / FRAMES_FOLDER).glob("*/*/*")):
         name = folder.relative_to(data).as_posix()
@@ -60,13 +87,17 @@ def _say_failed(clips: list[Clip]) -> None:
             print(f"left out, because no frame could be had: {clip.path}: {clip.reason}", file=sys.stderr)
 
 
-def _check_labels(rows: dict[str, list[Row]]) -> None:
-    for split, split_rows in rows.items():
-        if not split_rows:
-            raise InputError(f"{split}: no frames; the data set's {split} folder holds no clip that could be decoded")
+def _check_labels(rows: dict[str, list[Row]], left_out: list[dict[str, Any]]) -> None:
+    hint = f"; {len(left_out)} clips were left out of it as leaks, which --keep-leaks keeps" if left_out else ""
+    if not rows["test"]:
+        raise InputError("test: no frames; the data set's test folder holds no clip that could be decoded")
+    if not rows["train"]:
+        raise InputError(f"train: no frames; the data set's train folder holds no clip that could be decoded{hint}")
     found = {row.response for row in rows["train"]}
     if found != set(LABELS):
-        raise InputError(f"train holds one class only, {', '.join(found)}; both {' and '.join(LABELS)} are needed")
+        raise InputError(
+            f"train holds one class only, {', '.join(found)}; both {' and '.join(LABELS)} are needed{hint}"
+        )
 
 
 def _write(data: Path, rows: dict[str, list[Row]], audit: dict[str, object]) -> None:

@@ -303,6 +303,19 @@ def read_clips(path: Path) -> list[Clip]:
     return clips
 
 
+def read_finished_clips(path: Path) -> list[Clip]:
+    """Read clips.jsonl in natural order of the clips' paths, once the extraction is through.
+
+    Raises InputError as `read_clips` does, for a file without a clip, and while clips are pending.
+    """
+    clips = sorted(read_clips(path), key=lambda clip: natural_key(clip.path))
+    pending = sum(clip.status == "pending" for clip in clips)
+    if pending or not clips:
+        found = f"extraction stopped before {pending} clips" if pending else "holds no clip"
+        raise InputError(f"{path}: {found}; run data_prep/extract_frames.py again")
+    return clips
+
+
 def write_clips(path: Path, clips: Iterable[Clip]) -> None:
     """Write clips.jsonl, one record a line in natural order of the clips' paths, whole or not at all."""
     ordered = sorted(clips, key=lambda clip: natural_key(clip.path))

@@ -49,6 +49,19 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
             raise InputError(f"{name}: damaged image ({error})") from None
 
 
+def read_grey(source: Path | bytes, name: str, side: int) -> Image.Image:
+    """Decode a JPEG or PNG in grey, a JPEG at a fraction of its size that leaves no side below `side` pixels.
+
+    Raises InputError as `read_image` does.
+    """
+    with _open(source, name) as image:
+        try:
+            image.draft("L", (side, side))
+            return image.convert("L")
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{name}: damaged image ({error})") from None
+
+
 def check_image(source: Path | bytes, name: str) -> None:
     """Raise InputError unless the image is an allowed format, within the pixel limit and whole.
 

@@ -1,5 +1,4 @@
 import hashlib
-import itertools
 import json
 import shutil
 import subprocess
@@ -11,15 +10,12 @@ from pathlib import Path
 import pytest
 
 from data_prep import build_jsonl, extract_frames
-from data_prep.audit import audit_clips, audit_in_words, identical_groups
-from data_prep.audit import twins_of_test_clips as twins
-from data_prep.clips import DATASET_FOLDER, Clip, read_clips, write_clips
+from data_prep.clips import DATASET_FOLDER, read_clips, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import PROMPT
-from data_prep.rows import image_path, read_rows
+from data_prep.rows import Row, image_path, read_rows
 from tests.made_clips import make_dataset
-from tests.tiny_data import make_clip
 
 CLIPS = {
     "train/0_safe_walkway_violation/0_tr10.mp4": 2,
@@ -92,101 +88,71 @@ def test_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train["status"] == {"ok": 3, "partial": 0, "failed": 0}
     assert audit["identical_clips"] == []
     assert str(data) not in text
-    assert capsys.readouterr().out.splitlines() == [
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[3].startswith("clips that look alike")  # they are of two greys
+    assert [*lines[:3], *lines[4:]] == [
         "train: 3 clips, 4 frames, 1 to 2 a clip, 75.0% of them UNSAFE, 0 partial, 0 failed",
         "test: 2 clips, 4 frames, 1 to 3 a clip, 75.0% of them UNSAFE, 0 partial, 0 failed",
         "identical clips: 0 groups, 0 of them in both splits, 0 under both labels",
         f"clips of a single frame: {len(audit['single_frame_clips'])}, the first {audit['single_frame_clips'][0]}",
+        "train.jsonl: every clip",
     ]
-    assert audit["damaged"] == audit["test_clips_with_twins"] == []
+    assert audit["damaged"] == audit["test_clips_with_twins"] == audit["left_out_of_train"] == []
 
 
-def clip(split: str, class_digit: int, content: str) -> Clip:
-    return replace(make_clip(split, class_digit, f"{class_digit}_{content}"), sha256=content * 64)
-
-
-def test_groups_of_identical_clips() -> None:
-    clips = [
-        clip("train", 0, "a"), clip("train", 1, "a"),  # one split, one label
-        clip("train", 2, "b"), clip("train", 5, "b"),  # both labels
-        clip("train", 3, "c"), clip("test", 3, "c"),  # both splits
-        clip("train", 4, "d"), clip("test", 0, "d"),  # both of both
-        clip("train", 7, "e"), clip("test", 7, "f"),  # alone
-    ]  # fmt: skip
-    groups = {group["sha256"][0]: group for group in identical_groups(clips)}
-    flags = {content: (group["across_splits"], group["both_labels"]) for content, group in groups.items()}
-    assert flags == {"a": (False, False), "b": (False, True), "c": (True, False), "d": (True, True)}
-    assert groups["c"]["paths"] == [
-        "test/3_carrying_overload_with_forklift/3_c.mp4",
-        "train/3_carrying_overload_with_forklift/3_c.mp4",
-    ]
-
-
-def test_test_clips_with_twins_are_marked() -> None:
-    clips = [
-        clip("train", 3, "a"), clip("test", 3, "a"),  # the same, learnt
-        clip("train", 4, "b"), clip("test", 0, "b"),  # learnt under the other label
-        clip("test", 1, "c"), clip("test", 5, "c"),  # both in test, one of them wrong
-        clip("train", 2, "d"), clip("train", 6, "d"), clip("test", 7, "e"), clip("test", 7, "f"),
-    ]  # fmt: skip
-    found = {each["path"].rpartition("/")[2]: (each["in_train"], each["other_label"]) for each in twins(clips)}
-    assert found == {
-        "3_a.mp4": (True, False),
-        "0_b.mp4": (True, True),
-        "1_c.mp4": (False, True),
-        "5_c.mp4": (False, True),
-    }
-
-
-def test_copies_among_as_many_clips_as_the_data_set_has_are_found_exactly() -> None:
-    """691 clips of 658 contents: 32 groups, 9 of them across the splits and 4 under both labels."""
-    contents = (hashlib.sha256(str(number).encode()).hexdigest() for number in itertools.count())
-    clips: list[Clip] = []
-
-    def add(*copies: tuple[str, int]) -> None:
-        content = next(contents)
-        for split, digit in copies:
-            made = make_clip(split, digit, f"{digit}_{split[:2]}{len(clips)}")
-            clips.append(replace(made, sha256=content))
-
-    for number in range(32):
-        split = "test" if number < 9 else "train"
-        other_class = 4 if number in (0, 9, 10, 11) else 1
-        add(("train", 0), (split, other_class), *([("train", 2)] if number == 31 else []))
-    while len(clips) < 691:
-        add(("train" if len(clips) < 550 else "test", len(clips) % 8))
-    groups = identical_groups(clips)
-    assert len({each.sha256 for each in clips}) == 658
-    assert len(groups) == 32
-    assert sum(group["across_splits"] for group in groups) == 9
-    assert sum(group["both_labels"] for group in groups) == 4
-    assert len(twins(clips)) == 9
-
-
-def test_shift_between_the_splits_is_said_where_there_is_one() -> None:
-    def audit_of(*test_classes: int) -> str:
-        train = [clip("train", digit, content) for digit, content in ((0, "a"), (1, "b"), (2, "c"), (4, "d"))]
-        test = [clip("test", digit, "ef0123"[number]) for number, digit in enumerate(test_classes)]
-        return audit_in_words(audit_clips([*train, *test]))
-
-    assert "UNSAFE is 75% of train and 50% of test: learnt as it is, train makes UNSAFE the likelier" in audit_of(0, 4)
-    assert "UNSAFE is 75% of train and 100% of test: learnt as it is, train makes SAFE the likelier" in audit_of(0, 1)
-    assert "likelier" not in audit_of(0, 1, 2, 4)
-
-
-def test_identical_clips_are_said_aloud_and_stay(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def leaking(data: Path) -> Path:
+    """The same with a copy of a test clip in train, and one training clip's content under both labels."""
     root = data / DATASET_FOLDER
-    shutil.copy(root / "train/4_safe_walkway/4_tr1.mp4", root / "test/2_opened_panel cover/2_te2.mp4")
+    make_dataset(data, {"train/4_safe_walkway/4_tr2.mp4": 4})
+    (root / "train/2_opened_panel cover").mkdir()
+    shutil.copy(root / "train/4_safe_walkway/4_tr2.mp4", root / "train/2_opened_panel cover/2_tr1.mp4")
+    shutil.copy(root / "test/6_closed_panel_cover/6_te1.mp4", root / "train/4_safe_walkway/4_tr3.mp4")
     extract_frames.main(["--data", str(data), "--workers", "1"])
+    return data
+
+
+def test_leaks_are_left_out_of_train_aloud(leaking: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    build(data)
-    assert len(read_rows(data / "test.jsonl")) == 5
+    build(leaking)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[lines.index("identical clips: 1 groups, 1 of them in both splits, 1 under both labels") + 1 :][:3] == [
+    assert lines[lines.index("identical clips: 2 groups, 1 of them in both splits, 1 under both labels") + 1 :][:4] == [
         "  in both splits: the test figures partly measure memory, not skill",
         "  under both labels: no model can get all of these right",
-        "  of the test clips 1 stand in train, too, and 1 under the other label",
+        "  of the test clips 1 stand in train, too, and 0 under the other label",
+        "  of the training clips 1 stand in test, too, and 2 under both labels",
     ]
+    assert lines[-4:] == [
+        "train.jsonl: 3 clips, 9 frames left out (--keep-leaks keeps them)",
+        "  train/2_opened_panel cover/2_tr1.mp4: its content stands under both labels",
+        "  train/4_safe_walkway/4_tr2.mp4: its content stands under both labels",
+        "  train/4_safe_walkway/4_tr3.mp4: its content stands in test",
+    ]
+    assert {image_folder(row) for row in read_rows(leaking / "train.jsonl")} == {"0_tr9", "0_tr10", "4_tr1"}
+    assert {image_folder(row) for row in read_rows(leaking / "test.jsonl")} == {"2_te1", "6_te1"}
+    audit = json.loads((leaking / "audit.json").read_text())
+    assert audit["left_out_of_train"] == audit["leaks_in_train"]
+    assert audit["jsonl"]["train"]["rows"] == 4
+    assert audit["splits"]["train"]["frames"] == 13
+
+
+def image_folder(row: Row) -> str:
+    return Path(row.image).parent.name
+
+
+def test_leaks_are_kept_where_that_is_asked_for(leaking: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build_jsonl.main(["--data", str(leaking), "--keep-leaks"]) == 0
+    assert capsys.readouterr().out.endswith("train.jsonl: every clip, 3 leaks kept\n")
+    assert len(read_rows(leaking / "train.jsonl")) == 13
+    audit = json.loads((leaking / "audit.json").read_text())
+    assert audit["left_out_of_train"] == []
+    assert len(audit["leaks_in_train"]) == 3
+
+
+def test_a_label_that_stood_in_leaks_alone(leaking: Path) -> None:
+    without(leaking, "train/0_safe_walkway_violation")
+    with pytest.raises(InputError, match=r"one class only, SAFE; .* needed; 3 clips were left out of it as"):
+        build(leaking)
 
 
 def test_a_failed_clip_is_left_out_aloud(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,177 @@
+"""What the clips hold, before anyone trusts a figure made of them: counts, identical contents, leaks."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from statistics import median
+from typing import Any
+
+from data_prep.clips import STATUSES, Clip, natural_key
+from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
+
+SHIFT = 0.1  # a smaller difference of shares isn't worth a line
+
+
+def _counts(clips: list[Clip]) -> dict[str, int]:
+    return {"clips": len(clips), "frames": sum(clip.frames for clip in clips)}
+
+
+def count_split(clips: Iterable[Clip]) -> dict[str, Any]:
+    """Return one split's clips and frames: in all, by label and by source class, and its clips by status."""
+    clips = list(clips)
+    usable = [clip for clip in clips if clip.has_frames]
+    classes = [source_class.folder for source_class in SOURCE_CLASSES]
+    return {
+        **_counts(usable),
+        "labels": {label: _counts([clip for clip in usable if clip.label == label]) for label in LABELS},
+        "source_classes": {name: _counts([clip for clip in usable if clip.source_class == name]) for name in classes},
+        "frames_a_clip": _spread([clip.frames for clip in usable]),
+        "status": {status: sum(clip.status == status for clip in clips) for status in STATUSES if status != "pending"},
+    }
+
+
+def _spread(counts: list[int]) -> dict[str, float] | None:
+    return {"min": min(counts), "median": median(counts), "max": max(counts)} if counts else None
+
+
+def _by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
+    """Return the clips by their content's SHA-256, each group and the groups in natural order of their paths."""
+    groups: dict[str, list[Clip]] = defaultdict(list)
+    for clip in sorted(clips, key=lambda clip: natural_key(clip.path)):
+        groups[clip.sha256].append(clip)
+    return groups
+
+
+def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
+    """Return the groups of clips of identical content, in natural order of their first path.
+
+    Each group says its SHA-256, its clips' paths, whether it stands in both splits and whether under both labels.
+    """
+    return [
+        {
+            "sha256": sha256,
+            "paths": [clip.path for clip in group],
+            "across_splits": len({clip.split for clip in group}) > 1,
+            "both_labels": len({clip.label for clip in group}) > 1,
+        }
+        for sha256, group in _by_content(clips).items()
+        if len(group) > 1
+    ]
+
+
+def _leaking(clips: Iterable[Clip]) -> Iterator[tuple[Clip, bool, bool]]:
+    """Yield the clips whose content stands in both splits or under both labels, and which of the two."""
+    for group in _by_content(clips).values():
+        both_splits, both_labels = len({clip.split for clip in group}) > 1, len({clip.label for clip in group}) > 1
+        if both_splits or both_labels:
+            yield from ((clip, both_splits, both_labels) for clip in group)
+
+
+def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
+    """Return the test clips whose content stands in train, or under the other label anywhere, and which of the two.
+
+    They are in natural order of their paths, and stay in the test split, which is as published; a figure over the
+    others says more.
+    """
+    marked = [
+        {"path": clip.path, "in_train": both_splits, "other_label": both_labels}
+        for clip, both_splits, both_labels in _leaking(clips)
+        if clip.split == "test"
+    ]
+    return sorted(marked, key=lambda mark: natural_key(mark["path"]))
+
+
+def leaks_in_train(clips: Iterable[Clip]) -> list[dict[str, Any]]:
+    """Return the training clips that had better not be learnt from, with the frames they have and the reason.
+
+    They are those whose content stands in test, too, and those whose content stands under both labels in the data set;
+    in natural order of their paths.
+    """
+    leaks = [
+        {"path": clip.path, "frames": clip.frames, "in_test": both_splits, "both_labels": both_labels}
+        for clip, both_splits, both_labels in _leaking(clips)
+        if clip.split == "train" and clip.has_frames
+    ]
+    return sorted(leaks, key=lambda leak: natural_key(leak["path"]))
+
+
+def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the audit of all clips as a JSON object, the pairs of near-identical clips included as they are.
+
+    `splits` counts; `identical_clips`, `test_clips_with_twins` and `leaks_in_train` tell of copies; `damaged` lists the
+    clips that are partial or failed, with the reason, and `single_frame_clips` those too short for a second sample.
+    """
+    clips = sorted(clips, key=lambda clip: natural_key(clip.path))
+    return {
+        "splits": {split: count_split(clip for clip in clips if clip.split == split) for split in SPLITS},
+        "identical_clips": identical_groups(clips),
+        "test_clips_with_twins": twins_of_test_clips(clips),
+        "leaks_in_train": leaks_in_train(clips),
+        "near_identical_clips": near_identical,
+        "damaged": [
+            {"path": clip.path, "status": clip.status, "reason": clip.reason}
+            for clip in clips
+            if clip.status in ("partial", "failed")
+        ],
+        "single_frame_clips": [clip.path for clip in clips if clip.frames == 1],
+    }
+
+
+def audit_in_words(audit: dict[str, Any]) -> str:
+    """Return the audit as a few lines to read, with what they mean for the figures."""
+    lines = [_split_in_words(split, counts) for split, counts in audit["splits"].items()]
+    lines += _prior_shift_in_words(audit["splits"])
+    groups = audit["identical_clips"]
+    lines.append(
+        f"identical clips: {len(groups)} groups, {sum(group['across_splits'] for group in groups)} of them in both "
+        f"splits, {sum(group['both_labels'] for group in groups)} under both labels"
+    )
+    if any(group["across_splits"] for group in groups):
+        lines.append("  in both splits: the test figures partly measure memory, not skill")
+    if any(group["both_labels"] for group in groups):
+        lines.append("  under both labels: no model can get all of these right")
+    if marked := audit["test_clips_with_twins"]:
+        lines.append(
+            f"  of the test clips {sum(each['in_train'] for each in marked)} stand in train, too, and "
+            f"{sum(each['other_label'] for each in marked)} under the other label"
+        )
+    if leaks := audit["leaks_in_train"]:
+        lines.append(
+            f"  of the training clips {sum(each['in_test'] for each in leaks)} stand in test, too, and "
+            f"{sum(each['both_labels'] for each in leaks)} under both labels"
+        )
+    if alike := audit["near_identical_clips"]:
+        lines.append(
+            f"clips that look alike: {len(alike)} pairs, {sum(pair['across_splits'] for pair in alike)} of them across "
+            f"the splits, {sum(pair['both_labels'] for pair in alike)} under both labels; look at them, nothing is "
+            f"left out for it; the first {' and '.join(alike[0]['paths'])}"
+        )
+    if short := audit["single_frame_clips"]:
+        lines.append(f"clips of a single frame: {len(short)}, the first {short[0]}")
+    return "\n".join(lines)
+
+
+def _split_in_words(split: str, counts: dict[str, Any]) -> str:
+    damaged = "".join(f", {counts['status'][status]} {status}" for status in ("partial", "failed"))
+    spread = counts["frames_a_clip"]
+    frames = f", {spread['min']} to {spread['max']} a clip" if spread else ""
+    return (
+        f"{split}: {counts['clips']} clips, {counts['frames']} frames{frames}, {_unsafe_share(counts):.1%} of them "
+        f"{UNSAFE}{damaged}"
+    )
+
+
+def _unsafe_share(counts: dict[str, Any]) -> float:
+    share: float = counts["labels"][UNSAFE]["frames"] / counts["frames"] if counts["frames"] else 0.0
+    return share
+
+
+def _prior_shift_in_words(splits: dict[str, Any]) -> list[str]:
+    """Say so where the share of UNSAFE frames differs by more than SHIFT between train and test."""
+    train, test = (_unsafe_share(splits[split]) for split in ("train", "test"))
+    if abs(train - test) <= SHIFT:
+        return []
+    commoner = UNSAFE if train > test else SAFE
+    return [
+        f"  {UNSAFE} is {train:.0%} of train and {test:.0%} of test: learnt as it is, train makes {commoner} the "
+        "likelier answer; balance_labels takes that out of the loss"
+    ]

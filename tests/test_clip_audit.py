@@ -1,0 +1,151 @@
+import hashlib
+import itertools
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from data_prep import audit
+from data_prep.clip_audit import audit_clips, audit_in_words, identical_groups, leaks_in_train
+from data_prep.clip_audit import twins_of_test_clips as twins
+from data_prep.clips import CLIPS_FILE, Clip, write_clips
+from data_prep.errors import InputError
+from data_prep.files import PROJECT_ROOT
+from tests.tiny_data import make_clip, many_clips, write_data
+
+
+def clip(split: str, class_digit: int, content: str) -> Clip:
+    return replace(make_clip(split, class_digit, f"{class_digit}_{content}"), sha256=content * 64)
+
+
+def test_groups_of_identical_clips() -> None:
+    clips = [
+        clip("train", 0, "a"), clip("train", 1, "a"),  # one split, one label
+        clip("train", 2, "b"), clip("train", 5, "b"),  # both labels
+        clip("train", 3, "c"), clip("test", 3, "c"),  # both splits
+        clip("train", 4, "d"), clip("test", 0, "d"),  # both of both
+        clip("train", 7, "e"), clip("test", 7, "f"),  # alone
+    ]  # fmt: skip
+    groups = {group["sha256"][0]: group for group in identical_groups(clips)}
+    flags = {content: (group["across_splits"], group["both_labels"]) for content, group in groups.items()}
+    assert flags == {"a": (False, False), "b": (False, True), "c": (True, False), "d": (True, True)}
+    assert groups["c"]["paths"] == [
+        "test/3_carrying_overload_with_forklift/3_c.mp4",
+        "train/3_carrying_overload_with_forklift/3_c.mp4",
+    ]
+
+
+def test_test_clips_with_twins_are_marked() -> None:
+    clips = [
+        clip("train", 3, "a"), clip("test", 3, "a"),  # the same, learnt
+        clip("train", 4, "b"), clip("test", 0, "b"),  # learnt under the other label
+        clip("test", 1, "c"), clip("test", 5, "c"),  # both in test, one of them wrong
+        clip("train", 2, "d"), clip("train", 6, "d"), clip("test", 7, "e"), clip("test", 7, "f"),
+    ]  # fmt: skip
+    found = {each["path"].rpartition("/")[2]: (each["in_train"], each["other_label"]) for each in twins(clips)}
+    assert found == {
+        "3_a.mp4": (True, False),
+        "0_b.mp4": (True, True),
+        "1_c.mp4": (False, True),
+        "5_c.mp4": (False, True),
+    }
+
+
+def test_copies_among_as_many_clips_as_the_data_set_has_are_found_exactly() -> None:
+    """691 clips of 658 contents: 32 groups, 9 of them across the splits and 4 under both labels."""
+    contents = (hashlib.sha256(str(number).encode()).hexdigest() for number in itertools.count())
+    clips: list[Clip] = []
+
+    def add(*copies: tuple[str, int]) -> None:
+        content = next(contents)
+        for split, digit in copies:
+            made = make_clip(split, digit, f"{digit}_{split[:2]}{len(clips)}")
+            clips.append(replace(made, sha256=content))
+
+    for number in range(32):
+        split = "test" if number < 9 else "train"
+        other_class = 4 if number in (0, 9, 10, 11) else 1
+        add(("train", 0), (split, other_class), *([("train", 2)] if number == 31 else []))
+    while len(clips) < 691:
+        add(("train" if len(clips) < 550 else "test", len(clips) % 8))
+    groups = identical_groups(clips)
+    assert len({each.sha256 for each in clips}) == 658
+    assert len(groups) == 32
+    assert sum(group["across_splits"] for group in groups) == 9
+    assert sum(group["both_labels"] for group in groups) == 4
+    assert len(twins(clips)) == 9
+    # The nine's training clips, and two each of the three others under both labels.
+    leaks = leaks_in_train(clips)
+    assert (len(leaks), sum(leak["in_test"] for leak in leaks), sum(leak["both_labels"] for leak in leaks)) == (
+        15,
+        9,
+        7,
+    )
+
+
+def test_shift_between_the_splits_is_said_where_there_is_one() -> None:
+    def audit_of(*test_classes: int) -> str:
+        train = [clip("train", digit, content) for digit, content in ((0, "a"), (1, "b"), (2, "c"), (4, "d"))]
+        test = [clip("test", digit, "ef0123"[number]) for number, digit in enumerate(test_classes)]
+        return audit_in_words(audit_clips([*train, *test], []))
+
+    assert "UNSAFE is 75% of train and 50% of test: learnt as it is, train makes UNSAFE the likelier" in audit_of(0, 4)
+    assert "UNSAFE is 75% of train and 100% of test: learnt as it is, train makes SAFE the likelier" in audit_of(0, 1)
+    assert "likelier" not in audit_of(0, 1, 2, 4)
+
+
+def test_training_clips_that_leak_are_named_with_the_reason() -> None:
+    clips = [
+        clip("train", 3, "a"), clip("test", 3, "a"),  # the test clip learnt
+        clip("train", 4, "b"), clip("test", 0, "b"),  # and contradicted
+        clip("train", 1, "c"), clip("train", 5, "c"),  # one of them wrong
+        clip("test", 1, "d"), clip("test", 5, "d"),  # none of train's business
+        clip("train", 2, "e"), clip("train", 1, "e"), clip("train", 7, "f"),
+        replace(clip("train", 6, "0"), status="failed", frames=0), clip("test", 6, "0"),
+    ]  # fmt: skip
+    found = {leak["path"].rpartition("/")[2]: (leak["in_test"], leak["both_labels"]) for leak in leaks_in_train(clips)}
+    assert found == {
+        "3_a.mp4": (True, False),
+        "4_b.mp4": (True, True),
+        "1_c.mp4": (False, True),
+        "5_c.mp4": (False, True),
+    }
+
+
+def test_the_script_says_what_the_clips_hold_and_writes_nothing(tmp_path: Path) -> None:
+    clips = [*many_clips(), make_clip("train", 7, "copy", content="train 0_tr0")]
+    write_data(tmp_path, clips)
+    before = sorted(tmp_path.rglob("*"))
+
+    def say(*flags: str) -> str:
+        command = [sys.executable, str(PROJECT_ROOT / "data_prep" / "audit.py"), "--data", str(tmp_path), *flags]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    found = json.loads(say("--json"))
+    assert found == audit_clips(clips, found["near_identical_clips"])
+    assert say() == audit_in_words(found) + "\n"
+    assert "identical clips: 1 groups, 0 of them in both splits, 1 under both labels" in say()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_clips_that_look_alike_are_reported_and_no_more() -> None:
+    clips = [clip("train", 0, "a"), clip("test", 4, "b")]
+    pair = {"paths": [each.path for each in clips], "different_bits": 2, "across_splits": True, "both_labels": True}
+    found = audit_clips(clips, [pair])
+    assert found["near_identical_clips"] == [pair]
+    assert found["leaks_in_train"] == []
+    assert "clips that look alike: 1 pairs, 1 of them across the splits, 1 under both labels; look at" in (
+        audit_in_words(found)
+    )
+
+
+def test_the_script_wants_finished_records(tmp_path: Path) -> None:
+    write_clips(tmp_path / CLIPS_FILE, [replace(make_clip("train", 0, "0_tr1"), status="pending", frames=0)])
+    with pytest.raises(InputError, match="extraction stopped before 1 clips; run data_prep/extract_frames"):
+        audit.main(["--data", str(tmp_path)])
+    (tmp_path / CLIPS_FILE).write_text("")
+    with pytest.raises(InputError, match="holds no clip; run data_prep/extract_frames"):
+        audit.main(["--data", str(tmp_path)])

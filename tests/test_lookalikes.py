@@ -1,0 +1,68 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.clips import Clip
+from data_prep.demo_renderer import Renderer
+from data_prep.demo_scenes import draw_scene
+from data_prep.errors import InputError
+from data_prep.lookalikes import near_identical
+from tests.tiny_data import make_clip
+
+
+def write_clip(data: Path, clip: Clip, pictures: list[Image.Image], quality: int) -> None:
+    for path, picture in zip(clip.frame_paths, pictures, strict=True):
+        (data / path).parent.mkdir(parents=True, exist_ok=True)
+        picture.save(data / path, "JPEG", quality=quality)
+
+
+def drawn(digit: int, seed: int) -> list[Image.Image]:
+    renderer = Renderer(draw_scene(digit, np.random.default_rng(seed)))
+    return [renderer.frame(second) for second in (0.0, 1.0, 2.0)]
+
+
+@pytest.fixture(scope="module")
+def recoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Clip]]:
+    """Twelve clips of the two cameras, the first of them once more, smaller and compressed harder, in test."""
+    data = tmp_path_factory.mktemp("data")
+    clips = [replace(make_clip("train", digit, f"{digit}_tr{n}"), frames=3) for n, digit in enumerate((0, 3, 6, 2) * 3)]
+    for seed, clip in enumerate(clips):
+        write_clip(data, clip, drawn(int(clip.source_class[0]), seed), quality=90)
+    again = replace(make_clip("test", 4, "4_te1"), frames=3)
+    write_clip(data, again, [picture.resize((480, 270)) for picture in drawn(0, 0)], quality=40)
+    return data, [*clips, again]
+
+
+def test_a_clip_encoded_twice_is_found_and_no_other(recoded: tuple[Path, list[Clip]]) -> None:
+    data, clips = recoded
+    (pair,) = near_identical(data, clips)
+    assert pair.pop("different_bits") <= 6
+    assert pair == {"paths": [clips[-1].path, clips[0].path], "across_splits": True, "both_labels": True}
+
+
+def test_the_same_file_twice_is_told_elsewhere(recoded: tuple[Path, list[Clip]]) -> None:
+    data, clips = recoded
+    assert near_identical(data, [clips[0], replace(clips[-1], sha256=clips[0].sha256)]) == []
+
+
+def test_one_frame_alike_is_not_enough(recoded: tuple[Path, list[Clip]]) -> None:
+    data, clips = recoded
+    last, other = data / clips[-1].frame_paths[-1], data / clips[2].frame_paths[-1]
+    kept = last.read_bytes()
+    last.write_bytes(other.read_bytes())
+    assert near_identical(data, clips) == []
+    last.write_bytes(kept)
+
+
+def test_clips_without_frames_and_no_clips() -> None:
+    assert near_identical(Path(), []) == []
+    assert near_identical(Path(), [replace(make_clip("train", 0, "a"), status="failed", frames=0)]) == []
+
+
+def test_a_missing_frame_is_named(tmp_path: Path) -> None:
+    clip = make_clip("train", 0, "0_tr1")
+    with pytest.raises(InputError, match=r"frames/train/unsafe/0_tr1/0000\.jpg: no such image"):
+        near_identical(tmp_path, [clip])
