@@ -21,7 +21,8 @@ from recipes.collator import IGNORED, VisionCollator
 from recipes.cuda_graphs import ORDINARY_CALLS, GraphedFunction
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer, frame_features, use_fused_modules
 from recipes.host_memory import keep_on_host
-from recipes.lora_linear import fuse_lora, join_mlps
+from recipes.joined_lora import join_adapters
+from recipes.lora_linear import fuse_lora
 from recipes.trainer import answer_loss, training_inputs
 
 Gradients = dict[str, torch.Tensor]
@@ -83,7 +84,7 @@ def _bf16(out: Path, batch: dict[str, torch.Tensor]) -> Iterator[tuple[str, tupl
     base.lm_head = on_card[1]
     _adapters_in(model, torch.float32)
     modeling.unpack_quantized(model, torch.bfloat16)
-    join_mlps(model, base.model.language_model)
+    join_adapters(model, base.model.language_model)
     yield ours("fused, unpacked")
     modeling.compile_layers(model)
     yield ours("the 80 GB recipe's: fused, unpacked, compiled")

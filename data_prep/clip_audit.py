@@ -126,7 +126,7 @@ def audit_in_words(audit: dict[str, Any]) -> str:
         f"splits, {sum(group['both_labels'] for group in groups)} under both labels"
     )
     if any(group["across_splits"] for group in groups):
-        lines.append("  in both splits: the test figures partly measure memory, not skill")
+        lines.append("  in both splits: where they are learnt from, test figures partly measure memory, not skill")
     if any(group["both_labels"] for group in groups):
         lines.append("  under both labels: no model can get all of these right")
     if marked := audit["test_clips_with_twins"]:

@@ -4,7 +4,6 @@ At one frame a decoder layer's kernels end sooner than a CPU can start them. A g
 shape; it is what https://pytorch.org/blog/accelerating-pytorch-with-cuda-graphs describes.
 """
 
-import gc
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 
@@ -31,7 +30,11 @@ class GraphedFunction:
         self._pool: tuple[int, int] | None = None
 
     def __call__(self, inputs: Inputs, variant: Hashable = None) -> torch.Tensor:
-        """Return what the function returns; `variant` names whatever else its result depends on."""
+        """Return what the function returns; `variant` names whatever else its result depends on.
+
+        No gradient goes back to the inputs. One that did would end in ordinary calls' stream, which a capture refuses.
+        """
+        inputs = {name: tensor.detach() for name, tensor in inputs.items()}
         kind = (variant, *((name, tensor.shape, tensor.dtype) for name, tensor in sorted(inputs.items())))
         if kind not in self._captured:
             self._calls[kind] += 1
@@ -46,9 +49,6 @@ class GraphedFunction:
 
     def _capture(self, inputs: Inputs) -> tuple[torch.cuda.CUDAGraph, dict[str, torch.Tensor], torch.Tensor]:
         kept = {name: tensor.clone() for name, tensor in inputs.items()}
-        # Anything left of an ordinary call's backward pass would tie gradients to that call's stream; torch 2.11 itself
-        # no longer collects garbage here.
-        gc.collect()
         graph = torch.cuda.CUDAGraph()
         # Other threads go on: the data loader's pins memory meanwhile.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):

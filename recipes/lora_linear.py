@@ -108,7 +108,7 @@ def _(output: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: floa
     return None
 
 
-def _add_product(output: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
+def add_product(output: torch.Tensor, left: torch.Tensor, right: torch.Tensor, scale: float) -> torch.Tensor:
     """Add scale * left right to `output`, and return it.
 
     torch.compile would make a copy of `output` first; it leaves an operator that it can't look into in its place.
@@ -130,7 +130,7 @@ class _Adapted:
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the adapted output, of shape (tokens, out), for `x` of shape (tokens, in)."""
         output = _project(x, self.weight, self.bias)
-        return _add_product(output, x @ self.a.to(x.dtype).t(), self.b.to(x.dtype).t(), self.scaling)
+        return add_product(output, x @ self.a.to(x.dtype).t(), self.b.to(x.dtype).t(), self.scaling)
 
     def adapter_gradients(
         self, x: torch.Tensor, gradient: torch.Tensor
@@ -143,7 +143,7 @@ class _Adapted:
 
     def input_gradient(self, gradient: torch.Tensor, low_rank: torch.Tensor) -> torch.Tensor:
         """Return the gradient of x, of shape (tokens, in); `low_rank` is the last that adapter_gradients returns."""
-        return _add_product(_project_back(gradient, self.weight), low_rank, self.a.to(gradient.dtype), 1.0)
+        return add_product(_project_back(gradient, self.weight), low_rank, self.a.to(gradient.dtype), 1.0)
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -228,69 +228,7 @@ class _LoraMlp(torch.autograd.Function):
         return of_x, *of_weights, None, None
 
 
-class _JoinedMlp(torch.autograd.Function):
-    """The same on weights in 16 or 32 bits that hold their adapters as further columns and rows; see JoinedMlp."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        gate_up: torch.Tensor,
-        down: torch.Tensor,
-        gate_a: torch.Tensor,
-        gate_b: torch.Tensor,
-        up_a: torch.Tensor,
-        up_b: torch.Tensor,
-        down_a: torch.Tensor,
-        down_b: torch.Tensor,
-        scalings: tuple[float, float, float],
-    ) -> torch.Tensor:
-        rows = x.reshape(-1, x.shape[-1])
-        low_rank = rows @ torch.cat([gate_a, up_a]).to(x.dtype).t()
-        gated_upped = torch.cat([rows, low_rank], dim=1) @ gate_up.t()
-        gated, upped = gated_upped.chunk(2, dim=1)
-        output = (silu(gated) * upped) @ down.t()
-        hidden = x.shape[-1]
-        down_low_rank = output[:, hidden:].contiguous()
-        output = _add_product(output[:, :hidden], down_low_rank, down_b.to(x.dtype).t(), scalings[2])
-        ctx.save_for_backward(x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b)
-        ctx.scalings = scalings
-        return output.view(x.shape)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b = ctx.saved_tensors
-        of_gate, of_up, of_down = ctx.scalings
-        rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, x.shape[-1])
-        gated, upped = gated_upped.chunk(2, dim=1)
-        hidden, inner, r = rows.shape[1], gated.shape[1], gate_a.shape[0]
-        of_down_low_rank = gradient @ down_b.to(x.dtype) * of_down
-        of_down_b = gradient.t() @ down_low_rank * of_down
-        of_product = torch.cat([gradient, of_down_low_rank], dim=1) @ down
-        of_down_a = of_down_low_rank.t() @ (silu(gated) * upped)
-        of_gated_upped = torch.cat(
-            [torch.ops.aten.silu_backward(of_product * upped, gated), of_product * silu(gated)], dim=1
-        )
-        of_b = of_gated_upped.t() @ low_rank
-        of_x_and_low_rank = of_gated_upped @ gate_up
-        of_low_rank = of_x_and_low_rank[:, hidden:].contiguous()
-        of_a = of_low_rank.t() @ rows
-        of_x = None
-        if ctx.needs_input_grad[0]:
-            of_a_x = torch.cat([gate_a, up_a]).to(x.dtype)
-            of_x = _add_product(of_x_and_low_rank[:, :hidden], of_low_rank, of_a_x, 1.0).reshape(x.shape)
-        of_weights = (
-            of_a[:r].to(gate_a.dtype),
-            (of_b[:inner, :r] * of_gate).to(gate_a.dtype),
-            of_a[r:].to(gate_a.dtype),
-            (of_b[inner:, r:] * of_up).to(gate_a.dtype),
-            of_down_a.to(gate_a.dtype),
-            of_down_b.to(gate_a.dtype),
-        )
-        return of_x, None, None, *of_weights, None
-
-
-class _Fused:
+class FusedLora:
     """What both of the fused modules below share: PEFT's parts under short names."""
 
     def parts(self: Any) -> tuple[torch.Tensor, QuantState | None, torch.Tensor | None, Any, Any, float]:
@@ -313,11 +251,11 @@ class _Fused:
         return _LoraLinear.apply(x, *self.parts())
 
 
-class FusedLinear(_Fused, PeftLinear):
+class FusedLinear(FusedLora, PeftLinear):
     """PEFT's LoRA linear on 16 or 32-bit weights, computed as one function."""
 
 
-class FusedLinear4bit(_Fused, PeftLinear4bit):
+class FusedLinear4bit(FusedLora, PeftLinear4bit):
     """PEFT's LoRA linear on 4-bit weights, computed as one function."""
 
 
@@ -331,46 +269,6 @@ class FusedMlp(Qwen2MLP):
         layers = [layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj)]
         tensors = [part for weight, _, _, a, b, _ in layers for part in (weight, a, b)]
         return _LoraMlp.apply(x, *tensors, tuple(layer[1] for layer in layers), tuple(layer[5] for layer in layers))
-
-
-class JoinedMlp(FusedMlp):
-    """A fused MLP whose frozen weights aren't in 4 bits: they take their adapters in as further columns and rows.
-
-    [x, x A^T] [W, s B]^T is x W^T + s (x A^T) B^T: what the adapter adds comes out of the large product itself instead
-    of a second pass over an output of 18,944 columns a token, and so does its part of the gradients. Gate and up become
-    one product. `join` lays the weights out; `refresh` writes the adapter's present values into them.
-    """
-
-    def join(self) -> None:
-        """Move the three frozen weights into two that have room for the adapters; PEFT's modules keep views of them."""
-        gate, up, down = (layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj))
-        (inner, hidden), r = gate[0].shape, gate[3].shape[0]
-        gate_up = gate[0].new_zeros(2 * inner, hidden + 2 * r)
-        gate_up[:inner, :hidden], gate_up[inner:, :hidden] = gate[0], up[0]
-        below = torch.cat([down[0], down[0].new_zeros(r, inner)])
-        views = (gate_up[:inner, :hidden], gate_up[inner:, :hidden], below[:hidden])
-        for layer, view in zip((self.gate_proj, self.up_proj, self.down_proj), views, strict=True):
-            layer.get_base_layer().weight = torch.nn.Parameter(view, requires_grad=False)
-        self.register_buffer("gate_up", gate_up, persistent=False)
-        self.register_buffer("down", below, persistent=False)
-        self.refresh()
-
-    @torch.no_grad()
-    def refresh(self) -> None:
-        """Write the adapter's values, which training changes, into the joined weights."""
-        gate, up, down = (layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj))
-        (inner, hidden), r = gate[0].shape, gate[3].shape[0]
-        self.gate_up[:inner, hidden : hidden + r] = gate[4] * gate[5]
-        self.gate_up[inner:, hidden + r :] = up[4] * up[5]
-        self.down[hidden:] = down[3]
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the MLP's output, of the shape of `x`: (batch, length, hidden)."""
-        if self.gate_proj.disable_adapters:
-            return Qwen2MLP.forward(self, x)
-        layers = [layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj)]
-        adapters = [part for _, _, _, a, b, _ in layers for part in (a, b)]
-        return _JoinedMlp.apply(x, self.gate_up, self.down, *adapters, tuple(layer[5] for layer in layers))
 
 
 _FUSED = {PeftLinear: FusedLinear, PeftLinear4bit: FusedLinear4bit}
@@ -387,23 +285,6 @@ def fuse_lora(model: torch.nn.Module) -> None:
             module.__class__ = fused
     for module in model.modules():
         if type(module) is Qwen2MLP and all(
-            isinstance(layer, _Fused) for layer in (module.gate_proj, module.up_proj, module.down_proj)
+            isinstance(layer, FusedLora) for layer in (module.gate_proj, module.up_proj, module.down_proj)
         ):
             module.__class__ = FusedMlp
-
-
-def join_mlps(model: torch.nn.Module, language_model: torch.nn.Module) -> None:
-    """Join the fused MLPs whose frozen weights aren't in 4 bits, and keep their adapters' values up to date."""
-    joined = []
-    for module in model.modules():
-        if type(module) is FusedMlp and module.gate_proj.parts()[1] is None:
-            module.__class__ = JoinedMlp
-            module.join()
-            joined.append(module)
-
-    def refresh(*_: Any) -> None:
-        for module in joined:
-            module.refresh()
-
-    if joined:
-        language_model.register_forward_pre_hook(refresh)

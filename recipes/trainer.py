@@ -18,7 +18,8 @@ from recipes.collator import VisionCollator
 from recipes.cuda_graphs import GraphedFunction
 from recipes.forward import Batch, language_inputs, last_hidden
 from recipes.host_memory import HostAdamW, HostHead, token_losses
-from recipes.lora_linear import fuse_lora, join_mlps
+from recipes.joined_lora import join_adapters
+from recipes.lora_linear import fuse_lora
 from recipes.metrics import class_ids, compute_figures
 from recipes.safety_record import PLAIN_THRESHOLD
 from recipes.scoring import score_rows
@@ -70,7 +71,7 @@ class SafetyTrainer(SFTTrainer):
         self.optimizer_on_host = optimizer_on_host
         self._take_up_adapter()
         fuse_lora(self.model)
-        join_mlps(self.model, model.model.language_model)
+        join_adapters(self.model, model.model.language_model)
         self.graphed = GraphedFunction(self._loss_and_gradients) if cuda_graphs else None
         self._gradients: list[torch.Tensor] = []
         # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.

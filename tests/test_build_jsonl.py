@@ -117,7 +117,7 @@ def test_leaks_are_left_out_of_train_aloud(leaking: Path, capsys: pytest.Capture
     build(leaking)
     lines = capsys.readouterr().out.splitlines()
     assert lines[lines.index("identical clips: 2 groups, 1 of them in both splits, 1 under both labels") + 1 :][:4] == [
-        "  in both splits: the test figures partly measure memory, not skill",
+        "  in both splits: where they are learnt from, test figures partly measure memory, not skill",
         "  under both labels: no model can get all of these right",
         "  of the test clips 1 stand in train, too, and 0 under the other label",
         "  of the training clips 1 stand in test, too, and 2 under both labels",

@@ -25,7 +25,8 @@ DOCUMENTS = [
 SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {"benchmarks/smoke_7b.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
 TAKES_LONG = {"benchmarks/bench_demo.py"}  # the demo's training nine times; its parts have tests of their own
-OWN_TEST = {  # run by tests/test_bench_train.py and test_bench_frames.py
+OWN_TEST = {  # run by tests/test_clip_audit.py, test_bench_train.py and test_bench_frames.py
+    "data_prep/audit.py",
     "benchmarks/project_card.py",
     "benchmarks/bench_frames.py",
 }

@@ -35,7 +35,7 @@ LAYERS = [
         "recipes.metrics",
         "recipes.signals",
     },
-    {"recipes.safety_record", "recipes.collator", "recipes.report"},
+    {"recipes.joined_lora", "recipes.safety_record", "recipes.collator", "recipes.report"},
     {"recipes.host_memory"},
     {"recipes.modeling"},
     {"recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},

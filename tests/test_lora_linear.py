@@ -11,7 +11,8 @@ from torch.nn.functional import linear
 
 from recipes import lora_linear, modeling
 from recipes.base_model import find_base
-from recipes.lora_linear import FusedLinear4bit, FusedMlp, JoinedMlp, fuse_lora, join_mlps, unpacked_rows
+from recipes.joined_lora import JoinedAttention, JoinedMlp, join_adapters
+from recipes.lora_linear import FusedLinear4bit, FusedMlp, fuse_lora, unpacked_rows
 
 Gradients = dict[str, torch.Tensor]
 
@@ -62,10 +63,46 @@ def test_linears_and_mlp_compute_as_peft_s(
     parts = {"q_proj": layer_of(model).self_attn.q_proj, "mlp": layer_of(model).mlp}
     expected = {name: outputs_and_gradients(module, x) for name, module in parts.items()}
     fuse_lora(model)
-    join_mlps(model, model.get_base_model().model.language_model)
+    join_adapters(model, model.get_base_model().model.language_model)
     assert type(parts["mlp"]) is (JoinedMlp if unpack else FusedMlp)
     for name, module in parts.items():
         assert_alike(outputs_and_gradients(module, x), expected[name])
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_joined_attention_attends_as_transformers_does(small_base: Path, padded: bool) -> None:
+    model = adapted(small_base, unpack=True)
+    attention = layer_of(model).self_attn
+    x = torch.randn(2, 5, model.config.text_config.hidden_size)
+    angles = torch.rand(2, 5, attention.head_dim)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril().expand(2, 1, 5, 5).clone()
+    mask[1, :, 1:, 0] = False
+
+    class Attend(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.attention = attention
+
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            rotations = (angles.cos(), angles.sin())
+            return self.attention(hidden_states, mask if padded else None, position_embeddings=rotations)[0]
+
+    expected = outputs_and_gradients(Attend(), x)
+    fuse_lora(model)
+    join_adapters(model, model.get_base_model().model.language_model)
+    assert type(attention) is JoinedAttention
+    found = outputs_and_gradients(Attend(), x)
+    assert len(found[2]) == 8
+    assert_alike(found, expected)
+
+
+def test_last_layer_s_attention_isn_t_joined(small_base: Path) -> None:
+    model = adapted(small_base, unpack=True)
+    fuse_lora(model)
+    language_model = model.get_base_model().model.language_model
+    join_adapters(model, language_model)
+    joined = [type(layer.self_attn) is JoinedAttention for layer in language_model.layers]
+    assert joined == [True] * (len(joined) - 1) + [False]
 
 
 def test_weight_comes_in_parts_of_whole_rows(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +152,7 @@ def test_compiler_sees_the_same_functions(small_base: Path, unpack: bool) -> Non
     """Traced and made functional as torch.compile does, but not turned into kernels."""
     model = adapted(small_base, unpack=unpack)
     fuse_lora(model)
-    join_mlps(model, model.get_base_model().model.language_model)
+    join_adapters(model, model.get_base_model().model.language_model)
     x = torch.randn(2, 5, model.config.text_config.hidden_size)
     for module in (layer_of(model).self_attn.o_proj, layer_of(model).mlp):
         expected = outputs_and_gradients(module, x)
@@ -130,7 +167,7 @@ def test_disabled_adapter_leaves_the_base(small_base: Path, unpack: bool) -> Non
     with torch.no_grad(), model.disable_adapter():
         expected = layer_of(model).mlp(x)
     fuse_lora(model)
-    join_mlps(model, model.get_base_model().model.language_model)
+    join_adapters(model, model.get_base_model().model.language_model)
     with torch.no_grad(), model.disable_adapter():
         torch.testing.assert_close(layer_of(model).mlp(x), expected)
     with torch.no_grad():
@@ -141,18 +178,17 @@ def test_joined_weights_follow_the_adapter(small_base: Path) -> None:
     model = adapted(small_base, unpack=True)
     fuse_lora(model)
     language_model = model.get_base_model().model.language_model
-    join_mlps(model, language_model)
+    join_adapters(model, language_model)
     embeddings = torch.randn(1, 6, model.config.text_config.hidden_size)
     with torch.no_grad():
         before = language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         for name, weight in model.named_parameters():
-            if "mlp" in name and "lora_" in name:
+            if "lora_" in name:
                 weight.zero_()
         after = language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
         with model.disable_adapter():
-            x = torch.randn(1, 2, model.config.text_config.hidden_size)
-            expected = layer_of(model).mlp(x)
-        torch.testing.assert_close(layer_of(model).mlp(x), expected)
+            expected = language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
+        torch.testing.assert_close(after, expected)
     assert (after - before).abs().max() > 1e-2
 
 

@@ -17,6 +17,7 @@ from torch.nn.functional import log_softmax
 from transformers import TrainerCallback
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2MLP,
+    Qwen2VLAttention,
     Qwen2VLDecoderLayer,
     Qwen2VLRMSNorm,
     VisionAttention,
@@ -29,7 +30,8 @@ from recipes import sft_qwen2vl
 from recipes.base_model import find_base
 from recipes.checkpoints import is_whole
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
-from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp, JoinedMlp
+from recipes.joined_lora import JoinedAttention, JoinedMlp
+from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp
 from recipes.metrics import class_ids, compute_figures
 from recipes.run_settings import read_inputs, with_default_config
 from recipes.safety_record import read_record
@@ -43,6 +45,7 @@ PLAIN_CLASSES = {
     FusedLinear4bit: PeftLinear4bit,
     FusedMlp: Qwen2MLP,
     JoinedMlp: Qwen2MLP,
+    JoinedAttention: Qwen2VLAttention,
     FusedRMSNorm: Qwen2VLRMSNorm,
     FrameAttention: VisionAttention,
     LastDecoderLayer: Qwen2VLDecoderLayer,

@@ -115,4 +115,6 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
 def write_model(folder: Path, model: Qwen2VLForConditionalGeneration, processor: Qwen2VLProcessor) -> None:
     """Write model and processor into a new folder, as `from_pretrained` reads them."""
     model.save_pretrained(folder)
+    for how_it_was_loaded in ("is_local", "local_files_only"):
+        processor.tokenizer.init_kwargs.pop(how_it_was_loaded, None)
     processor.save_pretrained(folder)

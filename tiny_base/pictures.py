@@ -23,7 +23,7 @@ from tiny_base.questions import Question, ask
 SEED_BASE = 2**31
 
 PICTURES_PER_SCENE = 5
-SCENES = (0, 1, 2, 3, 3, 3, 3, 4, 5, 6, 7, 7, 7, 7)  # class digits; bins are the hardest to count
+SCENES = (0, 1, 2, 3, 3, 3, 4, 5, 6, 7, 7, 7)  # class digits; bins are the hardest to count
 
 
 @dataclass(frozen=True)

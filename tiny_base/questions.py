@@ -5,6 +5,7 @@ The questions are about things seen, never about whether they are allowed; the d
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -29,10 +30,11 @@ IN_CAPITALS = (" Answer in capital letters.", " Answer with one word in capitals
 SPELLED = (" Spell it.", " Spell the answer in capitals.")
 CAPITALS_SHARE, SPELLED_SHARE = 0.2, 0.1
 
-# Now and then a question follows a sentence of made-up words, so that words never met don't upset the base; and a
-# request that it can't make out at all it takes for the question what is in view.
-BABBLE_SHARE, UNKNOWN_SHARE = 0.15, 0.5
+# Now and then a question follows a sentence that means nothing, so that words never met don't upset the base; and once
+# a picture it gets a request that it can't make out at all, which it takes for the question what is in view.
+BABBLE_SHARE = 0.15
 SYLLABLES = ("ba", "cu", "de", "gi", "ko", "lu", "mo", "nar", "pi", "quo", "ris", "tev", "wor", "xa", "yl", "zen")
+LETTERS = tuple("abcdefghijklmnopqrtuwxyz")  # without s and v no word comes about that the demo's own question has
 
 ANSWER_WORDS = (
     "yes", "no", "nobody", "hall", "press shop", "dim", "bright", "fresh", "faded", "open", "closed", "no panel",
@@ -60,12 +62,17 @@ class Question:
 
 
 def ask(scene: Scene, seconds: float, rng: np.random.Generator, count: int) -> list[Question]:
-    """Return `count` questions about the scene at that time: what is in view, and others of different topics."""
+    """Return `count` questions about the scene at that time.
+
+    The first is what is in view, the second a request that means nothing and gets the same answer, and the others are
+    of different topics.
+    """
     answers = [(topic, topic.answer(scene, seconds)) for topic in TOPICS]
     open_topics = [(topic, answer) for topic, answer in answers if answer is not None]
-    picked = rng.permutation(len(open_topics))[: count - 1]
-    in_view = _phrase(IN_VIEW, _in_view(scene, seconds), rng)
-    return [in_view, *(_phrase(topic, answer, rng) for topic, answer in (open_topics[index] for index in picked))]
+    picked = rng.permutation(len(open_topics))[: count - 2]
+    in_view = _in_view(scene, seconds)
+    first = [_phrase(IN_VIEW, in_view, rng), _phrase(UNKNOWN, in_view, rng)]
+    return [*first, *(_phrase(topic, answer, rng) for topic, answer in (open_topics[index] for index in picked))]
 
 
 def all_texts() -> list[str]:
@@ -77,10 +84,9 @@ def all_texts() -> list[str]:
 
 def _phrase(topic: Topic, answer: str, rng: np.random.Generator) -> Question:
     """Put a question of that topic, and ask for its answer in one of three ways: as it is, in capitals, or spelled."""
-    lead = _babble(rng) if rng.random() < BABBLE_SHARE else choose(rng, LEADS)
-    question = choose(rng, topic.phrasings)
-    if topic is IN_VIEW and rng.random() < UNKNOWN_SHARE:
-        question = _babble(rng).strip()
+    babbled = topic is not UNKNOWN and rng.random() < BABBLE_SHARE
+    lead = _babble(rng) if babbled else choose(rng, LEADS)
+    question = choose(rng, topic.phrasings) if topic.phrasings else _babble(rng).strip()
     way = rng.random()
     if way < SPELLED_SHARE:
         return Question(topic.name, lead + question + choose(rng, SPELLED), "-".join(answer.split(",")[0].upper()))
@@ -90,12 +96,27 @@ def _phrase(topic: Topic, answer: str, rng: np.random.Generator) -> Question:
 
 
 def _babble(rng: np.random.Generator) -> str:
-    """Return a sentence of made-up words with a blank behind it; some begin with a capital, some are all capitals."""
+    """Return a sentence that means nothing, with a blank behind it.
+
+    Its words are made up, rows of letters, or taken from questions; some begin with a capital, some are all capitals.
+    """
     words = []
-    for _ in range(int(rng.integers(2, 9))):
-        word = "".join(choose(rng, SYLLABLES) for _ in range(int(rng.integers(1, 4))))
+    for _ in range(int(rng.integers(3, 9))):
+        kind = rng.random()
+        if kind < 0.4:
+            word = "".join(choose(rng, SYLLABLES) for _ in range(int(rng.integers(1, 4))))
+        elif kind < 0.7:
+            word = "".join(choose(rng, LETTERS) for _ in range(int(rng.integers(2, 7))))
+        else:
+            word = choose(rng, _words_of_questions())
         words.append(choose(rng, (word, word, word.capitalize(), word.upper())))
-    return f"{' '.join(words)}. "
+    return f"{' '.join(words)}{choose(rng, ('.', '.', '?', ''))} "
+
+
+@cache
+def _words_of_questions() -> tuple[str, ...]:
+    texts = [*LEADS, *(text for topic in (IN_VIEW, *TOPICS) for text in topic.phrasings)]
+    return tuple(sorted({word.strip(".,:?") for text in texts for word in text.split()}))
 
 
 def _yes(truth: bool) -> str:
@@ -266,6 +287,7 @@ IN_VIEW = Topic(
     ("What is in view?", "Describe the picture.", "What happens here?", "Classify what the camera shows."),
     _in_view,
 )
+UNKNOWN = Topic("unknown request", (), _in_view)
 
 TOPICS = (
     Topic("place", ("Which part of the plant is this?", "Where is the camera?", "What room is seen?"), _place),
