@@ -59,3 +59,4 @@ test: lint
 
 bench: $(READY_DEV)
 	$(PYTHON) benchmarks/bench_train.py
+	$(PYTHON) benchmarks/bench_infer.py

@@ -1,4 +1,4 @@
-"""Project seconds a training frame onto a card that wasn't at hand, by roofline. A projection, not a measurement.
+"""Project seconds a training frame, or an answer, onto a card that wasn't at hand, by roofline: nothing is measured.
 
     python benchmarks/project_card.py --like Qwen/Qwen2-VL-7B-Instruct --recipe recipes/configs/qwen2vl_7b_8gb.yaml
 
@@ -23,6 +23,7 @@ from recipes.fit import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predi
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 WIDTH, HEIGHT = 1920, 1080
 PATCHES_A_TOKEN = 4
+ANSWERED_PIXELS = (401408, 200704)
 
 
 def main(argv: list[str]) -> int:
@@ -50,6 +51,14 @@ def main(argv: list[str]) -> int:
         card_gib = predict(changed, config, width=WIDTH, height=HEIGHT).card_gib
         expected = arithmetic / MEASURED_SHARE + memory + bus
         print(f"{frames:>18}{card_gib:>8.2f}{max(arithmetic, memory, bus):>16.2f}{expected:>19.2f}")
+    for max_pixels in ANSWERED_PIXELS:
+        arithmetic, memory = seconds_an_answer(
+            max_pixels, config, flops=args.tflops * 1e12, memory=args.memory_gb_per_second * 1e9
+        )
+        print(
+            f"one frame answered, {visual_tokens(WIDTH, HEIGHT, max_pixels)} visual tokens: floor "
+            f"{max(arithmetic, memory):.2f} s, expected {arithmetic / MEASURED_SHARE + memory:.2f} s"
+        )
     return 0
 
 
@@ -70,6 +79,16 @@ def seconds_a_frame(
     moved = passes * weights * (2 if settings["unpack_base"] else packed_bytes_a_weight() + 2 + 2)  # read, write, read
     head = text["vocab_size"] * text["hidden_size"] * 2 if settings["head_on_host"] else 0
     return operations / flops, moved / memory / frames, head / bus / frames
+
+
+def seconds_an_answer(max_pixels: int, config: dict[str, Any], *, flops: float, memory: float) -> tuple[float, float]:
+    """Return the seconds of the arithmetic for one frame's answer, and of unpacking the 4-bit weights for it."""
+    text = config.get("text_config", config)
+    tokens = visual_tokens(WIDTH, HEIGHT, max_pixels)
+    operations = language_flops(text, tokens + TEXT_TOKENS)
+    operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
+    weights = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
+    return operations / flops, weights * (packed_bytes_a_weight() + 2 + 2) / memory
 
 
 if __name__ == "__main__":

@@ -44,7 +44,9 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     name = name or (str(source) if isinstance(source, Path) else "image")
     with _open(source, name) as image:
         try:
-            return ImageOps.exif_transpose(image).convert("RGB")
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+            return image if image.mode == "RGB" else image.convert("RGB")
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{name}: damaged image ({error})") from None
 

@@ -8,35 +8,46 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from PIL import Image
+from transformers import Qwen2VLForConditionalGeneration
 
 from recipes import modeling
 from recipes.base_model import BaseModel
 from recipes.collator import VisionCollator
 from recipes.safety_record import SafetyRecord
-from recipes.scoring import label_token_ids, score
+from recipes.scoring import Scorer, label_token_ids
 
 
 @dataclass(frozen=True)
 class AdaptedModel:
-    """A loaded adapter with all that its answers need."""
+    """A loaded adapter with all that its answers need; `model` is the base with it on, or with it merged in.
 
-    model: PeftModel
+    `collator` makes batches on the CPU, also in worker processes; `card_collator` cuts frames up where the model lies.
+    """
+
+    model: PeftModel | Qwen2VLForConditionalGeneration
     collator: VisionCollator
+    card_collator: VisionCollator
     record: SafetyRecord
+    scorer: Scorer
 
     def p_unsafe(self, images: Sequence[Image.Image]) -> list[float]:
         """Return P(UNSAFE) of each RGB image, scored as one batch."""
-        batch = self.collator.prompts([{"image": image, "prompt": self.record.prompt} for image in images])
-        return score(self.model, batch, label_token_ids(self.collator)).tolist()
+        batch = self.card_collator.prompts([{"image": image, "prompt": self.record.prompt} for image in images])
+        return self.scorer(batch).tolist()
 
 
-def load_adapted(folder: Path, record: SafetyRecord, base: BaseModel) -> AdaptedModel:
+def load_adapted(
+    folder: Path, record: SafetyRecord, base: BaseModel, *, merge: bool = False, cuda_graphs: bool = False
+) -> AdaptedModel:
     """Load the adapter in `folder` on its base, on the GPU where there is one.
 
-    Raises InputError where the adapter is damaged or doesn't fit.
+    On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. With
+    `merge` everything lies on the card in the record's precision and the adapter is part of the weights: three times
+    the memory, and faster. `cuda_graphs` replays frames of a size that keeps coming. Raises InputError where the
+    adapter is damaged or doesn't fit.
     """
     dtype, device = getattr(torch, record.dtype), modeling.choose_device()
-    on_host = device.type == "cuda"
+    on_host = device.type == "cuda" and not merge
     model = modeling.load_base(
         base,
         dtype=dtype,
@@ -46,5 +57,11 @@ def load_adapted(folder: Path, record: SafetyRecord, base: BaseModel) -> Adapted
     )
     if device.type == "cpu" and record.dtype != "float32":
         print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
-    collator = VisionCollator(modeling.load_processor(folder), record.max_pixels, dtype=dtype)
-    return AdaptedModel(modeling.load_adapter(model, folder), collator, record)
+    if merge and record.load_in_4bit:
+        modeling.unpack_quantized(model, dtype)
+    adapted = modeling.load_adapter(model, folder, merge=merge)
+    processor = modeling.load_processor(folder)
+    collator = VisionCollator(processor, record.max_pixels, dtype=dtype)
+    card_collator = VisionCollator(processor, record.max_pixels, dtype=dtype, device=device)
+    scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=cuda_graphs)
+    return AdaptedModel(adapted, collator, card_collator, record, scorer)

@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
-from qwen_vl_utils import process_vision_info
+from qwen_vl_utils import process_vision_info, smart_resize
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 from transformers.processing_utils import ProcessorMixin
 
 from data_prep.images import read_image
@@ -13,18 +16,20 @@ from data_prep.labels import LABELS, chat_messages
 
 IGNORED = -100  # what cross entropy leaves out
 DECISION_SHARE = 0.5
+CPU = torch.device("cpu")
 
 Row = Mapping[str, Any]
 
 
 class VisionCollator:
-    """Turn rows of the frames data set into a batch for recipes/forward.py; all of it stays on the CPU.
+    """Turn rows of the frames data set into a batch for recipes/forward.py, on the CPU.
 
     A row holds `image` (`{"bytes": …}` or a PIL image), `prompt` and `response`. Frames are shrunk once, here, to at
     most `max_pixels`, and their patches are given in `dtype`, the vision tower's own. Prompts are padded on the left
     and answers on the right, to the longest answer, so that all rows answer from the same position on; where frames
     have one size nothing needs a mask. `read_features` gives a frame's features and grid from its encoded bytes where
-    the tower has seen it before (vision_cache.py); no image is decoded then.
+    the tower has seen it before (vision_cache.py); no image is decoded then. Patches are cut on `device`, and stay
+    there; on the CPU, which workers need, by default. Another device shrinks frames, too, a little differently.
 
     The answer is all that is learned: its tokens and the end of turn. Half of a row's weight lies on the first of
     them, which alone tells SAFE from UNSAFE, and half is spread over the rest; so an answer of more tokens weighs no
@@ -39,12 +44,14 @@ class VisionCollator:
         *,
         dtype: torch.dtype = torch.float32,
         read_features: Callable[[bytes], tuple[torch.Tensor, torch.Tensor]] | None = None,
+        device: torch.device = CPU,
     ) -> None:
         self.processor = processor
         self.max_pixels = max_pixels
         self.label_weights = label_weights or dict.fromkeys(LABELS, 1.0)
         self.dtype = dtype
         self.read_features = read_features
+        self.device = device
         self.answer_ids = {label: self._answer_ids(label) for label in LABELS}
         self.longest_answer = max(len(ids) for ids in self.answer_ids.values())
         self._prompt_ids: dict[str, list[int]] = {}
@@ -79,18 +86,17 @@ class VisionCollator:
 
     def _patches(self, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
         """Return one frame's patches and grid: frame by frame they stay in the processor's cache, a batch doesn't."""
-        images, _ = process_vision_info([self._messages(row)])
-        # The image comes resized; a second resize would blur it and break the one pixel limit.
-        pixels = self.processor.image_processor(images=images, do_resize=False, return_tensors="pt")
-        return pixels["pixel_values"].to(self.dtype), pixels["image_grid_thw"]
-
-    def _messages(self, row: Row) -> list[dict[str, Any]]:
         image = row["image"]
         if not isinstance(image, Image.Image):
             image = read_image(image["bytes"], image.get("path"))
-        messages = chat_messages(image, "")
-        messages[0]["content"][0]["max_pixels"] = self.max_pixels
-        return messages
+        if self.device.type == "cpu":
+            frame = _shrunk(image, self.max_pixels)
+        else:
+            images = self.processor.image_processor
+            frame = shrunk_on(self.device, image, self.max_pixels, images.patch_size * images.merge_size)
+        # The frame comes resized; a second resize would blur it and break the one pixel limit.
+        pixels = self.processor.image_processor(images=[frame], do_resize=False, return_tensors="pt")
+        return pixels["pixel_values"].to(self.dtype), pixels["image_grid_thw"].cpu()
 
     def _features(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         assert self.read_features is not None
@@ -138,6 +144,27 @@ class VisionCollator:
         image = torch.stack([torch.zeros_like(rows), rows, columns]).flatten(1) + before
         text = torch.arange(len(ids) - before - 1 + following) + before + max(height, width)
         return expanded, torch.cat([torch.arange(before).expand(3, -1), image, text.expand(3, -1)], dim=1)
+
+
+def _shrunk(image: Image.Image, max_pixels: int) -> torch.Tensor:
+    """Return an RGB image as uint8 of shape (3, height, width), its sides multiples of 28, of at most `max_pixels`."""
+    messages = chat_messages(image, "")
+    messages[0]["content"][0]["max_pixels"] = max_pixels
+    (image,), _ = process_vision_info([messages])
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def shrunk_on(device: torch.device, image: Image.Image, max_pixels: int, multiple: int) -> torch.Tensor:
+    """Return the same computed on `device`, no value of a frame wider than high further from it than 2 of 255.
+
+    Like Pillow it goes first over rows and then over columns, and rounds to whole values after either. Pillow itself
+    begins with the columns of some frames that are higher than wide.
+    """
+    height, width = smart_resize(image.height, image.width, multiple, max_pixels=max_pixels)
+    frame = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float()
+    for size in ([image.height, width], [height, width]):
+        frame = resize(frame, size, InterpolationMode.BICUBIC, antialias=True).round_().clamp_(0, 255)
+    return frame.to(torch.uint8)
 
 
 def encoded_image(row: Row) -> bytes:

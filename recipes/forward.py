@@ -5,6 +5,7 @@ that is known on the host stays there: the collator gives token ids, positions a
 """
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -129,13 +130,19 @@ def frame_features(tower: torch.nn.Module, pixel_values: torch.Tensor, grids: to
 def _features_of_one_size(
     tower: torch.nn.Module, pixel_values: torch.Tensor, frames: int, grid: Sequence[int]
 ) -> torch.Tensor:
-    position_ids = get_vision_position_ids(torch.tensor([grid]), tower.spatial_merge_size)
+    position_ids = _vision_positions(tuple(grid), tower.spatial_merge_size, pixel_values.device)
     # The patches don't overlap, so the tower's convolution over them is one matrix product, and ten times as fast.
     hidden = linear(pixel_values, tower.patch_embed.proj.weight.flatten(1)).view(frames, len(position_ids), -1)
-    position_embeddings = tower.rotary_pos_emb(hidden, position_ids.to(hidden.device, non_blocking=True))
+    position_embeddings = tower.rotary_pos_emb(hidden, position_ids)
     for block in tower.blocks:
         hidden = block(hidden, None, position_embeddings=position_embeddings)
     return tower.merger(hidden)
+
+
+@lru_cache(maxsize=32)
+def _vision_positions(grid: tuple[int, ...], merge: int, device: torch.device) -> torch.Tensor:
+    """Return the patches' positions on `device`, kept there: a CUDA graph can't wait for them from the host."""
+    return get_vision_position_ids(torch.tensor([grid]), merge).to(device)
 
 
 def language_inputs(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
@@ -144,12 +151,50 @@ def language_inputs(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dic
     `batch` comes from VisionCollator and lies on the CPU; `model` is the base, with or without an adapter on it. The
     embeddings, of shape (batch, length, hidden), carry no gradient.
     """
+    return place_frames(model, inputs_on_device(model, batch), batch["image_grid_thw"])
+
+
+def inputs_on_device(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
+    """Return all that a forward pass reads of a batch, but for the frames' grids, on the model's device.
+
+    `text_embeds` has shape (batch, length, hidden) and no frame in it yet; `marks` says where frames belong, as indices
+    into its positions, row after row.
+    """
     device = model.model.language_model.norm.weight.device  # model.device may be the host embedding's
-    inputs = {"inputs_embeds": _input_embeddings(model, batch, device)}
-    for name in ("position_ids", "attention_mask"):
+    ids = batch["input_ids"]
+    embed = model.get_input_embeddings()
+    with torch.no_grad():
+        embeddings = embed(ids.to(embed.weight.device, non_blocking=True))
+        if embeddings.device != device:
+            embeddings = embeddings.pin_memory().to(device, non_blocking=True)
+    marks = (ids.flatten() == model.config.image_token_id).nonzero().squeeze(1)
+    inputs = {"text_embeds": embeddings, "marks": marks.to(device, non_blocking=True)}
+    for name in ("position_ids", "attention_mask", "pixel_values", "image_features"):
         if name in batch:
             inputs[name] = batch[name].to(device, non_blocking=True)
     return inputs
+
+
+@torch.no_grad()
+def place_frames(
+    model: Qwen2VLForConditionalGeneration, inputs: Mapping[str, torch.Tensor], grids: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """Return what the language model reads, from inputs_on_device: the frames' features in their places.
+
+    `text_embeds` is written over. Nothing of it waits for the device.
+    """
+    embeddings, marks = inputs["text_embeds"], inputs["marks"]
+    if "image_features" in inputs:
+        features = inputs["image_features"]
+    else:
+        features = frame_features(model.model.visual, inputs["pixel_values"], grids)
+    if len(marks) != len(features):
+        raise ValueError(f"{len(marks)} image tokens in the batch, but {len(features)} features")
+    embeddings.view(-1, embeddings.shape[-1]).index_copy_(0, marks, features.to(embeddings.dtype))
+    return {
+        "inputs_embeds": embeddings,
+        **{name: inputs[name] for name in ("position_ids", "attention_mask") if name in inputs},
+    }
 
 
 def last_hidden(
@@ -167,26 +212,3 @@ def last_hidden(
         last_positions=positions,
     )
     return outputs.last_hidden_state
-
-
-def _input_embeddings(model: Qwen2VLForConditionalGeneration, batch: Batch, device: torch.device) -> torch.Tensor:
-    """Embed the tokens and put the frames' features in the place of their marks: (batch, length, hidden)."""
-    ids = batch["input_ids"]
-    embed = model.get_input_embeddings()
-    with torch.no_grad():
-        embeddings = embed(ids.to(embed.weight.device, non_blocking=True))
-        if embeddings.device != device:
-            embeddings = embeddings.pin_memory().to(device, non_blocking=True)
-        marks = (ids.flatten() == model.config.image_token_id).nonzero().squeeze(1)
-        features = _features(model, batch, device).to(embeddings.dtype)
-        if len(marks) != len(features):
-            raise ValueError(f"{len(marks)} image tokens in the batch, but {len(features)} features")
-        embeddings.view(-1, embeddings.shape[-1]).index_copy_(0, marks.to(device, non_blocking=True), features)
-    return embeddings
-
-
-def _features(model: Qwen2VLForConditionalGeneration, batch: Batch, device: torch.device) -> torch.Tensor:
-    if "image_features" in batch:
-        return batch["image_features"].to(device, non_blocking=True)
-    pixel_values = batch["pixel_values"].to(device, non_blocking=True)
-    return frame_features(model.model.visual, pixel_values, batch["image_grid_thw"])

@@ -18,6 +18,11 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
     parser.add_argument("--image", required=True, nargs="+", type=Path, help="one or more JPEG or PNG files")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the model's layers first: a fifth faster on a GPU, worth its ten seconds from 2,000 frames on",
+    )
     args = parser.parse_args(argv)
     silence_known_messages()
     folder = from_root(args.adapter)
@@ -26,9 +31,14 @@ def main(argv: list[str]) -> int:
     base = find_base_of(folder, record)
 
     from recipes.adapted_model import load_adapted
+    from recipes.modeling import choose_device, compile_layers, has_room_to_merge
     from recipes.scoring import label_of
 
-    adapted = load_adapted(folder, record, base)
+    device = choose_device()
+    merge = has_room_to_merge(base, device)
+    adapted = load_adapted(folder, record, base, merge=merge, cuda_graphs=device.type == "cuda")
+    if args.compile:
+        compile_layers(adapted.model)
     for image in images:
         (p_unsafe,) = adapted.p_unsafe([image])
         print(label_of(p_unsafe, record.threshold), flush=True)

@@ -33,6 +33,9 @@ KEPT_IN_16_BITS = ["model.visual", "lm_head"]
 # The seven linears of a decoder layer. None of the vision tower's modules bears one of these names.
 LLM_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
+MERGING_ROOM = 1.4  # times what the weights take; measured for the 7B: 1.25
+COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
+
 
 def choose_device() -> torch.device:
     """Return the first CUDA device, or the CPU where there is none."""
@@ -165,6 +168,16 @@ def unpack_quantized(model: Qwen2VLForConditionalGeneration, dtype: torch.dtype)
         model.set_submodule(name, plain)
 
 
+def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:
+    """Say whether a GPU has memory to spare for all of a base in 16 bits, its 4-bit weights beside it at first."""
+    if device.type == "cpu":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    free = min(free, int(total * torch.cuda.get_per_process_memory_fraction(device)))
+    in_16_bits: int = sum((base.folder / file).stat().st_size for file in weight_files(base.folder))
+    return free > MERGING_ROOM * in_16_bits
+
+
 def compile_layers(model: torch.nn.Module) -> None:
     """Have torch.compile fuse each decoder layer's and each vision block's kernels, at the first batch of each shape.
 
@@ -172,6 +185,7 @@ def compile_layers(model: torch.nn.Module) -> None:
     """
     if not torch.cuda.is_available():
         raise InputError("compile_layers needs a GPU; set it to false")
+    torch._dynamo.config.recompile_limit = COMPILED_SHAPES  # beyond it, a shape would run uncompiled in silence
     for module in model.modules():
         if isinstance(module, Qwen2VLDecoderLayer | Qwen2VLVisionBlock):
             module.compile(dynamic=False)
@@ -226,8 +240,12 @@ def lora_config(*, r: int, alpha: int, dropout: float, target_modules: list[str]
     )
 
 
-def load_adapter(model: Qwen2VLForConditionalGeneration, folder: Path) -> PeftModel:
-    """Put the adapter in `folder` on a loaded base, in fp32, for inference.
+def load_adapter(
+    model: Qwen2VLForConditionalGeneration, folder: Path, *, merge: bool = False
+) -> PeftModel | Qwen2VLForConditionalGeneration:
+    """Put the adapter in `folder` on a loaded base, in fp32, for inference; with `merge`, add it to the base's weights.
+
+    A base in 4 bits has to be unpacked before its adapter is merged: rounded to 4 bits once more, it would be lost.
 
     Raises InputError where the adapter's weights are missing, or are not exactly those that its configuration needs:
     PEFT alone would leave what is missing at its random start.
@@ -249,5 +267,9 @@ def load_adapter(model: Qwen2VLForConditionalGeneration, folder: Path) -> PeftMo
             f"adapter {folder}: {len(differing)} weights are missing or unknown, among them {min(differing)}; "
             f"it is damaged or for another base, train it again"
         )
+    if merge:
+        if quantized_modules(model):
+            raise RuntimeError("an adapter is never merged into 4-bit weights; unpack_quantized first")
+        return adapted.merge_and_unload().eval()
     fuse_lora(adapted)
     return adapted.eval()

@@ -1,6 +1,6 @@
 """P(UNSAFE) from one forward pass: the one way in which training, evaluation and inference answer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
 from recipes.collator import VisionCollator
-from recipes.forward import Batch, language_inputs, last_hidden
+from recipes.cuda_graphs import GraphedFunction
+from recipes.forward import Batch, inputs_on_device, last_hidden, place_frames
 from recipes.host_memory import rows_of_head
 from recipes.signals import leave_process_group
 
@@ -27,18 +28,35 @@ def label_token_ids(collator: VisionCollator) -> list[int]:
     return first
 
 
-@torch.no_grad()
-def score(model: torch.nn.Module, batch: Batch, label_ids: Sequence[int]) -> torch.Tensor:
-    """Return P(UNSAFE), of shape (batch,), in fp32 on the model's device.
+class Scorer:
+    """Gives P(UNSAFE) of batches, with one model; with `cuda_graphs`, frames of a size that keeps coming are replayed.
 
-    `batch` comes from VisionCollator.prompts: its last position is the one that predicts the answer's first token. The
-    probability is a softmax over the two labels' tokens alone, so SAFE and UNSAFE sum to 1, and no other row of the LM
-    head is needed, wherever that lies.
+    The model may be a base with an adapter on it, or one that has taken its adapter in.
     """
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    hidden = last_hidden(base, language_inputs(base, batch), 1)[:, 0]
-    rows = rows_of_head(base.lm_head, label_ids, hidden.device)
-    return (hidden @ rows.t()).float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
+
+    def __init__(self, model: torch.nn.Module, label_ids: Sequence[int], *, cuda_graphs: bool = False) -> None:
+        self.base = model.get_base_model() if isinstance(model, PeftModel) else model
+        device = self.base.model.language_model.norm.weight.device
+        self._rows = rows_of_head(self.base.lm_head, label_ids, device)
+        self._grids = torch.empty(0)
+        self._graphed = GraphedFunction(self._p_unsafe) if cuda_graphs else None
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        """Return P(UNSAFE), of shape (batch,), in fp32 on the model's device.
+
+        `batch` comes from VisionCollator.prompts: its last position is the one that predicts the answer's first token.
+        The probability is a softmax over the two labels' tokens alone, so SAFE and UNSAFE sum to 1, and no other row of
+        the LM head is needed, wherever that lies.
+        """
+        inputs, self._grids = inputs_on_device(self.base, batch), batch["image_grid_thw"]
+        if self._graphed is None:
+            return self._p_unsafe(inputs)
+        return self._graphed(inputs, tuple(self._grids.flatten().tolist()))
+
+    def _p_unsafe(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        hidden = last_hidden(self.base, place_frames(self.base, inputs, self._grids), 1)[:, 0]
+        return (hidden @ self._rows.t()).float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
 
 
 def score_rows(
@@ -59,11 +77,11 @@ def score_rows(
         worker_init_fn=leave_process_group,
         pin_memory=torch.cuda.is_available(),
     )
-    label_ids = label_token_ids(collator)
     was_training = model.training
     model.eval()
+    score = Scorer(model, label_token_ids(collator))
     scores = [
-        score(model, batch, label_ids).double().cpu().numpy()
+        score(batch).double().cpu().numpy()
         for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True)
     ]
     model.train(was_training)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks.bench_train import as_table
-from benchmarks.project_card import seconds_a_frame
+from benchmarks.project_card import seconds_a_frame, seconds_an_answer
 from benchmarks.train_flops import language_flops, vision_flops
 from data_prep.files import PROJECT_ROOT
 from tests.test_fit import CONFIG, settings_of
@@ -94,12 +94,24 @@ def test_projection_is_printed_as_one() -> None:
         check=True,
     )
     assert "projection, not measured" in done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["1", "2", "4", "8"]
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[1:5]] == ["1", "2", "4", "8"]
+    assert [line.partition(":")[0] for line in lines[5:]] == [
+        "one frame answered, 480 visual tokens",
+        "one frame answered, 252 visual tokens",
+    ]
 
 
-def test_without_a_gpu_it_says_so() -> None:
+def test_projected_answer_takes_one_pass() -> None:
+    arithmetic, memory = seconds_an_answer(401408, CONFIG, flops=24e12, memory=192e9)
+    assert arithmetic == pytest.approx(9.8 / 24, rel=0.01)
+    assert memory == pytest.approx(6.525e9 * 4.516 / 192e9, rel=0.01)
+
+
+@pytest.mark.parametrize("script", ["bench_train", "bench_infer"])
+def test_without_a_gpu_it_says_so(script: str) -> None:
     done = subprocess.run(
-        [sys.executable, "benchmarks/bench_train.py"],
+        [sys.executable, f"benchmarks/{script}.py"],
         cwd=PROJECT_ROOT,
         env={"PATH": "", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,

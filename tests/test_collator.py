@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from qwen_vl_utils import process_vision_info
 from transformers import Qwen2VLConfig, Qwen2VLModel
 from transformers.processing_utils import ProcessorMixin
 
 from data_prep.labels import LABELS, PROMPT, chat_messages
-from recipes.collator import IGNORED, VisionCollator, balanced_label_weights
+from recipes.collator import IGNORED, VisionCollator, balanced_label_weights, shrunk_on
 from recipes.modeling import load_processor
 from recipes.scoring import label_token_ids
 
@@ -178,3 +179,17 @@ def test_encoded_and_decoded_frames_give_the_same_batch(small_base: Path, tmp_pa
     encoded = collator.prompts([{"image": {"bytes": path.read_bytes(), "path": "frame.png"}, "prompt": PROMPT}])
     decoded = collator.prompts([{"image": picture(64, 64), "prompt": PROMPT}])
     assert torch.equal(encoded["pixel_values"], decoded["pixel_values"])
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (640, 360), (799, 301), (30, 20)])
+def test_frames_shrunk_on_the_card_are_pillow_s_within_2_of_255(size: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = Image.fromarray(noise)
+    on_card = shrunk_on(torch.device("cpu"), image, 100352, 28)
+    messages = chat_messages(image, "")
+    messages[0]["content"][0]["max_pixels"] = 100352
+    (expected,), _ = process_vision_info([messages])
+    assert on_card.dtype == torch.uint8
+    difference = on_card.permute(1, 2, 0).int() - torch.from_numpy(np.array(expected)).int()
+    assert difference.abs().max() <= 2
+    assert (difference != 0).float().mean() < 0.01

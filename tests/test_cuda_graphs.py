@@ -24,7 +24,8 @@ class Graphs(GraphedFunction):
         class Graph:
             def replay(_) -> None:
                 self.replayed += 1
-                output.copy_(self.function(kept))
+                result = self.function(kept)
+                output.resize_(result.shape).copy_(result)
 
         return Graph(), kept, output
 

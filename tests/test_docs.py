@@ -23,7 +23,7 @@ DOCUMENTS = [
     PROJECT_ROOT / "tiny_base" / "weights" / "README.md",
 ]
 SFT = "recipes/sft_qwen2vl.py"
-NEEDS_A_GPU = {"benchmarks/smoke_7b.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
+NEEDS_A_GPU = {"benchmarks/bench_infer.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
 TAKES_LONG = {"benchmarks/bench_demo.py"}  # the demo's training nine times; its parts have tests of their own
 OWN_TEST = {  # run by tests/test_clip_audit.py, test_bench_train.py and test_bench_frames.py
     "data_prep/audit.py",
@@ -138,6 +138,25 @@ def test_training_figures_are_those_of_the_run() -> None:
         assert f"| {speed:.1f}, {share:.0f} %, {speed / stock[16]:.1f} |" in readme
     graphed = arms["80gb"]["computed_1_graph"]["frames_per_second"]
     assert f"| {graphed:.1f}, {graphed / stock[1]:.1f} |" in readme
+
+
+def test_answering_figures_are_those_of_the_run() -> None:
+    arms = json.loads((PROJECT_ROOT / "benchmarks/results/infer_7b_h100.json").read_text())["arms"]
+    times = {
+        (arm, row["what"], row["tokens"], row["batch"]): row["p50_ms"]
+        for arm in ("stock", "small", "large")
+        for row in arms[arm]["times"]
+    }
+    ways = (("small", "graph"), ("large", "graph"), ("large", "compiled graph"))
+    readme = DOCUMENTS[0].read_text()
+    for tokens in (480, 252):
+        label = [times[arm, f"{way}, bytes to label", tokens, 1] for arm, way in ways]
+        assert f"| {', '.join(f'{each:.1f}' for each in label)} ms |" in readme
+    alone, stock = times["large", "compiled graph, model alone", 480, 1], times["stock", "generate", 480, 1]
+    assert f"| {alone:.1f} ms; {stock:.1f} ms |" in readme
+    rates = [32_000 / times["large", "compiled, model alone", tokens, 32] for tokens in (480, 252)]
+    assert f"| {rates[0]:.1f}, {rates[1]:.1f} frames/s |" in readme
+    assert f"| {arms['small']['peak_allocated_gib']:.2f} GiB; {arms['start']['again']:.1f} s |" in readme
 
 
 def test_frames_figures_are_those_of_the_benchmark() -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from data_prep.errors import InputError
 from recipes import modeling
-from recipes.base_model import find_base
+from recipes.base_model import BaseModel, find_base
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"r": 4, "alpha": 8, "dropout": 0.0, "use_rslora": False}
@@ -139,3 +139,18 @@ def test_all_cores_are_used_whatever_the_launcher_left() -> None:
         assert torch.get_num_threads() == cpu_count()
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("free_gib", "share", "room"), [(30, 1.0, True), (20, 1.0, False), (30, 0.25, False)])
+def test_merging_wants_room_for_all_of_the_base(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_gib: int, share: float, room: bool
+) -> None:
+    """A base of 16 GiB on a card of 80, of which `free_gib` are free and `share` may be allocated."""
+    weights = tmp_path / "model.safetensors"
+    with weights.open("wb") as file:
+        file.truncate(16 * 2**30)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gib * 2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share)
+    base = BaseModel("./base", "0" * 40, tmp_path)
+    assert modeling.has_room_to_merge(base, torch.device("cuda", 0)) is room
+    assert not modeling.has_room_to_merge(base, torch.device("cpu"))

@@ -7,11 +7,12 @@ import torch
 from peft import get_peft_model
 from PIL import Image
 
-from data_prep.labels import LABELS, PROMPT
-from recipes import modeling
+from data_prep.labels import LABELS, PROMPT, UNSAFE
+from recipes import modeling, scoring
 from recipes.base_model import find_base
 from recipes.collator import VisionCollator
-from recipes.scoring import label_of, label_token_ids, score, score_rows
+from recipes.scoring import Scorer, label_of, label_token_ids, score_rows
+from tests.test_cuda_graphs import Graphs
 
 SIZES = [(640, 360), (360, 640), (200, 200), (1280, 720), (57, 90), (640, 360), (28, 28)]
 
@@ -36,7 +37,10 @@ def model(small_base: Path) -> Any:
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
     random = np.random.default_rng(0)
-    frames = [random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in SIZES]
+    frames = [  # each brighter than the one before: noise of one size looks much the same to the base
+        random.integers(30 * number, 256, (height, width, 3), dtype=np.uint8)
+        for number, (width, height) in enumerate(SIZES)
+    ]
     return [{"image": Image.fromarray(frame), "prompt": PROMPT} for frame in frames]
 
 
@@ -58,7 +62,55 @@ def test_score_is_the_plain_forward_s_softmax_over_the_two_labels(
     with torch.no_grad():
         logits = model(**batch).logits[:, -1]
     safe, unsafe = (logits[:, token].exp() for token in label_token_ids(collator))
-    torch.testing.assert_close(score(model, batch, label_token_ids(collator)), unsafe / (safe + unsafe))
+    torch.testing.assert_close(Scorer(model, label_token_ids(collator))(batch), unsafe / (safe + unsafe))
+
+
+@pytest.fixture(scope="module")
+def saved_adapter(model: Any, small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("adapter")
+    model.save_pretrained(folder, save_embedding_layers=False)
+    return folder
+
+
+@pytest.mark.parametrize("merge", [False, True], ids=["adapter on", "merged"])
+@pytest.mark.parametrize("replayed", [False, True], ids=["called", "replayed"])
+def test_every_way_to_answer_gives_the_plain_forward_s_score(
+    model: Any,
+    collator: VisionCollator,
+    rows: list[dict[str, Any]],
+    small_base: Path,
+    saved_adapter: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    merge: bool,
+    replayed: bool,
+) -> None:
+    """The adapter on 4-bit weights or merged, each called or as a graph, over frames that change; on host and card."""
+    monkeypatch.setattr(scoring, "GraphedFunction", Graphs)
+    answering = modeling.load_base(
+        find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
+    )
+    if merge:
+        modeling.unpack_quantized(answering, torch.float32)
+    scorer = Scorer(
+        modeling.load_adapter(answering, saved_adapter, merge=merge), label_token_ids(collator), cuda_graphs=replayed
+    )
+    for row in (rows[0], rows[5], rows[0], rows[5], rows[1], rows[0]):
+        batch = collator.prompts([row])
+        with torch.no_grad():
+            logits = model(**batch).logits[0, -1, label_token_ids(collator)]
+        assert abs(float(scorer(batch)) - float(logits.softmax(0)[LABELS.index(UNSAFE)])) < 1e-4
+    graphed = scorer._graphed
+    assert isinstance(graphed, Graphs) is replayed
+    if isinstance(graphed, Graphs):
+        assert graphed.captured == 1
+
+
+def test_an_adapter_is_never_merged_into_4_bits(small_base: Path, saved_adapter: Path) -> None:
+    base = modeling.load_base(
+        find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
+    )
+    with pytest.raises(RuntimeError, match="never merged into 4-bit weights"):
+        modeling.load_adapter(base, saved_adapter, merge=True)
 
 
 def test_score_sees_the_picture_and_the_adapter(
