@@ -213,12 +213,18 @@ def _draw_desk(draw: ImageDraw.ImageDraw, camera: Camera, x: float, z: float) ->
 
 def _draw_rail(draw: ImageDraw.ImageDraw, camera: Camera) -> None:
     """A waist-high rail on either side of the path."""
-    left = camera.path_left(RAIL_Z)
+    for polygon, colour in _rail(camera):
+        draw.polygon(polygon, fill=colour)
+
+
+@lru_cache
+def _rail(camera: Camera) -> list[tuple[list[Point], Colour]]:
+    left, parts = camera.path_left(RAIL_Z), []
     for start, end in ((-14.0, left - 0.2), (left + camera.path_width + 0.2, 14.0)):
-        for bottom in (0.5, 1.0):
-            draw.polygon(_scaled(camera, _upright(start, bottom, end, bottom + 0.09, RAIL_Z), 1), fill=(206, 176, 40))
-        for post in np.arange(start, end + 0.01, (end - start) / round((end - start) / 1.5)):
-            draw.polygon(_scaled(camera, _upright(post, 0, post + 0.07, 1.1, RAIL_Z), 1), fill=(160, 136, 40))
+        parts += [(_upright(start, bottom, end, bottom + 0.09, RAIL_Z), (206, 176, 40)) for bottom in (0.5, 1.0)]
+        posts = np.arange(start, end + 0.01, (end - start) / round((end - start) / 1.5))
+        parts += [(_upright(post, 0, post + 0.07, 1.1, RAIL_Z), (160, 136, 40)) for post in posts]
+    return [(_scaled(camera, corners, 1), colour) for corners, colour in parts]
 
 
 def _draw_press(draw: ImageDraw.ImageDraw, camera: Camera, panel_open: bool) -> None:
