@@ -56,8 +56,12 @@ def test_frames_stand_where_the_brief_says(demo: Demo) -> None:
 def test_each_frame_is_one_row(demo: Demo, split: str) -> None:
     rows = read_rows(demo.data / f"{split}.jsonl")
     on_disk = {path.relative_to(demo.data).as_posix() for path in demo.data.glob(f"frames/{split}/*/*/*.jpg")}
-    assert len(rows) == len(on_disk)
-    assert {row.image for row in rows} == on_disk
+    left_out = {leak["path"] for leak in json.loads((demo.data / "audit.json").read_text())["left_out_of_train"]}
+    clips = [clip for clip in read_clips(demo.data / CLIPS_FILE) if clip.path in left_out and clip.split == split]
+    assert len(clips) == (4 if split == "train" else 0)
+    expected = on_disk - {image for clip in clips for image in clip.frame_paths}
+    assert len(rows) == len(expected)
+    assert {row.image for row in rows} == expected
     assert {row.prompt for row in rows} == {PROMPT}
     assert all(row.response.lower() == row.image.split("/")[2] for row in rows)
 
@@ -213,11 +217,13 @@ def log_odds(p_unsafe: list[float]) -> list[float]:
     return [math.log(p / (1 - p)) for p in (min(max(p, 1e-7), 1 - 1e-7) for p in p_unsafe)]
 
 
-def test_answer_depends_on_the_picture_and_on_the_adapter(adapted: AdaptedModel, frame: Path) -> None:
+def test_answer_depends_on_the_picture_and_on_the_adapter(demo: Demo, adapted: AdaptedModel, frame: Path) -> None:
     """In log-odds, a unit of which is far above rounding: near certainty P itself hardly moves, whatever is shown."""
-    image = Image.open(frame).convert("RGB")
-    seen, blank = log_odds(adapted.p_unsafe([image, Image.new("RGB", image.size)]))
-    assert abs(seen - blank) > 1
+    image, other = (
+        Image.open(path).convert("RGB") for path in (frame, min(demo.data.glob("frames/test/safe/*/0000.jpg")))
+    )
+    seen, safe = log_odds(adapted.p_unsafe([image, other]))
+    assert seen - safe > 1
     with adapted.model.disable_adapter():
         (bare,) = log_odds(adapted.p_unsafe([image]))
     assert abs(seen - bare) > 1
