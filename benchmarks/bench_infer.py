@@ -7,33 +7,18 @@ computations are the model's own, and the answers mean nothing. Every arm runs i
 another; run again, it keeps the arms that are finished. It needs one GPU of 40 GB and 40 GB of disk.
 """
 
-import argparse
 import json
 from typing import Any
 
-from benchmarks.gpu_arms import check_gpu, measure_arms, prepare
+from benchmarks.gpu_arms import run_benchmark
 from data_prep.errors import run_script
-from data_prep.files import from_root
 
 ARMS = ("stock", "small", "small_capped", "start", "large", "equality")
-RESULTS = "bench_infer.json"
 
 
 def main(argv: list[str]) -> int:
     """Make base, adapter and frames, measure each arm, write bench_infer.json, print a table, one line of JSON last."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--like",
-        default="Qwen/Qwen2-VL-7B-Instruct",
-        help="a Hub id or a folder with config.json and the tokenizer's files (default: %(default)s)",
-    )
-    parser.add_argument("--out", default="outputs/bench_infer", help="folder to write (default: %(default)s)")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="what to measure (default: everything)")
-    args = parser.parse_args(argv)
-    check_gpu()
-    out = from_root(args.out)
-    prepare(out, args.like)
-    print(as_table(measure_arms(out / RESULTS, "benchmarks/infer_arms.py", args.arms)))
+    print(as_table(run_benchmark(argv, __doc__, "bench_infer", "benchmarks/infer_arms.py", ARMS)))
     return 0
 
 

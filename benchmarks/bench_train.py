@@ -7,34 +7,18 @@ model's own, and accuracy means nothing. Every arm runs in a process of its own,
 the arms that are finished. It needs one GPU of 80 GB, 16 CPU cores for the loading of frames, and 40 GB of disk.
 """
 
-import argparse
 import json
 from typing import Any
 
-from benchmarks.gpu_arms import check_gpu, measure_arms, prepare
+from benchmarks.gpu_arms import run_benchmark
 from data_prep.errors import run_script
-from data_prep.files import from_root
 
 ARMS = ("exactness", "8gb", "8gb_capped", "6gb", "6gb_capped", "80gb", "stock")
-RESULTS = "bench_train.json"
 
 
 def main(argv: list[str]) -> int:
     """Make base and frames, measure each arm, write bench_train.json and print a table, one line of JSON last."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--like",
-        default="Qwen/Qwen2-VL-7B-Instruct",
-        help="a Hub id or a folder with config.json and the tokenizer's files (default: %(default)s)",
-    )
-    parser.add_argument("--out", default="outputs/bench_train", help="folder to write (default: %(default)s)")
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS, help="what to measure (default: everything)")
-    args = parser.parse_args(argv)
-    check_gpu()
-    out = from_root(args.out)
-    prepare(out, args.like)
-    results = measure_arms(out / RESULTS, "benchmarks/train_arms.py", args.arms)
-    print(as_table(results))
+    print(as_table(run_benchmark(argv, __doc__, "bench_train", "benchmarks/train_arms.py", ARMS)))
     return 0
 
 

@@ -1,5 +1,6 @@
 """What the benchmarks of the 7B share: the random base and frames, arms in processes of their own, what is kept."""
 
+import argparse
 import json
 import os
 import platform
@@ -12,9 +13,31 @@ from typing import Any
 from benchmarks.drawn_frames import draw_data_folder
 from benchmarks.surroundings import with_project
 from data_prep.errors import InputError
-from data_prep.files import PROJECT_ROOT, write_json
+from data_prep.files import PROJECT_ROOT, from_root, write_json
 
 TRAIN_CLIPS_PER_CLASS = 7
+
+
+def run_benchmark(
+    argv: list[str], description: str | None, name: str, script: str, arms: Sequence[str]
+) -> dict[str, Any]:
+    """Read a benchmark's command line, make base and frames, measure the arms asked for; return what was measured.
+
+    It is kept in `<out>/<name>.json`; `out` is outputs/<name> by default.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--like",
+        default="Qwen/Qwen2-VL-7B-Instruct",
+        help="a Hub id or a folder with config.json and the tokenizer's files (default: %(default)s)",
+    )
+    parser.add_argument("--out", default=f"outputs/{name}", help="folder to write (default: %(default)s)")
+    parser.add_argument("--arms", nargs="+", choices=arms, default=arms, help="what to measure (default: everything)")
+    args = parser.parse_args(argv)
+    check_gpu()
+    out = from_root(args.out)
+    prepare(out, args.like)
+    return measure_arms(out / f"{name}.json", script, args.arms)
 
 
 def check_gpu() -> None:

@@ -1,11 +1,11 @@
 """What the clips hold, before anyone trusts a figure made of them: counts, identical contents, leaks."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from statistics import median
 from typing import Any
 
-from data_prep.clips import STATUSES, Clip, natural_key
+from data_prep.clips import STATUSES, Clip, natural_key, standing
 from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
 
 SHIFT = 0.1  # a smaller difference of shares isn't worth a line
@@ -47,23 +47,20 @@ def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     Each group says its SHA-256, its clips' paths, whether it stands in both splits and whether under both labels.
     """
     return [
-        {
-            "sha256": sha256,
-            "paths": [clip.path for clip in group],
-            "across_splits": len({clip.split for clip in group}) > 1,
-            "both_labels": len({clip.label for clip in group}) > 1,
-        }
+        {"sha256": sha256, "paths": [clip.path for clip in group], **standing(group)}
         for sha256, group in _by_content(clips).items()
         if len(group) > 1
     ]
 
 
-def _leaking(clips: Iterable[Clip]) -> Iterator[tuple[Clip, bool, bool]]:
-    """Yield the clips whose content stands in both splits or under both labels, and which of the two."""
-    for group in _by_content(clips).values():
-        both_splits, both_labels = len({clip.split for clip in group}) > 1, len({clip.label for clip in group}) > 1
-        if both_splits or both_labels:
-            yield from ((clip, both_splits, both_labels) for clip in group)
+def _leaking(clips: Iterable[Clip], split: str) -> list[tuple[Clip, dict[str, bool]]]:
+    """Return a split's clips whose content stands in both splits or under both labels, and which of the two.
+
+    They are in natural order of their paths.
+    """
+    groups = ((group, standing(group)) for group in _by_content(clips).values())
+    leaking = [(clip, where) for group, where in groups if any(where.values()) for clip in group if clip.split == split]
+    return sorted(leaking, key=lambda each: natural_key(each[0].path))
 
 
 def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
@@ -72,12 +69,10 @@ def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     They are in natural order of their paths, and stay in the test split, which is as published; a figure over the
     others says more.
     """
-    marked = [
-        {"path": clip.path, "in_train": both_splits, "other_label": both_labels}
-        for clip, both_splits, both_labels in _leaking(clips)
-        if clip.split == "test"
+    return [
+        {"path": clip.path, "in_train": where["across_splits"], "other_label": where["both_labels"]}
+        for clip, where in _leaking(clips, "test")
     ]
-    return sorted(marked, key=lambda mark: natural_key(mark["path"]))
 
 
 def leaks_in_train(clips: Iterable[Clip]) -> list[dict[str, Any]]:
@@ -86,12 +81,16 @@ def leaks_in_train(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     They are those whose content stands in test, too, and those whose content stands under both labels in the data set;
     in natural order of their paths.
     """
-    leaks = [
-        {"path": clip.path, "frames": clip.frames, "in_test": both_splits, "both_labels": both_labels}
-        for clip, both_splits, both_labels in _leaking(clips)
-        if clip.split == "train" and clip.has_frames
+    return [
+        {
+            "path": clip.path,
+            "frames": clip.frames,
+            "in_test": where["across_splits"],
+            "both_labels": where["both_labels"],
+        }
+        for clip, where in _leaking(clips, "train")
+        if clip.has_frames
     ]
-    return sorted(leaks, key=lambda leak: natural_key(leak["path"]))
 
 
 def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> dict[str, Any]:

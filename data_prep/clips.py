@@ -303,6 +303,15 @@ def read_clips(path: Path) -> list[Clip]:
     return clips
 
 
+def standing(clips: Iterable[Clip]) -> dict[str, bool]:
+    """Say of clips that are one and the same, or look it, whether they stand in both splits and under both labels."""
+    clips = list(clips)
+    return {
+        "across_splits": len({clip.split for clip in clips}) > 1,
+        "both_labels": len({clip.label for clip in clips}) > 1,
+    }
+
+
 def read_finished_clips(path: Path) -> list[Clip]:
     """Read clips.jsonl in natural order of the clips' paths, once the extraction is through.
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.clips import Clip, natural_key
+from data_prep.clips import Clip, natural_key, standing
 from data_prep.images import read_grey
 
 HASH_SIDE = 16
@@ -31,7 +31,8 @@ def near_identical(data: Path, clips: Iterable[Clip]) -> list[dict[str, Any]]:
         for offset in np.flatnonzero(bits <= MOST_BITS):
             other = clips[number + 1 + offset]
             if other.sha256 != clip.sha256:
-                pairs.append(_pair(clip, other, int(bits[offset])))
+                pair = {"paths": [clip.path, other.path], "different_bits": int(bits[offset])}
+                pairs.append(pair | standing((clip, other)))
     return pairs
 
 
@@ -43,12 +44,3 @@ def _hashes(data: Path, clip: Clip) -> list[np.ndarray]:
     sampled = (paths[0], paths[len(paths) // 2], paths[-1])
     greys = (read_grey(data / path, path, 8 * HASH_SIDE) for path in sampled)
     return [phash(grey, hash_size=HASH_SIDE).hash.ravel() for grey in greys]
-
-
-def _pair(clip: Clip, other: Clip, bits: int) -> dict[str, Any]:
-    return {
-        "paths": [clip.path, other.path],
-        "different_bits": bits,
-        "across_splits": clip.split != other.split,
-        "both_labels": clip.label != other.label,
-    }
