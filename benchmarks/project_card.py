@@ -23,6 +23,7 @@ from recipes.fit import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predi
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 WIDTH, HEIGHT = 1920, 1080
 PATCHES_A_TOKEN = 4
+UNPACKED_ON_THE_WAY = packed_bytes_a_weight() + 2 + 2  # bytes a 4-bit weight moves at each use: read, write, read
 ANSWERED_PIXELS = (401408, 200704)
 
 
@@ -75,8 +76,7 @@ def seconds_a_frame(
     operations = passes * language_flops(text, tokens + TEXT_TOKENS)
     if not settings["cache_vision_features"]:
         operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
-    weights = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
-    moved = passes * weights * (2 if settings["unpack_base"] else packed_bytes_a_weight() + 2 + 2)  # read, write, read
+    moved = passes * quantized_weights(text) * (2 if settings["unpack_base"] else UNPACKED_ON_THE_WAY)
     head = text["vocab_size"] * text["hidden_size"] * 2 if settings["head_on_host"] else 0
     return operations / flops, moved / memory / frames, head / bus / frames
 
@@ -87,8 +87,13 @@ def seconds_an_answer(max_pixels: int, config: dict[str, Any], *, flops: float, 
     tokens = visual_tokens(WIDTH, HEIGHT, max_pixels)
     operations = language_flops(text, tokens + TEXT_TOKENS)
     operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
-    weights = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
-    return operations / flops, weights * (packed_bytes_a_weight() + 2 + 2) / memory
+    return operations / flops, quantized_weights(text) * UNPACKED_ON_THE_WAY / memory
+
+
+def quantized_weights(text: dict[str, Any]) -> int:
+    """Return how many weights of the language model are in 4 bits."""
+    weights: int = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
+    return weights
 
 
 if __name__ == "__main__":

@@ -26,9 +26,9 @@ def _stack(layers: Sequence[Any]) -> torch.Tensor:
     weights = [layer.parts()[0] for layer in layers]
     width, room = weights[0].shape[1], sum(layer.parts()[3].shape[0] for layer in layers)
     stack = weights[0].new_zeros(sum(map(len, weights)), width + room)
-    for layer, rows in zip(layers, stack.split([len(weight) for weight in weights]), strict=True):
+    for layer, weight, rows in zip(layers, weights, stack.split([len(weight) for weight in weights]), strict=True):
         view = rows[:, :width]
-        view.copy_(layer.get_base_layer().weight)
+        view.copy_(weight)
         layer.get_base_layer().weight = torch.nn.Parameter(view, requires_grad=False)
     return stack
 
