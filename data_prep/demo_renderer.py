@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageChops, ImageDraw
+from PIL import Image, ImageDraw
 
 from data_prep.demo_scenes import (
     HALL,
@@ -61,14 +61,21 @@ class Renderer:
 
         The sensor's noise is drawn anew at each call, so a clip's frames are asked for once each, in order.
         """
+        return Image.frombytes("RGB", (WIDTH, HEIGHT), self.pixels(seconds).tobytes(), "raw", "RGBX")
+
+    def pixels(self, seconds: float) -> np.ndarray:
+        """Return what `frame` shows as uint8 of shape (360, 640, 4), the last channel without meaning.
+
+        That is how Pillow holds an RGB image, and takes half the time of packing three bytes a pixel.
+        """
         image = self._background.copy()
         draw = ImageDraw.Draw(image)
         for paint in _farthest_first(self.scene, seconds):
             paint(draw)
-        lit = image.point(_light_table(self.scene.light, seconds))
-        field = _noise_fields(self.scene.noise_sigma)[int(self._rng.integers(NOISE_FIELDS))]
-        noise = ImageChops.offset(field, int(self._rng.integers(WIDTH)), int(self._rng.integers(HEIGHT)))
-        return ImageChops.add(lit, noise, scale=1, offset=-128)
+        lit = image.point(_light_table(self.scene.light, seconds)).tobytes("raw", "RGBX")
+        noise = _noise_fields(self.scene.noise_sigma)[int(self._rng.integers(NOISE_FIELDS))]
+        moved_by = int(self._rng.integers(HEIGHT)) * WIDTH + int(self._rng.integers(WIDTH))
+        return noise.added_to(np.frombuffer(lit, np.uint8), moved_by).reshape(HEIGHT, WIDTH, 4)
 
 
 def _farthest_first(scene: Scene, seconds: float) -> list[Callable[[ImageDraw.ImageDraw], None]]:
@@ -93,15 +100,38 @@ def _drawing(function: Callable[..., None], *arguments: object) -> Callable[[Ima
 def _light_table(light: Light, seconds: float) -> list[int]:
     wave = 1 + 0.02 * math.sin(2 * math.pi * 0.4 * seconds + light.flicker_radians) + light.drift_per_second * seconds
     levels = np.multiply.outer(np.multiply(light.gains, wave), np.arange(256))
-    return np.minimum(255, levels.round()).astype(int).ravel().tolist()
+    return np.minimum(255, levels.round()).astype(np.uint8).ravel().tolist()
+
+
+class NoiseField:
+    """Grey sensor noise of a picture's size, from -128 to 127, held so that adding it takes bytes alone.
+
+    No pixel between `least` and `most` leaves [0, 255] by the noise, so their sum may be taken modulo 256.
+    """
+
+    def __init__(self, noise: np.ndarray) -> None:
+        of_channels = np.repeat(noise.ravel(), 4)
+        self._least = np.maximum(0, -of_channels).astype(np.uint8)
+        self._most = np.minimum(255, 255 - of_channels).astype(np.uint8)
+        self._noise = (of_channels % 256).astype(np.uint8)
+
+    def added_to(self, flat: np.ndarray, moved_by: int) -> np.ndarray:
+        """Return a picture, which like `flat` is one long row of bytes, with the noise moved by so many pixels."""
+        noisy, turn, rest = np.empty_like(flat), 4 * moved_by, flat.size - 4 * moved_by
+        for here, there in ((slice(turn, None), slice(rest)), (slice(turn), slice(rest, None))):
+            part = noisy[here]
+            np.maximum(flat[here], self._least[there], out=part)  # with minimum, a sixth of the time of np.clip
+            np.minimum(part, self._most[there], out=part)
+            part += self._noise[there]
+        return noisy
 
 
 @lru_cache
-def _noise_fields(sigma: float) -> list[Image.Image]:
-    """Return grey sensor noise around 128. A few fields, shifted at random, cost a tenth of fresh noise a frame."""
+def _noise_fields(sigma: float) -> list[NoiseField]:
+    """Return a few fields of noise; moved at random, they cost a tenth of fresh noise a frame."""
     rng = np.random.default_rng(round(10 * sigma))
-    fields = np.clip(rng.normal(128, sigma, size=(NOISE_FIELDS, HEIGHT, WIDTH)), 0, 255).astype(np.uint8)
-    return [Image.merge("RGB", [Image.fromarray(field)] * 3) for field in fields]
+    fields = np.clip(rng.normal(128, sigma, size=(NOISE_FIELDS, HEIGHT, WIDTH)), 0, 255).astype(np.int16)
+    return [NoiseField(field - 128) for field in fields]
 
 
 def _background(scene: Scene) -> Image.Image:

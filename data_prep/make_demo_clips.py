@@ -243,7 +243,7 @@ def encode_clip(clip: PlannedClip, seed: int) -> bytes:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.gop_size = 2 * FRAMES_PER_SECOND
         for index in range(frames):
-            picture = av.VideoFrame.from_image(renderer.frame(index / FRAMES_PER_SECOND))
+            picture = av.VideoFrame.from_numpy_buffer(renderer.pixels(index / FRAMES_PER_SECOND), format="rgba")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return file.getvalue()

@@ -8,7 +8,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from data_prep.demo_renderer import Renderer
+from data_prep.demo_renderer import NoiseField, Renderer
 from data_prep.demo_scenes import HALL, LOADS, PATH_EDGE_METRES, PRESS_SHOP, RAIL_Z, SECONDS_IN_VIEW, Scene, draw_scene
 from data_prep.labels import SOURCE_CLASSES, UNSAFE
 
@@ -159,3 +159,14 @@ def test_background_does_not_tell_the_label(camera: object) -> None:
 def test_same_generator_state_draws_the_same_pixels() -> None:
     assert np.array_equal(pixels(scene(3, 1)), pixels(scene(3, 1)))
     assert not np.array_equal(pixels(scene(3, 1)), pixels(scene(3, 2)))
+
+
+@pytest.mark.parametrize("moved_by", [0, 1, 641, 640 * 360 - 1])
+def test_noise_is_added_without_wrapping_around(moved_by: int) -> None:
+    """Black stays black under negative noise, and white white under positive; noise moves along the rows, round."""
+    rng = np.random.default_rng(0)
+    noise = np.clip(rng.normal(0, 60, size=(360, 640)), -128, 127).astype(np.int16)
+    picture = rng.integers(0, 256, size=(360, 640, 4), dtype=np.uint8)
+    moved = np.roll(noise.ravel(), moved_by).reshape(360, 640, 1)
+    noisy = NoiseField(noise).added_to(picture.ravel(), moved_by).reshape(picture.shape)
+    assert np.array_equal(noisy, np.clip(picture + moved, 0, 255))
