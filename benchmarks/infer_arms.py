@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_arms import run
+from benchmarks.held_generation import generate_held
 from benchmarks.random_adapter import write_random_adapter
 from data_prep.files import from_root
 from data_prep.images import read_image
@@ -36,6 +37,7 @@ CAP_GIB = 5.2
 WARM_UP, CALLS, BATCHES = 6, 40, 6
 BATCH = 32
 COMPARED = 64  # frames
+NOISE = 2e-2  # of P(UNSAFE) in bf16: a frame closer to the threshold may be answered either way
 
 
 @dataclass(frozen=True)
@@ -210,13 +212,19 @@ def stock_model(bench: Bench, dtype: torch.dtype = torch.bfloat16) -> tuple[Any,
     return adapted, AutoProcessor.from_pretrained(bench.adapter, max_pixels=bench.record.max_pixels)
 
 
+def question(bench: Bench, processor: Any) -> str:
+    """Return the conversation up to where the answer begins, by the processor's own template."""
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": bench.record.prompt}]}]
+    text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return text
+
+
 def stock(bench: Bench) -> dict[str, Any]:
     """Measure `generate` of the answer, three tokens with the end of turn, and of its first token alone."""
     begin = time.perf_counter()
     model, processor = stock_model(bench)
     seconds = time.perf_counter() - begin
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": bench.record.prompt}]}]
-    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = question(bench, processor)
 
     def inputs(number: int) -> Any:
         image = read_image(bench.encoded[number % COMPARED])
@@ -282,13 +290,32 @@ def plain_scores(bench: Bench, dtype: torch.dtype) -> torch.Tensor:
     return scores(bench, collator, plain, 1)
 
 
+def generated_labels(bench: Bench) -> list[str]:
+    """Return what stock `generate` in bf16 answers the compared frames when held to the two answers."""
+    model, processor = stock_model(bench)
+    processor.tokenizer.padding_side = "left"
+    text, answers = question(bench, processor), VisionCollator(processor, bench.record.max_pixels).answer_ids
+    labels = []
+    for first in range(0, COMPARED, 8):
+        images = [read_image(encoded) for encoded in bench.encoded[first : first + 8]]
+        inputs = processor(text=[text] * len(images), images=images, padding=True, return_tensors="pt").to("cuda")
+        labels += generate_held(model, inputs, answers, end_id=processor.tokenizer.eos_token_id)
+    return labels
+
+
 def equality(bench: Bench) -> dict[str, Any]:
-    """Return how far each way's P(UNSAFE) of 64 frames is from the plain forward in fp32; plain bf16 stands beside."""
+    """Return how far each way's P(UNSAFE) of 64 frames is from the plain forward in fp32; plain bf16 stands beside.
+
+    Labels are compared with those that `generate` gives.
+    """
     expected = plain_scores(bench, torch.float32)
+    torch.cuda.empty_cache()
+    labels = generated_labels(bench)
     torch.cuda.empty_cache()
     found: dict[str, Any] = {
         "plain, fp32": {"from": float(expected.min()), "to": float(expected.max())},
-        "plain, bf16": difference(plain_scores(bench, torch.bfloat16), expected),
+        "generated": {label: labels.count(label) for label in LABELS},
+        "plain, bf16": difference(plain_scores(bench, torch.bfloat16), expected, labels),
     }
     torch.cuda.empty_cache()
     for merge in (False, True):
@@ -298,9 +325,9 @@ def equality(bench: Bench) -> dict[str, Any]:
         def compare(
             way: str, scorer: Scorer, size: int, collator: VisionCollator = adapted.collator, name: str = name
         ) -> None:
-            found[f"{name}, {way}"] = difference(scores(bench, collator, scorer, size), expected)
+            found[f"{name}, {way}"] = difference(scores(bench, collator, scorer, size), expected, labels)
 
-        for size in (1, 8, 32):
+        for size in (1, 2, 4, 8, 16, 32, 64):
             compare(f"batches of {size}", adapted.scorer, size)
         compare("graph", as_graph(adapted).scorer, 1)
         compare("graph, frames shrunk on the card", as_graph(adapted).scorer, 1, adapted.card_collator)
@@ -321,12 +348,20 @@ def scores(
     return torch.cat([score(batch).cpu() for batch in batches])
 
 
-def difference(found: torch.Tensor, expected: torch.Tensor) -> dict[str, float]:
-    """Return the largest difference of P, and in how many frames the label differs at 0.5."""
+def difference(found: torch.Tensor, expected: torch.Tensor, generated: list[str]) -> dict[str, float]:
+    """Return the largest difference of P, and in how many frames the label differs at 0.5.
+
+    `other_labels` counts against `expected`, `unlike_generate` against the generated labels; in the latter, frames
+    within NOISE of the threshold don't count, and `too_close` says how many those are.
+    """
+    unsafe = torch.tensor([label == UNSAFE for label in generated])
+    close = (found - 0.5).abs() <= NOISE
     return {
         "max": float((found - expected).abs().max()),
         "median": float((found - expected).abs().median()),
         "other_labels": int(((found >= 0.5) != (expected >= 0.5)).sum()),
+        "unlike_generate": int((((found >= 0.5) != unsafe) & ~close).sum()),
+        "too_close": int(close.sum()),
     }
 
 

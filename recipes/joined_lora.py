@@ -9,10 +9,9 @@ from typing import Any
 
 import torch
 from torch.nn.functional import silu
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP, Qwen2VLAttention, apply_rotary_pos_emb
+from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP, Qwen2VLAttention
 
-from recipes.forward import LastDecoderLayer
+from recipes.joined_linears import JoinedAttention, joinable_attention
 from recipes.lora_linear import FusedLora, FusedMlp, add_product
 
 Gradients = tuple[torch.Tensor | None, ...]
@@ -102,7 +101,7 @@ class _JoinedLinears(torch.autograd.Function):
 
 
 class _JoinedMlp(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)) on two weights that hold the adapters; see JoinedMlp."""
+    """down(silu(gate(x)) * up(x)) on two weights that hold the adapters; see JoinedLoraMlp."""
 
     @staticmethod
     def forward(
@@ -158,7 +157,7 @@ def _scalings(layers: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(layer.parts()[5] for layer in layers)
 
 
-class JoinedMlp(FusedMlp):
+class JoinedLoraMlp(FusedMlp):
     """A fused MLP: gate and up are one product, and down has its adapter's A as further rows."""
 
     def join(self) -> None:
@@ -184,8 +183,8 @@ class JoinedMlp(FusedMlp):
         return _JoinedMlp.apply(x, self.gate_up, self.down, *_adapters(layers), _scalings(layers))
 
 
-class JoinedAttention(Qwen2VLAttention):
-    """The language model's attention with queries, keys and values as one product."""
+class JoinedLoraAttention(JoinedAttention):
+    """The language model's attention with queries, keys and values, adapters and all, as one product."""
 
     def join(self) -> None:
         """Move the three frozen weights into one that has room for the adapters, and their biases into one."""
@@ -203,34 +202,16 @@ class JoinedAttention(Qwen2VLAttention):
     def _layers(self) -> tuple[Any, Any, Any]:
         return self.q_proj, self.k_proj, self.v_proj
 
-    def forward(
-        self,
-        hidden_states: torch.Tensor,
-        attention_mask: torch.Tensor | None = None,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
-        past_key_values: Any = None,
-        **kwargs: Any,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Attend within `hidden_states`, of shape (batch, length, hidden), as transformers' module does."""
-        if self.q_proj.disable_adapters or past_key_values is not None or position_embeddings is None:
-            return super().forward(
-                hidden_states,
-                attention_mask,
-                position_embeddings=position_embeddings,
-                past_key_values=past_key_values,
-                **kwargs,
-            )
+    def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """Return queries, keys and values side by side, of shape (batch, length, sum of their widths)."""
         layers = self._layers()
-        projected = _JoinedLinears.apply(hidden_states, self.qkv, self.qkv_bias, _scalings(layers), *_adapters(layers))
-        outs = [layer.out_features for layer in layers]
-        batch, length, _ = hidden_states.shape
-        query, key, value = (
-            part.view(batch, length, -1, self.head_dim).transpose(1, 2) for part in projected.split(outs, dim=-1)
-        )
-        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-        value = value.contiguous()  # kept for the backward pass, a view would keep the whole product alive
-        attended, _ = sdpa_attention_forward(self, query, key, value, attention_mask, scaling=self.scaling)
-        return self.o_proj(attended.reshape(batch, length, -1)), None
+        return _JoinedLinears.apply(hidden_states, self.qkv, self.qkv_bias, _scalings(layers), *_adapters(layers))
+
+    def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attend as transformers' module does; as that very module where the adapter is switched off."""
+        if self.q_proj.disable_adapters:
+            return Qwen2VLAttention.forward(self, *args, **kwargs)
+        return super().forward(*args, **kwargs)
 
 
 def join_adapters(model: torch.nn.Module, language_model: torch.nn.Module) -> None:
@@ -239,18 +220,13 @@ def join_adapters(model: torch.nn.Module, language_model: torch.nn.Module) -> No
     The joined weights follow the adapter: every forward pass of `language_model` begins by writing its values. The last
     layer's attention stays: it computes queries for the last positions alone.
     """
-    last = {layer.self_attn for layer in model.modules() if isinstance(layer, LastDecoderLayer)}
+    attentions = set(joinable_attention(model))
     joined = []
     for module in model.modules():
         if type(module) is FusedMlp and _unpacked(module.gate_proj, module.up_proj, module.down_proj):
-            module.__class__ = JoinedMlp
-        elif (
-            type(module) is Qwen2VLAttention
-            and module not in last
-            and module.config._attn_implementation == "sdpa"
-            and _unpacked(module.q_proj, module.k_proj, module.v_proj)
-        ):
-            module.__class__ = JoinedAttention
+            module.__class__ = JoinedLoraMlp
+        elif module in attentions and _unpacked(module.q_proj, module.k_proj, module.v_proj):
+            module.__class__ = JoinedLoraAttention
         else:
             continue
         module.join()

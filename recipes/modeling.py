@@ -25,6 +25,7 @@ from data_prep.errors import InputError
 from recipes.base_model import BaseModel, weight_files
 from recipes.forward import use_fused_modules
 from recipes.host_memory import keep_on_host
+from recipes.joined_linears import join_linears
 from recipes.lora_linear import fuse_lora, unpacked_rows
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
@@ -270,6 +271,8 @@ def load_adapter(
     if merge:
         if quantized_modules(model):
             raise RuntimeError("an adapter is never merged into 4-bit weights; unpack_quantized first")
-        return adapted.merge_and_unload().eval()
+        merged = adapted.merge_and_unload().eval()
+        join_linears(merged)
+        return merged
     fuse_lora(adapted)
     return adapted.eval()

@@ -30,6 +30,7 @@ LAYERS = [
         "recipes.cuda_graphs",
         "recipes.fit",
         "recipes.forward",
+        "recipes.joined_linears",
         "recipes.library_messages",
         "recipes.lora_linear",
         "recipes.metrics",

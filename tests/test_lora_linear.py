@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from recipes import lora_linear, modeling
 from recipes.base_model import find_base
-from recipes.joined_lora import JoinedAttention, JoinedMlp, join_adapters
+from recipes.joined_lora import JoinedLoraAttention, JoinedLoraMlp, join_adapters
 from recipes.lora_linear import FusedLinear4bit, FusedMlp, fuse_lora, unpacked_rows
 
 Gradients = dict[str, torch.Tensor]
@@ -64,7 +64,7 @@ def test_linears_and_mlp_compute_as_peft_s(
     expected = {name: outputs_and_gradients(module, x) for name, module in parts.items()}
     fuse_lora(model)
     join_adapters(model, model.get_base_model().model.language_model)
-    assert type(parts["mlp"]) is (JoinedMlp if unpack else FusedMlp)
+    assert type(parts["mlp"]) is (JoinedLoraMlp if unpack else FusedMlp)
     for name, module in parts.items():
         assert_alike(outputs_and_gradients(module, x), expected[name])
 
@@ -90,7 +90,7 @@ def test_joined_attention_attends_as_transformers_does(small_base: Path, padded:
     expected = outputs_and_gradients(Attend(), x)
     fuse_lora(model)
     join_adapters(model, model.get_base_model().model.language_model)
-    assert type(attention) is JoinedAttention
+    assert type(attention) is JoinedLoraAttention
     found = outputs_and_gradients(Attend(), x)
     assert len(found[2]) == 8
     assert_alike(found, expected)
@@ -101,7 +101,7 @@ def test_last_layer_s_attention_isn_t_joined(small_base: Path) -> None:
     fuse_lora(model)
     language_model = model.get_base_model().model.language_model
     join_adapters(model, language_model)
-    joined = [type(layer.self_attn) is JoinedAttention for layer in language_model.layers]
+    joined = [type(layer.self_attn) is JoinedLoraAttention for layer in language_model.layers]
     assert joined == [True] * (len(joined) - 1) + [False]
 
 

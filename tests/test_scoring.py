@@ -7,6 +7,9 @@ import torch
 from peft import get_peft_model
 from PIL import Image
 
+from benchmarks.held_generation import generate_held
+from data_prep.demo_renderer import Renderer
+from data_prep.demo_scenes import draw_scene
 from data_prep.labels import LABELS, PROMPT, UNSAFE
 from recipes import modeling, scoring
 from recipes.base_model import find_base
@@ -103,6 +106,37 @@ def test_every_way_to_answer_gives_the_plain_forward_s_score(
     assert isinstance(graphed, Graphs) is replayed
     if isinstance(graphed, Graphs):
         assert graphed.captured == 1
+
+
+@pytest.fixture(scope="module")
+def scenes(collator: VisionCollator) -> list[Image.Image]:
+    """64 drawn frames, eight of each behaviour, of the size that nothing resizes."""
+    return [
+        Renderer(draw_scene(digit, np.random.default_rng([digit, number]))).frame(1.0).resize((420, 224))
+        for number in range(8)
+        for digit in range(8)
+    ]
+
+
+def test_labels_are_what_generate_gives_when_held_to_the_two_answers(
+    model: Any, collator: VisionCollator, scenes: list[Image.Image]
+) -> None:
+    """On 64 frames and at every batch size, wherever P is further from the threshold than it differs between them."""
+    processor = collator.processor
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
+    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    inputs = processor(text=[text] * len(scenes), images=scenes, padding=True, return_tensors="pt")
+    generated = generate_held(model, inputs, collator.answer_ids, end_id=processor.tokenizer.eos_token_id)
+    assert set(generated) == set(LABELS), "both answers must be given, or this shows nothing"
+    rows = [{"image": scene, "prompt": PROMPT} for scene in scenes]
+    for batch_size in (1, 2, 3, 8, 32, 64):
+        p_unsafe = score_rows(model, collator, rows, batch_size=batch_size)
+        clear = np.abs(p_unsafe - 0.5) > 1e-4
+        assert clear.sum() >= 60
+        labels = [label_of(p, 0.5) for p in p_unsafe]
+        assert [mine for mine, sure in zip(labels, clear, strict=True) if sure] == [
+            theirs for theirs, sure in zip(generated, clear, strict=True) if sure
+        ]
 
 
 def test_an_adapter_is_never_merged_into_4_bits(small_base: Path, saved_adapter: Path) -> None:

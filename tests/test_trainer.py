@@ -30,7 +30,7 @@ from recipes import sft_qwen2vl
 from recipes.base_model import find_base
 from recipes.checkpoints import is_whole
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
-from recipes.joined_lora import JoinedAttention, JoinedMlp
+from recipes.joined_lora import JoinedLoraAttention, JoinedLoraMlp
 from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp
 from recipes.metrics import class_ids, compute_figures
 from recipes.run_settings import read_inputs, with_default_config
@@ -44,8 +44,8 @@ PLAIN_CLASSES = {
     FusedLinear: PeftLinear,
     FusedLinear4bit: PeftLinear4bit,
     FusedMlp: Qwen2MLP,
-    JoinedMlp: Qwen2MLP,
-    JoinedAttention: Qwen2VLAttention,
+    JoinedLoraMlp: Qwen2MLP,
+    JoinedLoraAttention: Qwen2VLAttention,
     FusedRMSNorm: Qwen2VLRMSNorm,
     FrameAttention: VisionAttention,
     LastDecoderLayer: Qwen2VLDecoderLayer,
