@@ -161,12 +161,12 @@ def test_same_generator_state_draws_the_same_pixels() -> None:
     assert not np.array_equal(pixels(scene(3, 1)), pixels(scene(3, 2)))
 
 
-@pytest.mark.parametrize("moved_by", [0, 1, 641, 640 * 360 - 1])
-def test_noise_is_added_without_wrapping_around(moved_by: int) -> None:
-    """Black stays black under negative noise, and white white under positive; noise moves along the rows, round."""
+@pytest.mark.parametrize(("right", "down"), [(0, 0), (1, 0), (0, 1), (1, 1), (639, 359), (320, 7)])
+def test_noise_is_moved_and_never_wraps_a_colour(right: int, down: int) -> None:
+    """Black stays black under negative noise, and white white under positive."""
     rng = np.random.default_rng(0)
     noise = np.clip(rng.normal(0, 60, size=(360, 640)), -128, 127).astype(np.int16)
     picture = rng.integers(0, 256, size=(360, 640, 4), dtype=np.uint8)
-    moved = np.roll(noise.ravel(), moved_by).reshape(360, 640, 1)
-    noisy = NoiseField(noise).added_to(picture.ravel(), moved_by).reshape(picture.shape)
+    moved = np.roll(noise, (down, right), axis=(0, 1))[..., None]
+    noisy = NoiseField(noise).added_to(picture.reshape(360, -1), right=right, down=down).reshape(picture.shape)
     assert np.array_equal(noisy, np.clip(picture + moved, 0, 255))
