@@ -12,6 +12,7 @@ from statistics import fmean
 import pytest
 from PIL import Image
 
+from benchmarks import bench_infer_cpu
 from data_prep.clips import CLIPS_FILE, read_clips
 from data_prep.files import PROJECT_ROOT, sha256_of_file
 from data_prep.labels import PROMPT, SOURCE_CLASSES
@@ -245,3 +246,16 @@ def test_every_step_can_be_run_again_and_keeps_its_work(demo: Demo) -> None:
     assert run_python(demo, "data_prep/build_jsonl.py", "--data", demo.data).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in demo.data.glob("frames/*/*/*/*.jpg")} == frames
     assert {path: sha256_of_file(demo.data / path) for path in hashes} == hashes
+
+
+def test_answering_benchmark_times_both_ways(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench_infer_cpu, "FRAMES", 5)
+    monkeypatch.setattr(bench_infer_cpu, "COMMANDS", 1)
+    assert bench_infer_cpu.main(["--adapter", str(demo.output), "--data", str(demo.data)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    figures = json.loads(lines[-1])
+    assert figures["frames"] == 5 and figures["other_answers"] == 0
+    assert all(0 < figures[way]["p50_ms"] <= figures[way]["p95_ms"] for way in ("ours", "generate"))
+    assert lines[1].split()[:3] == ["ours", f"{figures['ours']['first_ms']:.1f}", f"{figures['ours']['p50_ms']:.1f}"]

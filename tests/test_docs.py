@@ -25,7 +25,8 @@ DOCUMENTS = [
 SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {"benchmarks/bench_infer.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
 TAKES_LONG = {"benchmarks/bench_demo.py"}  # the demo's training nine times; its parts have tests of their own
-OWN_TEST = {  # run by tests/test_clip_audit.py, test_bench_train.py and test_bench_frames.py
+OWN_TEST = {  # run by tests/test_clip_audit.py, test_bench_train.py, test_bench_frames.py and test_demo.py
+    "benchmarks/bench_infer_cpu.py",
     "data_prep/audit.py",
     "benchmarks/project_card.py",
     "benchmarks/bench_frames.py",
@@ -157,6 +158,12 @@ def test_answering_figures_are_those_of_the_run() -> None:
     rates = [32_000 / times["large", "compiled, model alone", tokens, 32] for tokens in (480, 252)]
     assert f"| {rates[0]:.1f}, {rates[1]:.1f} frames/s |" in readme
     assert f"| {arms['small']['peak_allocated_gib']:.2f} GiB; {arms['start']['again']:.1f} s |" in readme
+
+
+def test_small_model_s_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/infer_small_two_cores.json").read_text())
+    ours, command = results["ours"], sorted(results["command_seconds"])[1]
+    assert f"| {ours['first_ms']:.0f}, {ours['p50_ms']:.0f} ms; {command:.1f} s |" in DOCUMENTS[0].read_text()
 
 
 def test_frames_figures_are_those_of_the_benchmark() -> None:
