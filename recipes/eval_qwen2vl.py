@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
     }
     answers = [label_of(p, record.threshold) for p in p_unsafe]
     report_folder = folder_of_report(folder, record, source, args.split)
-    write_report(report_folder, report, predictions(columns, p_unsafe, answers))
+    write_report(report_folder, report, predictions(columns, p_unsafe, answers, args.split))
     print(as_table(report))
     print(f"report: {to_root(report_folder / 'report.json')}", file=sys.stderr)
     return 0

@@ -12,6 +12,7 @@ from sklearn import metrics as sk
 from data_prep.labels import LABELS, UNSAFE
 
 POSITIVE = LABELS.index(UNSAFE)
+CALIBRATION_BINS = 10
 
 _DESCRIPTION = "Accuracy, F1 and further figures of SAFE / UNSAFE answers. UNSAFE is the positive class."
 _INPUTS = """
@@ -107,4 +108,32 @@ def _figures_of_scores(truth: np.ndarray, p_unsafe: np.ndarray) -> dict[str, flo
         "auroc": float(sk.roc_auc_score(truth, p_unsafe)) if both else None,
         "average_precision": float(sk.average_precision_score(truth, p_unsafe)) if both else None,
         "brier": float(np.mean((p_unsafe - truth) ** 2)),
+        "calibration_error": sum(
+            abs(row["unsafe_share"] - row["mean_p_unsafe"]) * row["n"] for row in calibration(p_unsafe, truth)
+        )
+        / len(truth),
     }
+
+
+def calibration_bin(p_unsafe: np.ndarray) -> np.ndarray:
+    """Return which of CALIBRATION_BINS equal stretches of [0, 1] each P(UNSAFE) lies in; 1 lies in the last."""
+    return np.minimum((p_unsafe * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+
+
+def calibration(p_unsafe: np.ndarray, truth: np.ndarray) -> list[dict[str, Any]]:
+    """Return, for each tenth of the scale that holds a frame: how many, their mean P(UNSAFE), and the share UNSAFE.
+
+    The mean of the gaps between the latter two, frame by frame, is the expected calibration error (Guo et al. 2017,
+    arXiv 1706.04599).
+    """
+    bins = calibration_bin(p_unsafe)
+    return [
+        {
+            "from": each / CALIBRATION_BINS,
+            "to": (each + 1) / CALIBRATION_BINS,
+            "n": int((bins == each).sum()),
+            "mean_p_unsafe": float(p_unsafe[bins == each].mean()),
+            "unsafe_share": float(truth[bins == each].mean()),
+        }
+        for each in np.unique(bins).tolist()
+    ]

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.clips import frame_name
+from data_prep.frames_dataset import TEST, TRAIN
 from data_prep.frames_source import FramesSource
 from data_prep.labels import LABELS, SOURCE_CLASSES
-from recipes.metrics import POSITIVE, class_ids, compute_figures, confusion_matrix, mean_by_clip
+from recipes.intervals import Scores, draw_clips, interval, intervals, mcnemar, paired_intervals
+from recipes.metrics import POSITIVE, calibration, class_ids, compute_figures, confusion_matrix, mean_by_clip
 from recipes.safety_record import PLAIN_THRESHOLD, SafetyRecord
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "scikit-learn")
 
 
@@ -36,21 +39,22 @@ def split_figures(
 
     `rows` holds the columns `response`, `clip` and `source_class`, of length n. The adapter answers UNSAFE from
     `threshold` on, the base without it from 0.5; `p_unsafe_of_base` is None where the base wasn't asked. Figures that
-    the data don't define are None.
+    the data don't define are None. Every figure has its 95 % interval from a bootstrap over clips beside it.
     """
-    truth = class_ids(rows["response"])
+    truth, clips = class_ids(rows["response"]), rows["clip"]
     answers = (p_unsafe >= threshold).astype(int)
     always = np.full(len(truth), float(POSITIVE))
+    base = comparison = None
+    if p_unsafe_of_base is not None:
+        base = _results(p_unsafe_of_base, truth, clips, PLAIN_THRESHOLD)
+        comparison = _comparison((p_unsafe, threshold), (p_unsafe_of_base, PLAIN_THRESHOLD), truth, clips)
     return {
-        "results": _results(p_unsafe, truth, rows["clip"], threshold),
+        "results": _results(p_unsafe, truth, clips, threshold),
         "confusion_matrix": confusion_matrix(answers, truth),
-        "per_source_class": _per_source_class(answers, truth, rows["source_class"]),
-        "baselines": {
-            "base_model": None
-            if p_unsafe_of_base is None
-            else _results(p_unsafe_of_base, truth, rows["clip"], PLAIN_THRESHOLD),
-            "always_unsafe": _results(always, truth, rows["clip"], PLAIN_THRESHOLD),
-        },
+        "per_source_class": _per_source_class(answers == truth, clips, rows["source_class"]),
+        "calibration": calibration(p_unsafe, truth),
+        "baselines": {"base_model": base, "always_unsafe": _results(always, truth, clips, PLAIN_THRESHOLD)},
+        "comparison": {"base_model": comparison},
     }
 
 
@@ -58,33 +62,88 @@ def _results(p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str], thre
     """Return the figures of single frames and of whole clips; a clip is judged by the mean of its frames' P(UNSAFE)."""
     of_clips = mean_by_clip(p_unsafe, truth, clips)
     return {
-        "frame": _with_count(p_unsafe, truth, threshold),
-        "clip": _with_count(*of_clips, threshold) if of_clips else None,
+        "frame": _figures(Scores.of(p_unsafe, truth, clips), threshold),
+        "clip": _figures(_each_its_own(*of_clips), threshold) if of_clips else None,
     }
 
 
-def _with_count(p_unsafe: np.ndarray, truth: np.ndarray, threshold: float) -> dict[str, Any]:
-    return {"n": len(truth), **compute_figures(p_unsafe, truth, threshold=threshold)}
+def _each_its_own(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
+    return Scores(p_unsafe, truth, np.arange(len(truth)))
 
 
-def _per_source_class(answers: np.ndarray, truth: np.ndarray, source_classes: Sequence[str]) -> dict[str, Any]:
+def _figures(scores: Scores, threshold: float) -> dict[str, Any]:
+    return {
+        "n": len(scores.truth),
+        **compute_figures(scores.p_unsafe, scores.truth, threshold=threshold),
+        "intervals": intervals(scores, threshold=threshold),
+    }
+
+
+def _comparison(
+    first: tuple[np.ndarray, float], second: tuple[np.ndarray, float], truth: np.ndarray, clips: Sequence[str]
+) -> dict[str, Any]:
+    """Set two classifiers, each P(UNSAFE) and its threshold, side by side on the same frames, and on their clips.
+
+    `differences` are the first's figures less the second's, with their paired intervals; `mcnemar` counts clips.
+    """
+    of_frames = [Scores.of(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
+    of_clips = [mean_by_clip(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
+    thresholds = (first[1], second[1])
+    compared: dict[str, Any] = {"frame": _differences(of_frames, thresholds), "clip": None, "mcnemar": None}
+    if all(of_clips):
+        alone = [_each_its_own(*each) for each in of_clips if each]
+        compared["clip"] = _differences(alone, thresholds)
+        right = [(each.p_unsafe >= at) == each.truth for each, at in zip(alone, thresholds, strict=True)]
+        compared["mcnemar"] = mcnemar(*right)
+    return compared
+
+
+def _differences(both: Sequence[Scores], thresholds: tuple[float, float]) -> dict[str, Any]:
+    first, second = (
+        compute_figures(each.p_unsafe, each.truth, threshold=at) for each, at in zip(both, thresholds, strict=True)
+    )
+    bounds = paired_intervals(*both, threshold=thresholds[0], other_threshold=thresholds[1])
+    differences: dict[str, Any] = dict.fromkeys(first)
+    for name, one in first.items():
+        other = second[name]
+        if one is not None and other is not None:
+            differences[name] = {"value": one - other, "interval": bounds[name]}
+    return differences
+
+
+def _per_source_class(right: np.ndarray, clips: Sequence[str], source_classes: Sequence[str]) -> dict[str, Any]:
+    """Return accuracy by source class: of its frames, with the interval from a bootstrap over its clips."""
     of_row = np.asarray(source_classes)
     table = {}
     for source_class in SOURCE_CLASSES:
         rows = of_row == source_class.folder
         if rows.any():
-            correct = float((answers[rows] == truth[rows]).mean())
-            table[source_class.folder] = {"label": source_class.label, "n": int(rows.sum()), "accuracy": correct}
+            _, clip_of_row = np.unique(np.asarray(clips)[rows], return_inverse=True)
+            frames = np.bincount(clip_of_row)
+            times = draw_clips(len(frames))
+            accuracy = times @ np.bincount(clip_of_row, weights=right[rows]) / (times @ frames)
+            table[source_class.folder] = {
+                "label": source_class.label,
+                "n": int(rows.sum()),
+                "clips": len(frames),
+                "accuracy": float(right[rows].mean()),
+                "interval": interval(accuracy),
+            }
     return table
 
 
 def predictions(
-    rows: Mapping[str, Sequence[Any]], p_unsafe: np.ndarray, answers: Sequence[str]
+    rows: Mapping[str, Sequence[Any]], p_unsafe: np.ndarray, answers: Sequence[str], split: str
 ) -> list[dict[str, Any]]:
-    """Return one record a frame: where it comes from, its label, P(UNSAFE) and the answer."""
+    """Return one record a frame: where it comes from, its label, P(UNSAFE) and the answer.
+
+    `image` is the frame's path below its data folder, as extract_frames.py lays it out.
+    """
     columns = zip(rows["clip"], rows["sample"], rows["source_class"], rows["response"], p_unsafe, answers, strict=True)
+    folder = TEST if split == TEST else TRAIN  # validation is a part of the published train split
     return [
         {
+            "image": f"frames/{folder}/{label.lower()}/{clip}/{frame_name(sample)}",
             "clip": clip,
             "sample": sample,
             "source_class": source_class,
@@ -111,9 +170,21 @@ def as_table(report: dict[str, Any]) -> str:
         _line("", [f"{figures['n']} {unit}" if figures else "-" for _, unit, figures in columns]),
         *(_line(name, [_number((figures or {}).get(name)) for _, _, figures in columns]) for name in names),
     ]
+    after = 2 + names.index("macro_f1") + 1
+    lines.insert(after, _line("  95 % interval", [_range(figures, "macro_f1") for _, _, figures in columns]))
     matrix = report["confusion_matrix"]
     lines += [f"{label} frames answered " + ", ".join(f"{a} {matrix[label][a]}" for a in LABELS) for label in LABELS]
+    if tested := (report["comparison"]["base_model"] or {}).get("mcnemar"):
+        lines.append(
+            f"clips that the adapter alone gets right {tested['only_first_right']}, the base alone "
+            f"{tested['only_second_right']}; McNemar's p {tested['p_value']:.2g}"
+        )
     return "\n".join(lines)
+
+
+def _range(figures: Mapping[str, Any] | None, name: str) -> str:
+    bounds = figures["intervals"][name] if figures else None
+    return f"{bounds[0]:.3f}-{bounds[1]:.3f}" if bounds else "-"
 
 
 def _line(name: str, cells: Sequence[str]) -> str:

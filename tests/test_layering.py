@@ -36,10 +36,10 @@ LAYERS = [
         "recipes.metrics",
         "recipes.signals",
     },
-    {"recipes.joined_lora", "recipes.safety_record", "recipes.collator", "recipes.report"},
+    {"recipes.intervals", "recipes.joined_lora", "recipes.safety_record", "recipes.collator"},
     {"recipes.host_memory"},
     {"recipes.modeling"},
-    {"recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},
+    {"recipes.report", "recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},
     {"recipes.adapted_model", "recipes.trainer"},
     {"recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]

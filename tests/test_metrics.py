@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from recipes.metrics import class_ids, compute_figures, confusion_matrix, mean_by_clip
+from recipes.metrics import calibration, class_ids, compute_figures, confusion_matrix, mean_by_clip
 
 # Four UNSAFE and three SAFE frames, worked out by hand: TP 3, FN 1, FP 1, TN 2.
 TRUTH = [1, 1, 1, 1, 0, 0, 0]
@@ -17,6 +17,7 @@ FIGURES = {
     "auroc": 9 / 12,  # of 12 pairs, 0.5 < 0.7, 0.2 < 0.7 and 0.2 < 0.3 are the wrong way round
     "average_precision": (1 + 1 + 3 / 4 + 4 / 6) / 4,
     "brier": (0.01 + 0.04 + 0.25 + 0.64 + 0.49 + 0.09 + 0.01) / 7,
+    "calibration_error": (0.1 + 0.2 + 0.5 + 0.8 + 0.7 + 0.3 + 0.1) / 7,  # each frame is alone in its bin
 }
 
 
@@ -37,6 +38,16 @@ def test_what_one_class_does_not_define_is_none() -> None:
     undefined = {name for name, value in figures.items() if value is None}
     assert undefined == {"recall", "f1", "macro_f1", "balanced_accuracy", "mcc", "auroc", "average_precision"}
     assert figures["accuracy"] == 0.5
+
+
+def test_calibration_takes_a_tenth_of_the_scale_together() -> None:
+    """Three frames between 0.9 and 1, two of them UNSAFE, and one at 0.25."""
+    p_unsafe, truth = np.array([0.92, 1.0, 0.96, 0.25]), np.array([1, 1, 0, 0])
+    low, high = calibration(p_unsafe, truth)
+    assert (low["from"], low["to"], low["n"], low["mean_p_unsafe"], low["unsafe_share"]) == (0.2, 0.3, 1, 0.25, 0.0)
+    assert (high["n"], high["mean_p_unsafe"], high["unsafe_share"]) == pytest.approx((3, 0.96, 2 / 3))
+    error = compute_figures(p_unsafe, truth, threshold=0.5)["calibration_error"]
+    assert error == pytest.approx((0.25 + 3 * (0.96 - 2 / 3)) / 4)
 
 
 @pytest.mark.parametrize(
