@@ -1,6 +1,9 @@
 """Evaluate an adapter on its test split and write outputs/<run>/eval/report.json.
 
-python recipes/eval_qwen2vl.py --adapter outputs/qwen2vl_7b_8gb
+    python recipes/eval_qwen2vl.py --adapter outputs/qwen2vl_7b_8gb
+    python recipes/eval_qwen2vl.py --compare outputs/demo/eval outputs/demo2/eval
+
+The second form sets two finished evaluations of the same frames side by side, with paired intervals.
 """
 
 import argparse
@@ -31,6 +34,8 @@ def main(argv: list[str]) -> int:
     """Score the split, write the report whole or not at all, and print its headline."""
     silence_known_messages()
     args = parse_arguments(argv)
+    if args.compare:
+        return compare(*map(from_root, args.compare))
     folder = from_root(args.adapter)
     record = read_record(folder)
     dataset = args.dataset or record.dataset
@@ -62,10 +67,21 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def compare(first_folder: Path, second_folder: Path) -> int:
+    """Print two finished evaluations side by side."""
+    from recipes.comparison import compare_evaluations, comparison_as_table, read_evaluation
+
+    first, second = read_evaluation(first_folder), read_evaluation(second_folder)
+    print(comparison_as_table(first, second, compare_evaluations(first, second)))
+    return 0
+
+
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--adapter", help="folder of a finished run, for example outputs/demo")
+    what.add_argument("--compare", nargs=2, metavar="EVAL", help="two folders of finished evaluations; writes nothing")
     parser.add_argument("--dataset", help="a pushed id or a data folder (default: what the adapter was trained on)")
     parser.add_argument("--dataset-revision", help="version of a pushed data set (default: the adapter's, or newest)")
     parser.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: %(default)s")

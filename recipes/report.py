@@ -12,7 +12,8 @@ from data_prep.clips import frame_name
 from data_prep.frames_dataset import TEST, TRAIN
 from data_prep.frames_source import FramesSource
 from data_prep.labels import LABELS, SOURCE_CLASSES
-from recipes.intervals import Scores, draw_clips, interval, intervals, mcnemar, paired_intervals
+from recipes.comparison import compare_answers, each_clip_its_own, mcnemar_in_words
+from recipes.intervals import Scores, draw_clips, interval, intervals
 from recipes.metrics import POSITIVE, calibration, class_ids, compute_figures, confusion_matrix, mean_by_clip
 from recipes.safety_record import PLAIN_THRESHOLD, SafetyRecord
 
@@ -47,7 +48,7 @@ def split_figures(
     base = comparison = None
     if p_unsafe_of_base is not None:
         base = _results(p_unsafe_of_base, truth, clips, PLAIN_THRESHOLD)
-        comparison = _comparison((p_unsafe, threshold), (p_unsafe_of_base, PLAIN_THRESHOLD), truth, clips)
+        comparison = compare_answers((p_unsafe, threshold), (p_unsafe_of_base, PLAIN_THRESHOLD), truth, clips)
     return {
         "results": _results(p_unsafe, truth, clips, threshold),
         "confusion_matrix": confusion_matrix(answers, truth),
@@ -63,12 +64,8 @@ def _results(p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str], thre
     of_clips = mean_by_clip(p_unsafe, truth, clips)
     return {
         "frame": _figures(Scores.of(p_unsafe, truth, clips), threshold),
-        "clip": _figures(_each_its_own(*of_clips), threshold) if of_clips else None,
+        "clip": _figures(each_clip_its_own(*of_clips), threshold) if of_clips else None,
     }
-
-
-def _each_its_own(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
-    return Scores(p_unsafe, truth, np.arange(len(truth)))
 
 
 def _figures(scores: Scores, threshold: float) -> dict[str, Any]:
@@ -77,38 +74,6 @@ def _figures(scores: Scores, threshold: float) -> dict[str, Any]:
         **compute_figures(scores.p_unsafe, scores.truth, threshold=threshold),
         "intervals": intervals(scores, threshold=threshold),
     }
-
-
-def _comparison(
-    first: tuple[np.ndarray, float], second: tuple[np.ndarray, float], truth: np.ndarray, clips: Sequence[str]
-) -> dict[str, Any]:
-    """Set two classifiers, each P(UNSAFE) and its threshold, side by side on the same frames, and on their clips.
-
-    `differences` are the first's figures less the second's, with their paired intervals; `mcnemar` counts clips.
-    """
-    of_frames = [Scores.of(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
-    of_clips = [mean_by_clip(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
-    thresholds = (first[1], second[1])
-    compared: dict[str, Any] = {"frame": _differences(of_frames, thresholds), "clip": None, "mcnemar": None}
-    if all(of_clips):
-        alone = [_each_its_own(*each) for each in of_clips if each]
-        compared["clip"] = _differences(alone, thresholds)
-        right = [(each.p_unsafe >= at) == each.truth for each, at in zip(alone, thresholds, strict=True)]
-        compared["mcnemar"] = mcnemar(*right)
-    return compared
-
-
-def _differences(both: Sequence[Scores], thresholds: tuple[float, float]) -> dict[str, Any]:
-    first, second = (
-        compute_figures(each.p_unsafe, each.truth, threshold=at) for each, at in zip(both, thresholds, strict=True)
-    )
-    bounds = paired_intervals(*both, threshold=thresholds[0], other_threshold=thresholds[1])
-    differences: dict[str, Any] = dict.fromkeys(first)
-    for name, one in first.items():
-        other = second[name]
-        if one is not None and other is not None:
-            differences[name] = {"value": one - other, "interval": bounds[name]}
-    return differences
 
 
 def _per_source_class(right: np.ndarray, clips: Sequence[str], source_classes: Sequence[str]) -> dict[str, Any]:
@@ -175,10 +140,7 @@ def as_table(report: dict[str, Any]) -> str:
     matrix = report["confusion_matrix"]
     lines += [f"{label} frames answered " + ", ".join(f"{a} {matrix[label][a]}" for a in LABELS) for label in LABELS]
     if tested := (report["comparison"]["base_model"] or {}).get("mcnemar"):
-        lines.append(
-            f"clips that the adapter alone gets right {tested['only_first_right']}, the base alone "
-            f"{tested['only_second_right']}; McNemar's p {tested['p_value']:.2g}"
-        )
+        lines.append(mcnemar_in_words(tested, "adapter", "base"))
     return "\n".join(lines)
 
 

@@ -36,7 +36,7 @@ LAYERS = [
         "recipes.metrics",
         "recipes.signals",
     },
-    {"recipes.intervals", "recipes.joined_lora", "recipes.safety_record", "recipes.collator"},
+    {"recipes.comparison", "recipes.intervals", "recipes.joined_lora", "recipes.safety_record", "recipes.collator"},
     {"recipes.host_memory"},
     {"recipes.modeling"},
     {"recipes.report", "recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},

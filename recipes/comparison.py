@@ -1,0 +1,134 @@
+"""Two classifiers side by side on the same frames: paired intervals and McNemar's test. Imports no torch."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.errors import InputError
+from data_prep.files import to_root
+from recipes.intervals import Scores, mcnemar, paired_intervals
+from recipes.metrics import class_ids, compute_figures, mean_by_clip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation as its folder keeps it: n frames by clip and sample, their labels and P(UNSAFE)."""
+
+    folder: Path
+    threshold: float
+    frames: list[tuple[str, int]]
+    labels: list[str]
+    p_unsafe: np.ndarray
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read an evaluation's `report.json` and `predictions.jsonl`. Raises InputError where one is gone or damaged."""
+    try:
+        threshold = float(json.loads((folder / "report.json").read_text(encoding="utf-8"))["threshold"]["value"])
+        lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines]
+        return Evaluation(
+            folder,
+            threshold,
+            [(row["clip"], row["sample"]) for row in rows],
+            [row["label"] for row in rows],
+            np.array([float(row["p_unsafe"]) for row in rows]),
+        )
+    except FileNotFoundError as error:
+        missing = Path(error.filename).name
+        raise InputError(f"{folder}: no {missing}; name the eval folder of a finished evaluation") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: report.json or predictions.jsonl is damaged ({error}); evaluate again") from None
+
+
+def compare_evaluations(first: Evaluation, second: Evaluation) -> dict[str, Any]:
+    """Return compare_answers of two evaluations, whatever the order of their frames.
+
+    Raises InputError where they aren't of the same frames under the same labels.
+    """
+    order = {frame: position for position, frame in enumerate(second.frames)}
+    if order.keys() != set(first.frames):
+        raise InputError(
+            f"{second.folder} and {first.folder} are of {len(set(first.frames) ^ order.keys())} different frames; "
+            "evaluate both on the same data set and split"
+        )
+    moved = [order[frame] for frame in first.frames]
+    if [second.labels[position] for position in moved] != first.labels:
+        raise InputError(f"{second.folder} and {first.folder} label the same frames differently; evaluate both again")
+    return compare_answers(
+        (first.p_unsafe, first.threshold),
+        (second.p_unsafe[moved], second.threshold),
+        class_ids(first.labels),
+        [clip for clip, _ in first.frames],
+    )
+
+
+def compare_answers(
+    first: tuple[np.ndarray, float], second: tuple[np.ndarray, float], truth: np.ndarray, clips: Sequence[str]
+) -> dict[str, Any]:
+    """Set two classifiers, each P(UNSAFE) and its threshold, side by side on the same frames, and on their clips.
+
+    `frame` and `clip` hold each figure of the first and of the second, their difference and its paired interval;
+    `mcnemar` counts clips. Where clips have no label of their own, the latter two are None.
+    """
+    of_frames = [Scores.of(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
+    of_clips = [mean_by_clip(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
+    thresholds = (first[1], second[1])
+    compared: dict[str, Any] = {"frame": _differences(of_frames, thresholds), "clip": None, "mcnemar": None}
+    if all(of_clips):
+        alone = [each_clip_its_own(*each) for each in of_clips if each]
+        compared["clip"] = _differences(alone, thresholds)
+        right = [(each.p_unsafe >= at) == each.truth for each, at in zip(alone, thresholds, strict=True)]
+        compared["mcnemar"] = mcnemar(*right)
+    return compared
+
+
+def _differences(both: Sequence[Scores], thresholds: tuple[float, float]) -> dict[str, Any]:
+    first, second = (
+        compute_figures(each.p_unsafe, each.truth, threshold=at) for each, at in zip(both, thresholds, strict=True)
+    )
+    bounds = paired_intervals(*both, threshold=thresholds[0], other_threshold=thresholds[1])
+    differences: dict[str, Any] = dict.fromkeys(first)
+    for name, one in first.items():
+        other = second[name]
+        if one is not None and other is not None:
+            differences[name] = {"first": one, "second": other, "value": one - other, "interval": bounds[name]}
+    return differences
+
+
+def each_clip_its_own(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
+    """Return the scores of clips, by mean_by_clip, as frames that are each of a clip of their own."""
+    return Scores(p_unsafe, truth, np.arange(len(truth)))
+
+
+def comparison_as_table(first: Evaluation, second: Evaluation, compared: dict[str, Any]) -> str:
+    """Lay out a comparison as text: frames, then clips, then the test between the two."""
+    lines = [f"first:  {to_root(first.folder)}", f"second: {to_root(second.folder)}"]
+    clips = len({clip for clip, _ in first.frames})
+    for unit, count in (("frame", len(first.frames)), ("clip", clips)):
+        if compared[unit]:
+            lines += ["", f"{f'{count} {unit}s':<20}{'first':>9}{'second':>9}{'difference':>12}   95 % interval"]
+            lines += [_row(name, figures) for name, figures in compared[unit].items()]
+    if tested := compared["mcnemar"]:
+        lines += ["", mcnemar_in_words(tested, "first", "second")]
+    return "\n".join(lines)
+
+
+def mcnemar_in_words(tested: dict[str, float], first: str, second: str) -> str:
+    """Say in a line how many clips either alone gets right."""
+    return (
+        f"clips that the {first} alone gets right {tested['only_first_right']}, the {second} alone "
+        f"{tested['only_second_right']}; McNemar's p {tested['p_value']:.2g}"
+    )
+
+
+def _row(name: str, figures: dict[str, Any] | None) -> str:
+    if figures is None:
+        return f"{name:<20}{'-':>9}{'-':>9}{'-':>12}   -"
+    bounds = figures["interval"]
+    interval = f"{bounds[0]:+.3f} to {bounds[1]:+.3f}" if bounds else "-"
+    return f"{name:<20}{figures['first']:>9.3f}{figures['second']:>9.3f}{figures['value']:>+12.3f}   {interval}"
