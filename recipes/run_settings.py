@@ -12,6 +12,7 @@ import yaml
 
 from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
+from recipes.operating_point import check_rule
 from recipes.safety_record import is_finished
 
 DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
@@ -76,6 +77,10 @@ class RecipeArguments:
         default=False,
         metadata={"help": "Run a micro-batch as one CUDA graph: several times as fast at one frame; needs a GPU."},
     )
+    threshold: str = field(
+        default="0.5",
+        metadata={"help": "The P(UNSAFE) from which a frame is UNSAFE, or how to choose it: macro_f1, recall>=0.98."},
+    )
     resume: bool = field(
         default=False, metadata={"help": "Go on from the last whole checkpoint in output_dir; start if there is none."}
     )
@@ -83,6 +88,8 @@ class RecipeArguments:
     def __post_init__(self) -> None:
         if self.max_pixels < MIN_PIXELS:
             raise InputError(f"max_pixels {self.max_pixels} is below {MIN_PIXELS}, the least that the model takes")
+        self.threshold = str(self.threshold)  # a number in the YAML comes as one
+        check_rule(self.threshold)
 
 
 @dataclass(frozen=True)

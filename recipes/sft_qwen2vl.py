@@ -22,6 +22,7 @@ from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import last_whole_checkpoint
 from recipes.library_messages import silence_known_messages
 from recipes.model_card import model_card
+from recipes.operating_point import choose_threshold, fixed_threshold
 from recipes.run_settings import (
     LOCK_NAME,
     Inputs,
@@ -31,7 +32,7 @@ from recipes.run_settings import (
     record_settings,
     with_default_config,
 )
-from recipes.safety_record import PLAIN_THRESHOLD, SafetyRecord, is_finished
+from recipes.safety_record import SafetyRecord, is_finished
 from recipes.signals import StopRequest, follow_launcher
 
 if TYPE_CHECKING:
@@ -197,7 +198,8 @@ def train(run: Run, inputs: Inputs) -> int:
         print(f"stopped by {stop.received.name} at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
         return stop.exit_status
     write_json(inputs.output_dir / "training.json", training_summary(trainer))
-    save_adapter(trainer, safety_record(run), inputs.output_dir)
+    threshold, threshold_from = operating_point(run, trainer)
+    save_adapter(trainer, safety_record(run, threshold, threshold_from), inputs.output_dir)
     print(to_root(inputs.output_dir))
     return 0
 
@@ -343,7 +345,18 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def safety_record(run: Run) -> SafetyRecord:
+def operating_point(run: Run, trainer: "SafetyTrainer") -> tuple[float, str]:
+    """Return the threshold that the settings name, or choose on the validation split, and how it came about."""
+    rule = run.recipe.threshold
+    fixed = fixed_threshold(rule)
+    if fixed is not None:
+        return fixed, "fixed"
+    threshold, reason = choose_threshold(rule, *trainer.score(run.source.rows("validation")))
+    print(f"threshold {threshold:.4g}: {reason}", file=sys.stderr)
+    return threshold, reason
+
+
+def safety_record(run: Run, threshold: float, threshold_from: str) -> SafetyRecord:
     """Describe how the adapter was trained and is to be asked."""
     return SafetyRecord(
         prompt=run.prompt,
@@ -353,8 +366,8 @@ def safety_record(run: Run) -> SafetyRecord:
         base_revision=run.base.revision,
         dtype=run.model.dtype,
         load_in_4bit=run.model.load_in_4bit,
-        threshold=PLAIN_THRESHOLD,
-        threshold_from="fixed",
+        threshold=threshold,
+        threshold_from=threshold_from,
         dataset=run.source.id,
         dataset_revision=run.source.revision,
         dataset_hash=run.source.content_hash,

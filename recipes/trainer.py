@@ -166,11 +166,8 @@ class SafetyTrainer(SFTTrainer):
         base = self.model.get_base_model()
         return answer_loss(base, training_inputs(base, inputs))
 
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Score the validation split and log its figures, each under `<metric_key_prefix>_<figure>`."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+    def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
         p_unsafe = score_rows(
             self.model,
             self.data_collator,
@@ -184,7 +181,13 @@ class SafetyTrainer(SFTTrainer):
                 f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
                 "learning_rate"
             )
-        truth = class_ids(rows["response"])
+        return p_unsafe, class_ids(rows["response"])
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Score the validation split and log its figures, each under `<metric_key_prefix>_<figure>`."""
+        p_unsafe, truth = self.score(self.eval_dataset if eval_dataset is None else eval_dataset)
         figures = {
             "loss": _log_loss(p_unsafe, truth),
             **compute_figures(p_unsafe, truth, threshold=PLAIN_THRESHOLD),

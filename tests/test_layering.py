@@ -34,6 +34,7 @@ LAYERS = [
         "recipes.library_messages",
         "recipes.lora_linear",
         "recipes.metrics",
+        "recipes.operating_point",
         "recipes.signals",
     },
     {"recipes.comparison", "recipes.intervals", "recipes.joined_lora", "recipes.safety_record", "recipes.collator"},

@@ -33,6 +33,7 @@ from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.joined_lora import JoinedLoraAttention, JoinedLoraMlp
 from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp
 from recipes.metrics import class_ids, compute_figures
+from recipes.operating_point import choose_threshold
 from recipes.run_settings import read_inputs, with_default_config
 from recipes.safety_record import read_record
 from recipes.scoring import score_rows
@@ -151,6 +152,24 @@ def test_logged_figures_are_those_of_scoring(finished: Path, data: Path) -> None
     p_unsafe = score_rows(adapted.model, adapted.collator, rows, batch_size=3)
     figures = compute_figures(p_unsafe, class_ids(rows["response"]), threshold=0.5)
     assert {name: logged[f"eval_{name}"] for name in figures} == pytest.approx(figures, abs=1e-5)
+
+
+def test_threshold_is_chosen_on_the_validation_frames(
+    settings: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from recipes.adapted_model import load_adapted
+    from recipes.safety_record import find_base_of
+
+    run = tmp_path / "run"
+    assert train(settings, run, "--threshold", "recall>=0.9") == 0
+    record = read_record(run)
+    assert f"threshold {record.threshold:.4g}: {record.threshold_from}" in capsys.readouterr().err
+    adapted = load_adapted(run, record, find_base_of(run, record))
+    rows = open_dataset(str(data)).rows("validation")
+    p_unsafe, truth = score_rows(adapted.model, adapted.collator, rows, batch_size=3), class_ids(rows["response"])
+    threshold, reason = choose_threshold("recall>=0.9", p_unsafe, truth)
+    assert (record.threshold, record.threshold_from) == (pytest.approx(threshold, abs=1e-4), reason)
+    assert (p_unsafe[truth == 1] >= record.threshold).mean() >= 0.9
 
 
 def test_sigterm_saves_and_a_resumed_run_reaches_the_same_weights(
