@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -98,6 +99,16 @@ def test_training_says_what_it_trains_on(demo: Demo) -> None:
     assert "UNSAFE" in line
 
 
+def assert_figures(found: dict[str, Any], expected: dict[str, float | None]) -> None:
+    """The figures of a part of the report are those expected, and each lies within its interval.
+
+    But for the calibration error: drawing clips anew adds noise to every bin, which can only add to it.
+    """
+    assert {name: found[name] for name in found.keys() - {"n", "intervals"}} == pytest.approx(expected)
+    for name, (low, high) in found["intervals"].items():
+        assert low <= found[name] <= high or name == "calibration_error", name
+
+
 def test_report_agrees_with_its_predictions_and_its_files(demo: Demo) -> None:
     report = json.loads((demo.output / "eval" / "report.json").read_text())
     lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()
@@ -106,8 +117,8 @@ def test_report_agrees_with_its_predictions_and_its_files(demo: Demo) -> None:
     assert len(predictions) == report["results"]["frame"]["n"] == len(rows)
     p_unsafe = [prediction["p_unsafe"] for prediction in predictions]
     truth = class_ids([prediction["label"] for prediction in predictions])
-    frame = {name: value for name, value in report["results"]["frame"].items() if name != "n"}
-    assert frame == pytest.approx(compute_figures(p_unsafe, truth, threshold=report["threshold"]["value"]))
+    assert [prediction["image"] for prediction in predictions] == [row.image for row in rows]
+    assert_figures(report["results"]["frame"], compute_figures(p_unsafe, truth, threshold=report["threshold"]["value"]))
     assert all((one["p_unsafe"] >= 0.5) == (one["answer"] == "UNSAFE") for one in predictions)
     always = report["baselines"]["always_unsafe"]["frame"]
     assert always["accuracy"] == pytest.approx(sum(truth) / len(truth))
@@ -127,9 +138,8 @@ def test_report_s_clip_figures_are_of_the_frames_means(demo: Demo) -> None:
         p_unsafe[prediction["clip"]].append(prediction["p_unsafe"])
         label[prediction["clip"]] = prediction["label"]
     means = [fmean(p_unsafe[clip]) for clip in label]
-    clip_figures = {name: value for name, value in report["results"]["clip"].items() if name != "n"}
     truth = class_ids(list(label.values()))
-    assert clip_figures == pytest.approx(compute_figures(means, truth, threshold=report["threshold"]["value"]))
+    assert_figures(report["results"]["clip"], compute_figures(means, truth, threshold=report["threshold"]["value"]))
     assert report["results"]["clip"]["n"] == sum(clip.split == "test" for clip in read_clips(demo.data / CLIPS_FILE))
 
 
