@@ -38,7 +38,6 @@ def main(argv: list[str]) -> int:
     folder, data = from_root(args.adapter), from_root(args.data)
     record = read_record(folder)
     frames = frame_files(data)
-    # Both ways wait for torch's import before they are timed, the command for its own.
     with contextlib.redirect_stdout(sys.stderr):
         commands = [seconds_of_command(folder, frames[0]) for _ in range(COMMANDS)]
         times = measure(folder, record, [frame.read_bytes() for frame in frames])
@@ -54,7 +53,7 @@ def main(argv: list[str]) -> int:
 
 
 def frame_files(data: Path) -> list[Path]:
-    """Return the first test frames. Raises InputError where there are too few."""
+    """Return test frames, evenly out of all of them. Raises InputError where there are too few."""
     rows = read_rows(data / "test.jsonl")
     if len(rows) < FRAMES:
         raise InputError(f"{data}: {len(rows)} test frames, {FRAMES} are needed; run make demo first")
@@ -104,6 +103,7 @@ def stock(folder: Path, record: SafetyRecord) -> Callable[[bytes], str]:
     from peft import PeftModel
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
+    from benchmarks.held_generation import question
     from recipes.modeling import compute_exactly_on_cpu, quantization_config
 
     base = find_base_of(folder, record)
@@ -114,8 +114,7 @@ def stock(folder: Path, record: SafetyRecord) -> Callable[[bytes], str]:
     compute_exactly_on_cpu(model)
     adapted = PeftModel.from_pretrained(model, folder).eval()
     processor = AutoProcessor.from_pretrained(folder, max_pixels=record.max_pixels)
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": record.prompt}]}]
-    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = question(processor, record.prompt)
 
     @torch.no_grad()
     def generate(content: bytes) -> str:

@@ -6,6 +6,13 @@ from typing import Any
 import torch
 
 
+def question(processor: Any, prompt: str) -> str:
+    """Return the conversation about one image up to where the answer begins, by the processor's own template."""
+    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": prompt}]}]
+    text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return text
+
+
 @torch.no_grad()
 def generate_held(
     model: Any, inputs: Mapping[str, torch.Tensor], answers: Mapping[str, Sequence[int]], *, end_id: int

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu_arms import run
-from benchmarks.held_generation import generate_held
+from benchmarks.held_generation import generate_held, question
 from benchmarks.random_adapter import write_random_adapter
 from data_prep.files import from_root
 from data_prep.images import read_image
@@ -212,19 +212,12 @@ def stock_model(bench: Bench, dtype: torch.dtype = torch.bfloat16) -> tuple[Any,
     return adapted, AutoProcessor.from_pretrained(bench.adapter, max_pixels=bench.record.max_pixels)
 
 
-def question(bench: Bench, processor: Any) -> str:
-    """Return the conversation up to where the answer begins, by the processor's own template."""
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": bench.record.prompt}]}]
-    text: str = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    return text
-
-
 def stock(bench: Bench) -> dict[str, Any]:
     """Measure `generate` of the answer, three tokens with the end of turn, and of its first token alone."""
     begin = time.perf_counter()
     model, processor = stock_model(bench)
     seconds = time.perf_counter() - begin
-    text = question(bench, processor)
+    text = question(processor, bench.record.prompt)
 
     def inputs(number: int) -> Any:
         image = read_image(bench.encoded[number % COMPARED])
@@ -294,7 +287,8 @@ def generated_labels(bench: Bench) -> list[str]:
     """Return what stock `generate` in bf16 answers the compared frames when held to the two answers."""
     model, processor = stock_model(bench)
     processor.tokenizer.padding_side = "left"
-    text, answers = question(bench, processor), VisionCollator(processor, bench.record.max_pixels).answer_ids
+    text = question(processor, bench.record.prompt)
+    answers = VisionCollator(processor, bench.record.max_pixels).answer_ids
     labels = []
     for first in range(0, COMPARED, 8):
         images = [read_image(encoded) for encoded in bench.encoded[first : first + 8]]

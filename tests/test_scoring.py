@@ -7,7 +7,7 @@ import torch
 from peft import get_peft_model
 from PIL import Image
 
-from benchmarks.held_generation import generate_held
+from benchmarks.held_generation import generate_held, question
 from data_prep.demo_renderer import Renderer
 from data_prep.demo_scenes import draw_scene
 from data_prep.labels import LABELS, PROMPT, UNSAFE
@@ -123,8 +123,7 @@ def test_labels_are_what_generate_gives_when_held_to_the_two_answers(
 ) -> None:
     """On 64 frames and at every batch size, wherever P is further from the threshold than it differs between them."""
     processor = collator.processor
-    turns = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": PROMPT}]}]
-    text = processor.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    text = question(processor, PROMPT)
     inputs = processor(text=[text] * len(scenes), images=scenes, padding=True, return_tensors="pt")
     generated = generate_held(model, inputs, collator.answer_ids, end_id=processor.tokenizer.eos_token_id)
     assert set(generated) == set(LABELS), "both answers must be given, or this shows nothing"
