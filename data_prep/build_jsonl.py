@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.clip_audit import audit_clips, audit_in_words
+from data_prep.clip_audit import AUDIT_FILE, SCHEMA_VERSION, audit_clips, audit_in_words
 from data_prep.clips import CLIPS_FILE, FRAMES_FOLDER, Clip, has_all_frames, read_finished_clips
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, sha256_of_file, write_json
@@ -17,7 +17,6 @@ from data_prep.labels import LABELS, PROMPT, SPLITS
 from data_prep.lookalikes import near_identical
 from data_prep.rows import Row, write_rows
 
-AUDIT_FILE = "audit.json"
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 _AGAIN = "run data_prep/extract_frames.py again"
 
@@ -112,7 +111,7 @@ def _write(data: Path, rows: dict[str, list[Row]], audit: dict[str, object]) -> 
     for split, path in paths.items():
         write_rows(path, rows[split])
     built = {split: {"rows": len(rows[split]), "sha256": sha256_of_file(path)} for split, path in paths.items()}
-    write_json(data / AUDIT_FILE, {"schema_version": 1, "jsonl": built, **audit})
+    write_json(data / AUDIT_FILE, {"schema_version": SCHEMA_VERSION, "jsonl": built, **audit})
 
 
 if __name__ == "__main__":

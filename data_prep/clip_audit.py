@@ -1,13 +1,20 @@
 """What the clips hold, before anyone trusts a figure made of them: counts, identical contents, leaks."""
 
+import json
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 from data_prep.clips import STATUSES, Clip, natural_key, standing
+from data_prep.errors import InputError
+from data_prep.files import sha256_of_file
 from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
 
+AUDIT_FILE = "audit.json"
+SCHEMA_VERSION = 2
 SHIFT = 0.1  # a smaller difference of shares isn't worth a line
 
 
@@ -70,7 +77,12 @@ def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     others says more.
     """
     return [
-        {"path": clip.path, "in_train": where["across_splits"], "other_label": where["both_labels"]}
+        {
+            "path": clip.path,
+            "clip": clip.video_id,
+            "in_train": where["across_splits"],
+            "other_label": where["both_labels"],
+        }
         for clip, where in _leaking(clips, "test")
     ]
 
@@ -96,23 +108,47 @@ def leaks_in_train(clips: Iterable[Clip]) -> list[dict[str, Any]]:
 def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the audit of all clips as a JSON object, the pairs of near-identical clips included as they are.
 
-    `splits` counts; `identical_clips`, `test_clips_with_twins` and `leaks_in_train` tell of copies; `damaged` lists the
-    clips that are partial or failed, with the reason, and `single_frame_clips` those too short for a second sample.
+    `fps` is how many frames a second were taken, None where clips differ in it; `splits` counts; `identical_clips`,
+    `test_clips_with_twins` and `leaks_in_train` tell of copies; `damaged` lists the clips that are partial or failed,
+    with the reason, and `single_frame_clips` those too short for a second sample.
     """
     clips = sorted(clips, key=lambda clip: natural_key(clip.path))
+    rates = {clip.settings.fps for clip in clips}
     return {
+        "fps": rates.pop() if len(rates) == 1 else None,
         "splits": {split: count_split(clip for clip in clips if clip.split == split) for split in SPLITS},
         "identical_clips": identical_groups(clips),
         "test_clips_with_twins": twins_of_test_clips(clips),
         "leaks_in_train": leaks_in_train(clips),
         "near_identical_clips": near_identical,
         "damaged": [
-            {"path": clip.path, "status": clip.status, "reason": clip.reason}
+            {"path": clip.path, "split": clip.split, "status": clip.status, "reason": clip.reason}
             for clip in clips
             if clip.status in ("partial", "failed")
         ],
         "single_frame_clips": [clip.path for clip in clips if clip.frames == 1],
     }
+
+
+def read_audit(folder: Path) -> dict[str, Any] | None:
+    """Return the audit that build_jsonl.py left in a data folder, None where there is none.
+
+    Rows changed by hand since then are said on stderr, and their audit is None, too: it isn't of them. Raises
+    InputError for a damaged file.
+    """
+    file = folder / AUDIT_FILE
+    if not file.is_file():
+        return None
+    try:
+        audit: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        current = audit["schema_version"] == SCHEMA_VERSION
+        built = {split: entry["sha256"] for split, entry in audit["jsonl"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise InputError(f"{file}: damaged; run data_prep/build_jsonl.py again") from None
+    if current and all(sha256_of_file(folder / f"{split}.jsonl") == sha256 for split, sha256 in built.items()):
+        return audit
+    print(f"warning: {file.name} isn't of these rows, so it is left out; build_jsonl.py makes both", file=sys.stderr)
+    return None
 
 
 def audit_in_words(audit: dict[str, Any]) -> str:

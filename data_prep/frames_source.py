@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
 
+from data_prep.clip_audit import read_audit
 from data_prep.clips import CLIPS_FILE
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
@@ -16,6 +17,7 @@ from data_prep.hub_cache import (
     is_pushed,
     is_repo_id,
     load_pushed,
+    pushed_audit,
     quiet_without_terminal,
     read_manifest,
     resolve_version,
@@ -32,12 +34,14 @@ class FramesSource:
 
     `id` is the pushed id, or the folder relative to the project's root; `revision` the pushed version's 40 hexadecimal
     digits, None for a folder. Splits are train, validation and test; a folder too small to part has no validation.
+    `audit` is what build_jsonl.py found out about the clips, None where that isn't known.
     """
 
     dataset: "DatasetDict"
     id: str
     revision: str | None
     content_hash: str
+    audit: dict[str, Any] | None = None
 
     def rows(self, split: str) -> "Dataset":
         """Return a split whose frames come as `{"bytes", "path"}`, for images.py to decode under its own limits."""
@@ -96,10 +100,10 @@ def open_dataset(name: str, *, revision: str | None = None) -> FramesSource:
     if folder is None:
         full = resolve_version(name, revision)
         dataset = load_pushed(name, full)
-        return FramesSource(dataset, name, full, read_manifest(name, full)["content_hash"])
+        return FramesSource(dataset, name, full, read_manifest(name, full)["content_hash"], pushed_audit(name, full))
     _refuse_revision(name, revision)
     dataset = build_dataset(folder)
-    return FramesSource(dataset, to_root(folder), None, content_hash(dataset))
+    return FramesSource(dataset, to_root(folder), None, content_hash(dataset), read_audit(folder))
 
 
 def _labels_of(name: str, revision: str | None) -> dict[str, set[str]]:

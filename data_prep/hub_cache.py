@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
+from data_prep.clip_audit import AUDIT_FILE
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_atomic, write_json
 from data_prep.frames_dataset import SplitCounts, combine_split_hashes, count_splits, split_hash
@@ -127,8 +128,8 @@ def dataset_card(content: str, counts: dict[str, SplitCounts], *, with_files: bo
     return _CARD.format(configs=configs, rows="\n".join(rows), content=content)
 
 
-def _write_snapshot(dataset: "DatasetDict", folder: Path) -> str:
-    """Write Parquet files, card and manifest into `folder` and return the version id that follows from them."""
+def _write_snapshot(dataset: "DatasetDict", audit: dict[str, Any] | None, folder: Path) -> str:
+    """Write Parquet files, card, audit and manifest into `folder` and return the version id that follows from them."""
     (folder / "data").mkdir(parents=True)
     for split in dataset:
         dataset[split].to_parquet(folder / _parquet_name(split))
@@ -137,6 +138,9 @@ def _write_snapshot(dataset: "DatasetDict", folder: Path) -> str:
     content = combine_split_hashes(hashes)
     write_atomic(folder / "README.md", dataset_card(content, counts, with_files=True).encode())
     names = ["README.md", *map(_parquet_name, dataset)]
+    if audit:
+        write_json(folder / AUDIT_FILE, audit)
+        names.append(AUDIT_FILE)
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "content_hash": content,
@@ -228,8 +232,10 @@ def _staging_folders(repo_id: str) -> Iterator[tuple[Path, Path]]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def push_local(dataset: "DatasetDict", repo_id: str) -> str:
+def push_local(dataset: "DatasetDict", repo_id: str, audit: dict[str, Any] | None = None) -> str:
     """Push a data set to the local Hub cache and return its version, 40 hexadecimal digits that follow from its data.
+
+    The audit of its clips, where there is one, goes along.
 
     Pushing the same data again gives the same version, made whole where it was damaged. Killed at any moment, a push
     leaves the version before it loadable. Raises InputError for an id that would not round-trip.
@@ -237,7 +243,7 @@ def push_local(dataset: "DatasetDict", repo_id: str) -> str:
     check_repo_id(repo_id)
     with _staging_folders(repo_id) as (hub_staging, arrow_staging):
         staged = hub_staging / "snapshot"
-        revision = _write_snapshot(dataset, staged)
+        revision = _write_snapshot(dataset, audit, staged)
         if not _is_sound(repo_id, revision):
             _install_snapshot(staged, repo_id, revision)
         snapshot = _hub_folder(repo_id) / "snapshots" / revision
@@ -302,6 +308,12 @@ def read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
         raise InputError(f"{path}: missing or changed since the push; {_advice(repo_id)}")
     manifest: dict[str, Any] = json.loads(path.read_bytes())
     return manifest
+
+
+def pushed_audit(repo_id: str, revision: str) -> dict[str, Any] | None:
+    """Return the audit that was pushed with a version, None where none was."""
+    file = _hub_folder(repo_id) / "snapshots" / revision / AUDIT_FILE
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def _advice(repo_id: str) -> str:

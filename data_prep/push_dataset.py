@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from data_prep.clip_audit import read_audit
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root
 from data_prep.frames_dataset import build_dataset, content_hash, count_splits
@@ -68,13 +69,14 @@ def main(argv: list[str]) -> int:
     if not arguments.remote:
         check_repo_id(repo_id)
     quiet_without_terminal()
-    dataset = build_dataset(from_root(arguments.data), seed=arguments.seed)
+    data = from_root(arguments.data)
+    dataset = build_dataset(data, seed=arguments.seed)
     content, counts = content_hash(dataset), count_splits(dataset)
     print(f"pushing {repo_id} to the {'Hub' if arguments.remote else 'local Hub cache'}", file=sys.stderr)
     if arguments.remote:
         version = push_remote(dataset, repo_id, dataset_card(content, counts, with_files=False))
     else:
-        version = push_local(dataset, repo_id)
+        version = push_local(dataset, repo_id, read_audit(data))
     print(f"id {repo_id}\nversion {version}\ncontent {content}")
     for split, c in counts.items():
         labels = ", ".join(f"{label} {count}" for label, count in c.labels.items())

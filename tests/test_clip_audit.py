@@ -47,13 +47,20 @@ def test_test_clips_with_twins_are_marked() -> None:
         clip("test", 1, "c"), clip("test", 5, "c"),  # both in test, one of them wrong
         clip("train", 2, "d"), clip("train", 6, "d"), clip("test", 7, "e"), clip("test", 7, "f"),
     ]  # fmt: skip
-    found = {each["path"].rpartition("/")[2]: (each["in_train"], each["other_label"]) for each in twins(clips)}
-    assert found == {
-        "3_a.mp4": (True, False),
-        "0_b.mp4": (True, True),
-        "1_c.mp4": (False, True),
-        "5_c.mp4": (False, True),
+    assert {each["clip"]: (each["in_train"], each["other_label"]) for each in twins(clips)} == {
+        "3_a": (True, False),
+        "0_b": (True, True),
+        "1_c": (False, True),
+        "5_c": (False, True),
     }
+    assert twins(clips)[0]["path"] == "test/0_safe_walkway_violation/0_b.mp4"
+
+
+def test_audit_says_how_many_frames_a_second_were_taken_where_that_is_one() -> None:
+    clips = [clip("train", 0, "a"), clip("test", 4, "b")]
+    assert audit_clips(clips, [])["fps"] == 1.0
+    other = replace(clip("test", 5, "c"), settings=replace(clips[0].settings, fps=2.0))
+    assert audit_clips([*clips, other], [])["fps"] is None
 
 
 def test_copies_among_as_many_clips_as_the_data_set_has_are_found_exactly(tmp_path: Path) -> None:

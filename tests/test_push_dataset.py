@@ -1,5 +1,6 @@
 import hashlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -10,9 +11,10 @@ import huggingface_hub.constants
 import pyarrow.parquet
 import pytest
 
-from data_prep import push_dataset
+from data_prep import build_jsonl, push_dataset
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
+from data_prep.frames_source import open_dataset
 from tests.hub_stub import HubStub, Repo, hub_stub
 from tests.tiny_data import many_clips, write_data
 
@@ -57,6 +59,26 @@ def test_local_push_prints_id_version_hash_and_counts(data: Path, capsys: pytest
     assert capsys.readouterr().out.splitlines() == first
     push_dataset.main(["--data", str(data), "--repo-id", "local/tiny", "--seed", "1"])
     assert capsys.readouterr().out.splitlines()[1] != first[1]
+
+
+def test_audit_goes_along_with_its_rows_alone(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert build_jsonl.main(["--data", str(data)]) == 0
+    audit = json.loads((data / "audit.json").read_text())
+    push_dataset.main(["--data", str(data), "--repo-id", "local/audited"])
+    assert open_dataset("local/audited").audit == open_dataset(str(data)).audit == audit
+    assert (audit["fps"], audit["test_clips_with_twins"]) == (1.0, [])
+    rows = (data / "train.jsonl").read_text().splitlines(keepends=True)
+    (data / "train.jsonl").write_text("".join(rows[1:]))
+    capsys.readouterr()
+    push_dataset.main(["--data", str(data), "--repo-id", "local/audited"])
+    assert "warning: audit.json isn't of these rows" in capsys.readouterr().err
+    assert open_dataset("local/audited").audit is None
+
+
+def test_damaged_audit_is_named(data: Path) -> None:
+    (data / "audit.json").write_text("{}")
+    with pytest.raises(InputError, match=r"audit\.json: damaged; run data_prep/build_jsonl\.py again"):
+        push_dataset.main(["--data", str(data)])
 
 
 def test_default_id_is_the_contracts(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
