@@ -44,6 +44,7 @@ def write_random_adapter(folder: Path, base_folder: Path, *, max_pixels: int) ->
         load_in_4bit=True,
         threshold=PLAIN_THRESHOLD,
         threshold_from="nothing: the weights are random",
+        training_prior=0.5,
         dataset="none",
         dataset_revision=None,
         dataset_hash="",

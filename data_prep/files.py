@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,10 +40,30 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
+def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write files of these names below `folder` that belong together, in order; the last speaks for the others.
+
+    All of them are on disk before the first takes its place, so that whatever fails while they are made or written
+    leaves the old ones as they were. Being killed between two renames is all that could mix old and new.
+    """
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
+        for name, content in contents.items():
+            staged = Path(staging) / name
+            staged.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(staged, content)
+        for name in contents:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (Path(staging) / name).replace(folder / name)
+
+
+def as_json(value: Any) -> bytes:
+    """Return `value` as indented UTF-8 JSON. NaN and infinity raise ValueError: JSON has neither."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented UTF-8 JSON, atomically. NaN and infinity raise ValueError: JSON has neither."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, (text + "\n").encode())
+    """Write `value` as as_json gives it, atomically."""
+    write_atomic(path, as_json(value))
 
 
 def sha256_of_file(path: Path) -> str:

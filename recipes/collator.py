@@ -79,6 +79,10 @@ class VisionCollator:
         """Build a batch that ends where the answer begins, ready to be scored. `response` isn't read."""
         return self._inputs(rows, [[]] * len(rows), 0)
 
+    def vision(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
+        """Return what there is to see in the rows' frames: their features where those are kept, else pixels."""
+        return self.pixels(rows) if self.read_features is None else self._features(rows)
+
     def pixels(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
         """Decode and shrink the rows' frames: `pixel_values` (patches, 1176) and `image_grid_thw` (batch, 3)."""
         patches, grids = zip(*(self._patches(row) for row in rows), strict=True)
@@ -105,7 +109,7 @@ class VisionCollator:
 
     def _inputs(self, rows: Sequence[Row], endings: Sequence[Sequence[int]], width: int) -> dict[str, torch.Tensor]:
         """Lay prompts out to the left and `endings`, padded to `width`, to the right of one common position."""
-        batch = self.pixels(rows) if self.read_features is None else self._features(rows)
+        batch = self.vision(rows)
         merge = self.processor.image_processor.merge_size
         laid_out = [
             self._with_image(self.prompt_ids(row["prompt"]), (grid[1] // merge, grid[2] // merge), width)

@@ -1,5 +1,6 @@
 """Two classifiers side by side on the same frames: paired intervals and McNemar's test. Imports no torch."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,9 +29,12 @@ class Evaluation:
 def read_evaluation(folder: Path) -> Evaluation:
     """Read an evaluation's `report.json` and `predictions.jsonl`. Raises InputError where one is gone or damaged."""
     try:
-        threshold = float(json.loads((folder / "report.json").read_text(encoding="utf-8"))["threshold"]["value"])
-        lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-        rows = [json.loads(line) for line in lines]
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+        threshold = float(report["threshold"]["value"])
+        predictions = (folder / "predictions.jsonl").read_bytes()
+        if hashlib.sha256(predictions).hexdigest() != report["predictions_sha256"]:
+            raise InputError(f"{folder}: predictions.jsonl isn't what report.json was made from; evaluate again")
+        rows = [json.loads(line) for line in predictions.decode().splitlines()]
         return Evaluation(
             folder,
             threshold,

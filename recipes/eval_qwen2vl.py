@@ -1,4 +1,4 @@
-"""Evaluate an adapter on its test split and write outputs/<run>/eval/report.json.
+"""Evaluate an adapter on its test split: report.html to read, report.json to compute with, in outputs/<run>/eval/.
 
     python recipes/eval_qwen2vl.py --adapter outputs/qwen2vl_7b_8gb
     python recipes/eval_qwen2vl.py --compare outputs/demo/eval outputs/demo2/eval
@@ -7,9 +7,11 @@ The second form sets two finished evaluations of the same frames side by side, w
 """
 
 import argparse
+import hashlib
 import json
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +19,11 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError, run_script
-from data_prep.files import from_root, sha256_of_file, to_root, write_atomic, write_json
+from data_prep.files import as_json, from_root, sha256_of_file, to_root, write_atomic, write_together
 from data_prep.frames_source import FramesSource, open_dataset
 from recipes.library_messages import silence_known_messages
+from recipes.model_card import is_own_card, model_card
+from recipes.prior_shift import at_prior, check_prior
 from recipes.safety_record import SafetyRecord, find_base_of, read_record
 
 if TYPE_CHECKING:
@@ -45,25 +49,22 @@ def main(argv: list[str]) -> int:
     rows = rows_to_evaluate(source, args.split, record)
 
     from recipes.adapted_model import load_adapted
-    from recipes.report import SCHEMA_VERSION, as_table, folder_of_report, predictions, split_figures
-    from recipes.scoring import label_of
+    from recipes.report import as_table, folder_of_report
 
     started = now()
     adapted = load_adapted(folder, record, base)
-    p_unsafe, p_unsafe_of_base = score_split(adapted, rows, args)
-    columns = {name: rows[name] for name in ("clip", "sample", "source_class", "response")}
+    p_unsafe, others = score_split(folder, adapted, rows, args)
     report = {
-        "schema_version": SCHEMA_VERSION,
-        "config": describe(folder, record, source, args.split, adapted, started),
-        **split_figures(columns, p_unsafe, p_unsafe_of_base, threshold=record.threshold),
-        "threshold": {"value": record.threshold, "chosen": record.threshold_from},
+        **make_report(source, record, rows, p_unsafe, others, args),
         "latency_ms": measure_latency(adapted, rows),
+        "config": describe(folder, record, source, args.split, adapted, started),
     }
-    answers = [label_of(p, record.threshold) for p in p_unsafe]
-    report_folder = folder_of_report(folder, record, source, args.split)
-    write_report(report_folder, report, predictions(columns, p_unsafe, answers, args.split))
+    report_folder = folder_of_report(folder, record, source, args.split, args.prior)
+    write_report(report_folder, report, source, rows, p_unsafe, others, without_frames=args.without_frames)
+    if report_folder == folder / "eval":
+        renew_card(folder, record, report)
     print(as_table(report))
-    print(f"report: {to_root(report_folder / 'report.json')}", file=sys.stderr)
+    print(f"report: {to_root(report_folder / 'report.html')}", file=sys.stderr)
     return 0
 
 
@@ -90,9 +91,18 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--skip-base-model", action="store_true", help="leave out the base without its adapter, which is a second pass"
     )
+    parser.add_argument(
+        "--prior",
+        type=float,
+        metavar="SHARE",
+        help="correct P(UNSAFE) for this share of UNSAFE frames; the threshold is applied to what comes out",
+    )
+    parser.add_argument("--without-frames", action="store_true", help="show no frame in report.html")
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size} must be 1 or more")
+    if args.prior is not None:
+        check_prior(args.prior)
     return args
 
 
@@ -108,26 +118,56 @@ def rows_to_evaluate(source: FramesSource, split: str, record: SafetyRecord) -> 
 
 
 def score_split(
-    adapted: "AdaptedModel", rows: Any, args: argparse.Namespace
-) -> tuple["np.ndarray", "np.ndarray | None"]:
-    """Return P(UNSAFE), of shape (rows,), by the adapter and by its base alone; the latter is None where skipped."""
-    from recipes.scoring import score_rows
+    folder: Path, adapted: "AdaptedModel", rows: Any, args: argparse.Namespace
+) -> tuple["np.ndarray", dict[str, "np.ndarray | None"]]:
+    """Return P(UNSAFE), of shape (rows,), by the adapter, and by its base alone and the linear probe, by their names.
 
-    def score() -> "np.ndarray":
-        return score_rows(
-            adapted.model,
-            adapted.collator,
-            rows,
-            batch_size=args.batch_size,
-            num_workers=args.num_workers,
-            show_progress=sys.stderr.isatty(),
-        )
+    The base is None where it is skipped, the probe where training fitted none.
+    """
+    from recipes.linear_probe import read_probe
+    from recipes.scoring import score_in_ways
 
-    p_unsafe = score()
-    if args.skip_base_model:
-        return p_unsafe, None
-    with adapted.model.disable_adapter():
-        return p_unsafe, score()
+    probe = read_probe(folder)
+    scored = score_in_ways(
+        adapted.model,
+        adapted.collator,
+        rows,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        show_progress=sys.stderr.isatty(),
+        without_adapter=not args.skip_base_model,
+        pooled=probe is not None,
+    )
+    p_unsafe = scored.p_unsafe
+    if args.prior is not None:
+        p_unsafe = at_prior(p_unsafe, training_prior=adapted.record.training_prior, prior=args.prior)
+    by_probe = probe.p_unsafe(scored.pooled) if probe and scored.pooled is not None else None
+    return p_unsafe, {"base_model": scored.without_adapter, "linear_probe": by_probe}
+
+
+def make_report(
+    source: FramesSource,
+    record: SafetyRecord,
+    rows: Any,
+    p_unsafe: "np.ndarray",
+    others: Mapping[str, "np.ndarray | None"],
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Return all of the report that follows from the scores and the data."""
+    from recipes.report import SCHEMA_VERSION, about_data, clips_not_clean, split_figures
+
+    columns = {name: rows[name] for name in ("clip", "source_class", "response")}
+    not_clean = clips_not_clean(source, args.split)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **split_figures(columns, p_unsafe, others, threshold=record.threshold, not_clean=not_clean),
+        "threshold": {
+            "value": record.threshold,
+            "chosen": record.threshold_from,
+            "prior": {"training": record.training_prior, "stated": args.prior},
+        },
+        "data": about_data(source, args.split),
+    }
 
 
 def describe(
@@ -177,12 +217,60 @@ def measure_latency(adapted: "AdaptedModel", rows: Any) -> dict[str, float | int
     return {"frames": len(counted), "p50": median(counted), "max": max(counted)}
 
 
-def write_report(folder: Path, report: dict[str, Any], frames: list[dict[str, Any]]) -> None:
-    """Write predictions.jsonl and report.json, each whole or not at all; the report comes last."""
+def write_report(
+    folder: Path,
+    report: dict[str, Any],
+    source: FramesSource,
+    rows: Any,
+    p_unsafe: "np.ndarray",
+    others: Mapping[str, "np.ndarray | None"],
+    *,
+    without_frames: bool,
+) -> None:
+    """Write predictions.jsonl, the plots, report.html and report.json: all of them, or none."""
+    from recipes.metrics import class_ids
+    from recipes.report import predictions
+    from recipes.report_page import report_page, worst_mistakes
+    from recipes.report_plots import draw_plots, standalone
+    from recipes.scoring import label_of
+
+    columns = {name: rows[name] for name in ("clip", "sample", "source_class", "response")}
+    answers = [label_of(p, report["threshold"]["value"]) for p in p_unsafe]
+    frames = predictions(columns, p_unsafe, answers, report["config"]["split"])
+    lines = "".join(json.dumps(frame, allow_nan=False) + "\n" for frame in frames).encode()
+    asked = {name: scores for name, scores in others.items() if scores is not None}
+    plots = draw_plots(report, class_ids(columns["response"]), p_unsafe, asked)
+    mistakes = with_pictures(worst_mistakes(frames), rows, without_frames=without_frames)
+    page = report_page(report, plots, mistakes, fps=(source.audit or {}).get("fps"))
+    report = {**report, "predictions_sha256": hashlib.sha256(lines).hexdigest()}
     folder.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps(frame, allow_nan=False) + "\n" for frame in frames)
-    write_atomic(folder / "predictions.jsonl", lines.encode())
-    write_json(folder / "report.json", report)
+    contents = {
+        "predictions.jsonl": lines,
+        **{f"plots/{name}.svg": standalone(svg) for name, svg in plots.items()},
+        "report.html": page.encode(),
+        "report.json": as_json(report),
+    }
+    write_together(folder, contents)
+
+
+def with_pictures(mistakes: Sequence[dict[str, Any]], rows: Any, *, without_frames: bool) -> list[dict[str, Any]]:
+    """Return the mistakes with their frames as pictures, or with none."""
+    from data_prep.images import read_image
+    from recipes.report_page import thumbnail
+
+    def picture(row: int) -> str | None:
+        return None if without_frames else thumbnail(read_image(rows[row]["image"]["bytes"]))
+
+    return [{**mistake, "picture": picture(mistake["row"])} for mistake in mistakes]
+
+
+def renew_card(folder: Path, record: SafetyRecord, report: dict[str, Any]) -> None:
+    """Put the report's figures into the adapter's card, unless someone has changed that by hand."""
+    card = folder / "README.md"
+    if card.is_file() and not is_own_card(card.read_text(encoding="utf-8")):
+        print("README.md was changed by hand and stays as it is; remove it to have it written anew", file=sys.stderr)
+        return
+    write_atomic(card, model_card(record, to_root(folder), report).encode())
 
 
 def now() -> str:

@@ -145,6 +145,19 @@ def _vision_positions(grid: tuple[int, ...], merge: int, device: torch.device) -
     return get_vision_position_ids(torch.tensor([grid]), merge).to(device)
 
 
+def with_features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Batch:
+    """Return a batch that the tower has been over, its `image_features` on the tower's device: to be used repeatedly.
+
+    One that has features already, from the kept ones, comes back as it is.
+    """
+    if "image_features" in batch:
+        return batch
+    tower = model.model.visual
+    pixels = batch["pixel_values"].to(next(tower.parameters()).device, non_blocking=True)
+    others = {name: part for name, part in batch.items() if name != "pixel_values"}
+    return others | {"image_features": frame_features(tower, pixels, batch["image_grid_thw"])}
+
+
 def language_inputs(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
     """Return what the language model reads of a batch, on its device: embeddings with the frames' features in place.
 

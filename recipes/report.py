@@ -1,7 +1,8 @@
-"""Figures to report.json. Imports no torch."""
+"""Figures of an evaluation, as report.json holds them. Imports no torch."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.clips import frame_name
-from data_prep.frames_dataset import TEST, TRAIN
+from data_prep.frames_dataset import TEST, TRAIN, count_splits
 from data_prep.frames_source import FramesSource
 from data_prep.labels import LABELS, SOURCE_CLASSES
 from recipes.comparison import compare_answers, each_clip_its_own, mcnemar_in_words
@@ -17,7 +18,8 @@ from recipes.intervals import Scores, draw_clips, interval, intervals
 from recipes.metrics import POSITIVE, calibration, class_ids, compute_figures, confusion_matrix, mean_by_clip
 from recipes.safety_record import PLAIN_THRESHOLD, SafetyRecord
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+SHORT_NAMES = {"base_model": "base model", "linear_probe": "linear probe", "always_unsafe": "always UNSAFE"}
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "scikit-learn")
 
 
@@ -26,37 +28,103 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 
 
-def folder_of_report(folder: Path, record: SafetyRecord, source: FramesSource, split: str) -> Path:
-    """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else."""
-    if split == "test" and source.content_hash == record.dataset_hash:
-        return folder / "eval"
-    return folder / "eval" / f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
+def folder_of_report(
+    folder: Path, record: SafetyRecord, source: FramesSource, split: str, prior: float | None = None
+) -> Path:
+    """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else.
+
+    What was evaluated for a stated prior lies in a folder of its own below either.
+    """
+    found = folder / "eval"
+    if split != TEST or source.content_hash != record.dataset_hash:
+        found /= f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
+    return found if prior is None else found / f"prior-{prior:g}"
 
 
 def split_figures(
-    rows: Mapping[str, Sequence[Any]], p_unsafe: np.ndarray, p_unsafe_of_base: np.ndarray | None, *, threshold: float
+    rows: Mapping[str, Sequence[Any]],
+    p_unsafe: np.ndarray,
+    others: Mapping[str, np.ndarray | None],
+    *,
+    threshold: float,
+    not_clean: Collection[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the report's figures of one split from P(UNSAFE) of its n frames, with the adapter and without.
+    """Return the report's figures of one split from P(UNSAFE) of its n frames.
 
     `rows` holds the columns `response`, `clip` and `source_class`, of length n. The adapter answers UNSAFE from
-    `threshold` on, the base without it from 0.5; `p_unsafe_of_base` is None where the base wasn't asked. Figures that
-    the data don't define are None. Every figure has its 95 % interval from a bootstrap over clips beside it.
+    `threshold` on; `others`, by name, answer the same frames from 0.5, None where one wasn't asked. `not_clean` names
+    the clips that the audit found a twin of, None where there was no audit. Figures that the data don't define are
+    None. Every figure has its 95 % interval from a bootstrap over clips beside it.
     """
     truth, clips = class_ids(rows["response"]), rows["clip"]
     answers = (p_unsafe >= threshold).astype(int)
-    always = np.full(len(truth), float(POSITIVE))
-    base = comparison = None
-    if p_unsafe_of_base is not None:
-        base = _results(p_unsafe_of_base, truth, clips, PLAIN_THRESHOLD)
-        comparison = compare_answers((p_unsafe, threshold), (p_unsafe_of_base, PLAIN_THRESHOLD), truth, clips)
+    baselines: dict[str, Any] = {}
+    comparison: dict[str, Any] = {}
+    for name, scores in others.items():
+        baselines[name] = comparison[name] = None
+        if scores is not None:
+            baselines[name] = _results(scores, truth, clips, PLAIN_THRESHOLD)
+            comparison[name] = compare_answers((p_unsafe, threshold), (scores, PLAIN_THRESHOLD), truth, clips)
+    baselines["always_unsafe"] = _results(np.full(len(truth), float(POSITIVE)), truth, clips, PLAIN_THRESHOLD)
+    results = _results(p_unsafe, truth, clips, threshold)
+    plain = results if threshold == PLAIN_THRESHOLD else _results(p_unsafe, truth, clips, PLAIN_THRESHOLD)
     return {
-        "results": _results(p_unsafe, truth, clips, threshold),
+        "results": results,
+        "at_plain_threshold": {"value": PLAIN_THRESHOLD, **plain},
         "confusion_matrix": confusion_matrix(answers, truth),
         "per_source_class": _per_source_class(answers == truth, clips, rows["source_class"]),
         "calibration": calibration(p_unsafe, truth),
-        "baselines": {"base_model": base, "always_unsafe": _results(always, truth, clips, PLAIN_THRESHOLD)},
-        "comparison": {"base_model": comparison},
+        "clean_subset": None if not_clean is None else _clean_subset(p_unsafe, truth, clips, threshold, not_clean),
+        "baselines": baselines,
+        "comparison": comparison,
     }
+
+
+def _clean_subset(
+    p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str], threshold: float, not_clean: Collection[str]
+) -> dict[str, Any]:
+    """Return the results of the clips without a twin in train or under the other label, None where none is left."""
+    kept = ~np.isin(np.asarray(clips), list(not_clean))
+    left_out = sorted(set(not_clean) & set(clips))
+    results = _results(p_unsafe[kept], truth[kept], np.asarray(clips)[kept].tolist(), threshold) if kept.any() else None
+    return {"clips_left_out": left_out, "results": results}
+
+
+def about_data(source: FramesSource, split: str) -> dict[str, Any]:
+    """Return what is known of the data: each split's counts, and the audit's findings in numbers, null without one.
+
+    `excluded` lists the clips of `split` of which no frame could be had.
+    """
+    audit = source.audit
+    counts = {name: asdict(counted) for name, counted in count_splits(source.dataset).items()}
+    if audit is None:
+        return {"splits": counts, "audit": None, "excluded": None}
+    published = TEST if split == TEST else TRAIN  # validation is a part of the published train split
+    groups, alike = audit["identical_clips"], audit["near_identical_clips"]
+    findings = {
+        "identical_groups": len(groups),
+        "across_splits": sum(group["across_splits"] for group in groups),
+        "under_both_labels": sum(group["both_labels"] for group in groups),
+        "test_clips_with_twins": len(audit["test_clips_with_twins"]),
+        "left_out_of_train": len(audit["left_out_of_train"]),
+        "leaks_kept_in_train": len(audit["leaks_in_train"]) - len(audit["left_out_of_train"]),
+        "pairs_that_look_alike": len(alike),
+        "damaged_clips": len(audit["damaged"]),
+        "single_frame_clips": len(audit["single_frame_clips"]),
+    }
+    excluded = [
+        {"path": clip["path"], "reason": clip["reason"]}
+        for clip in audit["damaged"]
+        if clip["status"] == "failed" and clip["split"] == published
+    ]
+    return {"splits": counts, "audit": findings, "excluded": excluded}
+
+
+def clips_not_clean(source: FramesSource, split: str) -> set[str] | None:
+    """Return the clips of the test split that have a twin, by the audit; None for other splits and without an audit."""
+    if source.audit is None or split != TEST:
+        return None
+    return {each["clip"] for each in source.audit["test_clips_with_twins"]}
 
 
 def _results(p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str], threshold: float) -> dict[str, Any]:
@@ -121,13 +189,12 @@ def predictions(
 
 
 def as_table(report: dict[str, Any]) -> str:
-    """Lay out the report's headline figures as text: the adapter's beside its base's and always answering UNSAFE."""
+    """Lay out the report's headline figures as text: the adapter's beside those of what it is compared with."""
     adapter, baselines = report["results"], report["baselines"]
     columns = [
         ("adapter", "frames", adapter["frame"]),
         ("adapter", "clips", adapter["clip"]),
-        ("base model", "frames", (baselines["base_model"] or {}).get("frame")),
-        ("always UNSAFE", "frames", baselines["always_unsafe"]["frame"]),
+        *((SHORT_NAMES[name], "frames", (baselines[name] or {}).get("frame")) for name in baselines),
     ]
     names = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "macro_f1", "mcc", "auroc"]
     lines = [
@@ -139,8 +206,11 @@ def as_table(report: dict[str, Any]) -> str:
     lines.insert(after, _line("  95 % interval", [_range(figures, "macro_f1") for _, _, figures in columns]))
     matrix = report["confusion_matrix"]
     lines += [f"{label} frames answered " + ", ".join(f"{a} {matrix[label][a]}" for a in LABELS) for label in LABELS]
-    if tested := (report["comparison"]["base_model"] or {}).get("mcnemar"):
-        lines.append(mcnemar_in_words(tested, "adapter", "base"))
+    lines += [
+        mcnemar_in_words(compared["mcnemar"], "adapter", SHORT_NAMES[name])
+        for name, compared in report["comparison"].items()
+        if compared and compared["mcnemar"]
+    ]
     return "\n".join(lines)
 
 
@@ -150,7 +220,7 @@ def _range(figures: Mapping[str, Any] | None, name: str) -> str:
 
 
 def _line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<18}" + "".join(f"{cell:>15}" for cell in cells)
+    return f"{name:<18}" + "".join(f"{cell:>14}" for cell in cells)
 
 
 def _number(value: float | None) -> str:

@@ -81,6 +81,14 @@ class RecipeArguments:
         default="0.5",
         metadata={"help": "The P(UNSAFE) from which a frame is UNSAFE, or how to choose it: macro_f1, recall>=0.98."},
     )
+    linear_probe: bool = field(
+        default=True,
+        metadata={"help": "Fit logistic regression on the tower's features, too: what the report compares with."},
+    )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={"help": "End after so many validations in a row without a better figure; never if not given."},
+    )
     resume: bool = field(
         default=False, metadata={"help": "Go on from the last whole checkpoint in output_dir; start if there is none."}
     )
@@ -88,6 +96,8 @@ class RecipeArguments:
     def __post_init__(self) -> None:
         if self.max_pixels < MIN_PIXELS:
             raise InputError(f"max_pixels {self.max_pixels} is below {MIN_PIXELS}, the least that the model takes")
+        if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
+            raise InputError(f"early_stopping_patience {self.early_stopping_patience} must be 1 or more, or null")
         self.threshold = str(self.threshold)  # a number in the YAML comes as one
         check_rule(self.threshold)
 

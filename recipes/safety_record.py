@@ -10,7 +10,7 @@ from data_prep.labels import LABELS
 from recipes.base_model import BaseModel, find_base
 
 FILE_NAME = "safety.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 PLAIN_THRESHOLD = 0.5  # the likelier of the two answers
 
 
@@ -19,7 +19,8 @@ class SafetyRecord:
     """How an adapter was trained and is to be asked. Training alone writes it.
 
     `threshold` is the P(UNSAFE) from which a frame is UNSAFE, and `threshold_from` says how it was chosen.
-    `max_pixels` limits a frame's width times height, in pixels. The `dataset_` fields are provenance.
+    `training_prior` is the share that UNSAFE has in the training loss: 0.5 where labels are balanced. `max_pixels`
+    limits a frame's width times height, in pixels. The `dataset_` fields are provenance.
     """
 
     prompt: str
@@ -31,6 +32,7 @@ class SafetyRecord:
     load_in_4bit: bool
     threshold: float
     threshold_from: str
+    training_prior: float
     dataset: str
     dataset_revision: str | None
     dataset_hash: str
@@ -46,6 +48,8 @@ class SafetyRecord:
             raise InputError("prompt is empty; train the adapter again")
         if not 0.0 <= self.threshold <= 1.0:
             raise InputError(f"threshold {self.threshold} is not between 0 and 1")
+        if not 0.0 < self.training_prior < 1.0:
+            raise InputError(f"training_prior {self.training_prior} is not between 0 and 1")
         if self.max_pixels < 1:
             raise InputError(f"max_pixels {self.max_pixels} is not positive")
 

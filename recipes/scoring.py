@@ -1,6 +1,7 @@
 """P(UNSAFE) from one forward pass: the one way in which training, evaluation and inference answer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from tqdm import tqdm
 from data_prep.labels import LABELS, SAFE, UNSAFE
 from recipes.collator import VisionCollator
 from recipes.cuda_graphs import GraphedFunction
-from recipes.forward import Batch, inputs_on_device, last_hidden, place_frames
+from recipes.forward import Batch, inputs_on_device, last_hidden, place_frames, with_features
 from recipes.host_memory import rows_of_head
+from recipes.linear_probe import pooled_batch
 from recipes.signals import leave_process_group
 
 
@@ -59,6 +61,18 @@ class Scorer:
         return (hidden @ self._rows.t()).float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What one pass over n rows gave: P(UNSAFE) by the model with its adapter, and without, both of shape (n,).
+
+    `pooled` holds each frame's mean vision-tower feature, of shape (n, hidden). What wasn't asked for is None.
+    """
+
+    p_unsafe: np.ndarray
+    without_adapter: np.ndarray | None
+    pooled: np.ndarray | None
+
+
 def score_rows(
     model: torch.nn.Module,
     collator: VisionCollator,
@@ -69,6 +83,26 @@ def score_rows(
     show_progress: bool = False,
 ) -> np.ndarray:
     """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,). `rows` is anything indexable."""
+    return score_in_ways(
+        model, collator, rows, batch_size=batch_size, num_workers=num_workers, show_progress=show_progress
+    ).p_unsafe
+
+
+def score_in_ways(
+    model: torch.nn.Module,
+    collator: VisionCollator,
+    rows: Any,
+    *,
+    batch_size: int,
+    num_workers: int = 0,
+    show_progress: bool = False,
+    without_adapter: bool = False,
+    pooled: bool = False,
+) -> Scored:
+    """Score every row, in order, with the adapter and, where asked for, without it, and pool its features.
+
+    The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
+    """
     loader = DataLoader(
         rows,
         batch_size=batch_size,
@@ -80,12 +114,25 @@ def score_rows(
     was_training = model.training
     model.eval()
     score = Scorer(model, label_token_ids(collator))
-    scores = [
-        score(batch).double().cpu().numpy()
-        for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True)
-    ]
+    with_it: list[np.ndarray] = []
+    without: list[np.ndarray] = []
+    means: list[np.ndarray] = []
+    for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True):
+        seen = with_features(score.base, batch)
+        with_it.append(_as_array(score(seen)))
+        if without_adapter:
+            with model.disable_adapter():
+                without.append(_as_array(score(seen)))
+        if pooled:
+            means.append(pooled_batch(score.base, seen))
     model.train(was_training)
-    return np.concatenate(scores)
+    return Scored(
+        np.concatenate(with_it), np.concatenate(without) if without else None, np.concatenate(means) if means else None
+    )
+
+
+def _as_array(p_unsafe: torch.Tensor) -> np.ndarray:
+    return p_unsafe.double().cpu().numpy()
 
 
 def label_of(p_unsafe: float, threshold: float) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, hold_lock, to_root, write_atomic, write_json
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
-from data_prep.labels import LABELS
+from data_prep.labels import LABELS, UNSAFE
 from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import last_whole_checkpoint
 from recipes.library_messages import silence_known_messages
@@ -36,6 +36,7 @@ from recipes.safety_record import SafetyRecord, is_finished
 from recipes.signals import StopRequest, follow_launcher
 
 if TYPE_CHECKING:
+    import numpy as np
     from trl import ModelConfig, SFTConfig
 
     from recipes.collator import VisionCollator
@@ -181,7 +182,7 @@ def run_record(run: Run) -> dict[str, Any]:
 
 def train(run: Run, inputs: Inputs) -> int:
     """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
-    from transformers import set_seed
+    from transformers import EarlyStoppingCallback, set_seed
 
     from recipes.modeling import use_all_cores
     from recipes.trainer import StopOnRequest
@@ -192,13 +193,17 @@ def train(run: Run, inputs: Inputs) -> int:
     with StopRequest() as stop, redirect_stdout(sys.stderr):  # the trainer prints progress; stdout is for results
         trainer = build_trainer(run)
         trainer.add_callback(StopOnRequest(stop))
+        if run.recipe.early_stopping_patience is not None:
+            trainer.add_callback(EarlyStoppingCallback(run.recipe.early_stopping_patience))
         trainer.train(resume_from_checkpoint=checkpoint_to_resume(inputs))
     step = trainer.state.global_step
     if stop.received and step < trainer.state.max_steps:
         print(f"stopped by {stop.received.name} at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
         return stop.exit_status
     write_json(inputs.output_dir / "training.json", training_summary(trainer))
+    plot_training(trainer, inputs.output_dir)
     threshold, threshold_from = operating_point(run, trainer)
+    fit_linear_probe(run, trainer, inputs.output_dir)
     save_adapter(trainer, safety_record(run, threshold, threshold_from), inputs.output_dir)
     print(to_root(inputs.output_dir))
     return 0
@@ -222,6 +227,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     Where vision features are kept, fill_vision_cache comes first.
     """
     import torch
+    from transformers.integrations import TensorBoardCallback
 
     from recipes import modeling
     from recipes.trainer import SafetyTrainer
@@ -247,7 +253,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     if recipe.compile_layers:
         modeling.compile_layers(model)
     targets = run.model.lora_target_modules or modeling.LLM_LINEARS
-    return SafetyTrainer(
+    trainer = SafetyTrainer(
         model=model,
         optimizer_on_host=recipe.optimizer_on_host,
         cuda_graphs=recipe.cuda_graphs,
@@ -264,6 +270,10 @@ def build_trainer(run: Run) -> "SafetyTrainer":
             use_rslora=run.model.use_rslora,
         ),
     )
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.logging_dir = str(Path(run.training.output_dir) / "tensorboard")
+    return trainer
 
 
 def vision_cache_of(run: Run) -> "VisionCache":
@@ -356,6 +366,43 @@ def operating_point(run: Run, trainer: "SafetyTrainer") -> tuple[float, str]:
     return threshold, reason
 
 
+def training_prior(run: Run) -> float:
+    """Return the share that UNSAFE has in the training loss."""
+    responses = run.source.rows("train")["response"]
+    return 0.5 if run.recipe.balance_labels else responses.count(UNSAFE) / len(responses)
+
+
+def fit_linear_probe(run: Run, trainer: "SafetyTrainer", folder: Path) -> None:
+    """Fit the linear probe that reports compare with, and save it beside the adapter, where the settings want one."""
+    if not run.recipe.linear_probe:
+        return
+    from recipes.linear_probe import fit_probe, pooled_features
+    from recipes.metrics import class_ids
+
+    def pooled(split: str) -> tuple["np.ndarray", "np.ndarray"]:
+        rows = run.source.rows(split)
+        features = pooled_features(
+            trainer.model.get_base_model(),
+            trainer.data_collator,
+            rows,
+            batch_size=run.training.per_device_eval_batch_size,
+            num_workers=run.training.dataloader_num_workers,
+        )
+        return features, class_ids(rows["response"])
+
+    probe, reason = fit_probe(pooled("train"), pooled("validation"), balance_labels=run.recipe.balance_labels)
+    print(reason, file=sys.stderr)
+    probe.write(folder)
+
+
+def plot_training(trainer: "SafetyTrainer", folder: Path) -> None:
+    """Leave a picture of the losses and the validation figures beside the adapter."""
+    from recipes.training_plot import training_plot
+
+    state = trainer.state
+    write_atomic(folder / "training.png", training_plot(finite(state.log_history), state.best_global_step))
+
+
 def safety_record(run: Run, threshold: float, threshold_from: str) -> SafetyRecord:
     """Describe how the adapter was trained and is to be asked."""
     return SafetyRecord(
@@ -368,6 +415,7 @@ def safety_record(run: Run, threshold: float, threshold_from: str) -> SafetyReco
         load_in_4bit=run.model.load_in_4bit,
         threshold=threshold,
         threshold_from=threshold_from,
+        training_prior=training_prior(run),
         dataset=run.source.id,
         dataset_revision=run.source.revision,
         dataset_hash=run.source.content_hash,
@@ -381,7 +429,7 @@ def save_adapter(trainer: "SafetyTrainer", record: SafetyRecord, folder: Path) -
     shutil.rmtree(unfinished, ignore_errors=True)
     trainer.model.save_pretrained(str(unfinished))
     trainer.processing_class.save_pretrained(unfinished)
-    write_atomic(unfinished / "README.md", model_card(record).encode())
+    write_atomic(unfinished / "README.md", model_card(record, to_root(folder)).encode())
     for file in sorted(unfinished.iterdir()):
         file.replace(folder / file.name)
     unfinished.rmdir()

@@ -108,6 +108,7 @@ def adapter_for_another_base(folder: Path) -> list[str]:
         load_in_4bit=True,
         threshold=0.5,
         threshold_from="fixed",
+        training_prior=0.5,
         dataset=str(folder / "data"),
         dataset_revision=None,
         dataset_hash="",

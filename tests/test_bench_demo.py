@@ -210,6 +210,7 @@ def finished_run(demo: Demo, folder: Path) -> dict[str, Any]:
         load_in_4bit=True,
         threshold=0.5,
         threshold_from="fixed",
+        training_prior=0.5,
         dataset=demo.source.id,
         dataset_revision=None,
         dataset_hash=demo.source.content_hash,

@@ -1,5 +1,6 @@
 """Two finished evaluations side by side: `eval_qwen2vl.py --compare`."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,24 @@ SECOND = [0.6, 0.2, 0.6, 0.2, 0.4, 0.2]
 
 
 def write(
-    folder: Path, p_unsafe: list[float], *, labels: list[str] = LABELS, threshold: float = 0.5, backwards: bool = False
+    folder: Path,
+    p_unsafe: list[float],
+    *,
+    labels: list[str] = LABELS,
+    threshold: float = 0.5,
+    backwards: bool = False,
+    left_out: int = 0,
 ) -> Path:
     folder.mkdir()
-    (folder / "report.json").write_text(json.dumps({"threshold": {"value": threshold}}))
     rows: list[dict[str, Any]] = [
         {"clip": clip, "sample": sample, "label": label, "p_unsafe": p}
         for (clip, sample), label, p in zip(FRAMES, labels, p_unsafe, strict=True)
     ]
-    lines = [json.dumps(row) + "\n" for row in (rows[::-1] if backwards else rows)]
-    (folder / "predictions.jsonl").write_text("".join(lines))
+    lines = [json.dumps(row) + "\n" for row in (rows[::-1] if backwards else rows[left_out:])]
+    predictions = "".join(lines).encode()
+    (folder / "predictions.jsonl").write_bytes(predictions)
+    report = {"threshold": {"value": threshold}, "predictions_sha256": hashlib.sha256(predictions).hexdigest()}
+    (folder / "report.json").write_text(json.dumps(report))
     return folder
 
 
@@ -76,9 +85,7 @@ def test_other_frames_and_other_labels_are_refused(tmp_path: Path) -> None:
     relabelled = read_evaluation(write(tmp_path / "relabelled", FIRST, labels=[*LABELS[:4], "UNSAFE", "UNSAFE"]))
     with pytest.raises(InputError, match="label the same frames differently"):
         compare_evaluations(first, relabelled)
-    fewer = write(tmp_path / "fewer", FIRST)
-    lines = (fewer / "predictions.jsonl").read_text().splitlines(keepends=True)
-    (fewer / "predictions.jsonl").write_text("".join(lines[1:]))
+    fewer = write(tmp_path / "fewer", FIRST, left_out=1)
     with pytest.raises(InputError, match="are of 1 different frames; evaluate both on the same data set"):
         compare_evaluations(first, read_evaluation(fewer))
 
@@ -90,5 +97,5 @@ def test_unfinished_evaluation_is_refused_by_name(tmp_path: Path, gone: str) -> 
     with pytest.raises(InputError, match=f"no {gone}; name the eval folder of a finished evaluation"):
         read_evaluation(folder)
     (folder / gone).write_text("{")
-    with pytest.raises(InputError, match="is damaged"):
+    with pytest.raises(InputError, match=r"is damaged|predictions\.jsonl isn't what report\.json was made from"):
         read_evaluation(folder)

@@ -3,24 +3,33 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NoReturn
 
+import datasets
+import numpy as np
 import pytest
+from huggingface_hub import ModelCard
+from huggingface_hub import constants as hub_constants
 from PIL import Image
 
 from benchmarks import bench_infer_cpu
 from data_prep.clips import CLIPS_FILE, read_clips
 from data_prep.files import PROJECT_ROOT, sha256_of_file
+from data_prep.frames_source import open_dataset
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import read_rows
+from recipes import eval_qwen2vl
 from recipes.adapted_model import AdaptedModel, load_adapted
 from recipes.metrics import class_ids, compute_figures
+from recipes.model_card import is_own_card
 from recipes.safety_record import find_base_of, read_record
+from recipes.scoring import label_of
 from tests.conftest import Demo
 
 
@@ -156,6 +165,59 @@ def test_base_model_s_figures_are_those_without_the_adapter(demo: Demo, adapted:
     assert base["clip"]["n"] == report["results"]["clip"]["n"]
 
 
+def test_linear_probe_learns_something_and_the_adapter_more(demo: Demo) -> None:
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    probe = report["baselines"]["linear_probe"]["frame"]
+    assert probe["n"] == report["results"]["frame"]["n"]
+    assert 0.55 < probe["auroc"] < report["results"]["frame"]["auroc"]
+    assert report["comparison"]["linear_probe"]["frame"]["macro_f1"]["interval"][0] > 0
+
+
+def test_clean_subset_leaves_out_the_clips_that_the_audit_marks(demo: Demo) -> None:
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    marked = {each["clip"] for each in json.loads((demo.data / "audit.json").read_text())["test_clips_with_twins"]}
+    frames = [json.loads(line) for line in (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()]
+    kept = [frame for frame in frames if frame["clip"] not in marked]
+    clean = report["clean_subset"]
+    assert len(marked) == 2 and set(clean["clips_left_out"]) == marked
+    assert_figures(
+        clean["results"]["frame"],
+        compute_figures([f["p_unsafe"] for f in kept], class_ids([f["label"] for f in kept]), threshold=0.5),
+    )
+    assert clean["results"]["clip"]["n"] == report["results"]["clip"]["n"] - 2
+    assert report["data"]["audit"]["left_out_of_train"] == 4 and report["data"]["excluded"] == []
+
+
+def test_report_can_be_read_and_its_plots_stand_beside_it(demo: Demo) -> None:
+    folder = demo.output / "eval"
+    page = (folder / "report.html").read_text()
+    report = json.loads((folder / "report.json").read_text())
+    assert f"Of {report['results']['frame']['n']} frames of 60 clips, " in page
+    assert "This is the demo's base" in page and "second " in page
+    wrong = {
+        frame["clip"]
+        for frame in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
+        if frame["answer"] != frame["label"]
+    }
+    assert page.count('<img src="data:image/jpeg;base64,') == min(len(wrong), 12)
+    names = ["classes", "confusion", "histogram", "precision_recall", "reliability", "roc"]
+    assert sorted(path.stem for path in (folder / "plots").iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+
+
+def test_training_leaves_its_curves(demo: Demo) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    log = json.loads((demo.output / "training.json").read_text())["log_history"]
+    curves = EventAccumulator(str(demo.output / "tensorboard")).Reload()
+    logged = [(entry["step"], entry["eval_macro_f1"]) for entry in log if "eval_macro_f1" in entry]
+    found = [(event.step, event.value) for event in curves.Scalars("eval/macro_f1")]
+    assert [step for step, _ in found] == [step for step, _ in logged]
+    assert [value for _, value in found] == pytest.approx([value for _, value in logged])
+    assert "train/loss" in curves.Tags()["scalars"]
+    assert Image.open(demo.output / "training.png").size == (770, 660)
+
+
 def test_adapter_learns_what_its_base_does_not_know(demo: Demo) -> None:
     """The bounds are well below what three seeds gave (benchmarks/README.md), so that a slow week doesn't fail it."""
     report = json.loads((demo.output / "eval" / "report.json").read_text())
@@ -184,7 +246,7 @@ def test_demo_ends_with_a_table_and_one_answer(demo: Demo, adapted: AdaptedModel
     report = json.loads((demo.output / "eval" / "report.json").read_text())
     (macro_f1,) = [line.split() for line in lines if line.startswith("macro_f1")]
     baselines = report["baselines"]
-    columns = [*report["results"].values(), baselines["base_model"]["frame"], baselines["always_unsafe"]["frame"]]
+    columns = [*report["results"].values(), *(baseline["frame"] for baseline in baselines.values())]
     assert macro_f1[1:] == [f"{figures['macro_f1']:.3f}" for figures in columns]
     (p_unsafe,) = adapted.p_unsafe([Image.open(frame).convert("RGB")])
     assert lines[-1] == ("UNSAFE" if p_unsafe >= 0.5 else "SAFE")
@@ -222,6 +284,91 @@ def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
     report = json.loads(other.read_text())
     assert report["config"]["split"] == "validation"
     assert report["baselines"]["base_model"] is None
+    assert report["clean_subset"] is None
+    # What picked the best checkpoint is what this gives: the same labels, and P(UNSAFE) but for rounding.
+    training = json.loads((demo.output / "training.json").read_text())
+    logged = next(
+        entry for entry in training["log_history"] if entry["step"] == training["best_step"] and "eval_f1" in entry
+    )
+    frame = report["at_plain_threshold"]["frame"]
+    for name in ("accuracy", "precision", "recall", "f1", "macro_f1", "mcc"):
+        assert frame[name] == logged[f"eval_{name}"], name
+    assert frame["brier"] == pytest.approx(logged["eval_brier"], abs=1e-4)
+    assert frame["auroc"] == pytest.approx(logged["eval_auroc"], abs=1e-3)
+
+
+def test_stated_prior_has_a_report_of_its_own(demo: Demo) -> None:
+    before = (demo.output / "eval" / "report.json").read_bytes()
+    done = run_python(
+        demo, "recipes/eval_qwen2vl.py", "--adapter", demo.output, "--prior", "0.1", "--skip-base-model",
+        "--without-frames",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (demo.output / "eval" / "report.json").read_bytes() == before
+    folder = demo.output / "eval" / "prior-0.1"
+    corrected, plain = (
+        [json.loads(line)["p_unsafe"] for line in (place / "predictions.jsonl").read_text().splitlines()]
+        for place in (folder, demo.output / "eval")
+    )
+    assert corrected == pytest.approx([p / 9 / (p / 9 + 1 - p) for p in plain], abs=1e-6)
+    assert json.loads((folder / "report.json").read_text())["threshold"]["prior"] == {"training": 0.5, "stated": 0.1}
+    assert "<img" not in (folder / "report.html").read_text()
+
+
+def test_evaluation_that_fails_leaves_the_old_report_whole(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is being made or written: nothing takes its place before all of it is there."""
+    folder = demo.output / "eval"
+    before = {path: path.read_bytes() for path in folder.glob("**/*") if path.is_file()}
+    report = json.loads((folder / "report.json").read_text())
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(demo.hf_home / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", demo.hf_home / "datasets")
+    source = open_dataset("local/safe-unsafe-demo")
+    rows = source.rows("test")
+    other = np.linspace(0, 1, len(rows))
+
+    def write() -> None:
+        eval_qwen2vl.write_report(folder, report, source, rows, other, {}, without_frames=False)
+
+    def fail(*args: Any, **kwargs: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    for place in ("recipes.report_page.report_page", "os.fsync"):
+        with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
+            broken.setattr(place, fail)
+            write()
+        assert {path: path.read_bytes() for path in folder.glob("**/*") if path.is_file()} == before
+
+
+def test_card_s_own_lines_load_the_adapter_and_answer_as_infer_does(
+    demo: Demo, adapted: AdaptedModel, frame: Path
+) -> None:
+    """In plain transformers and peft, in a process that imports nothing of this project."""
+    card = (demo.output / "README.md").read_text()
+    assert is_own_card(card)
+    results = ModelCard(card).data.eval_results
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    assert results is not None
+    assert results[0].metric_value == report["results"]["frame"]["accuracy"]
+    loading, asking = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert len(loading.splitlines()) == 6
+    program = loading + asking.replace("frame.jpg", str(frame)) + "print(p_unsafe)"
+    done = run_python(demo, "-c", program)
+    assert done.returncode == 0, done.stderr
+    answer, p_unsafe = done.stdout.split()
+    (expected,) = adapted.p_unsafe([Image.open(frame).convert("RGB")])
+    assert answer == label_of(expected, adapted.record.threshold)
+    assert float(p_unsafe) == pytest.approx(expected, abs=1e-3)
+
+
+def test_card_that_someone_changed_stays(demo: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = json.loads((demo.output / "eval" / "report.json").read_text())
+    (tmp_path / "README.md").write_text("# Ours\n")
+    eval_qwen2vl.renew_card(tmp_path, read_record(demo.output), report)
+    assert (tmp_path / "README.md").read_text() == "# Ours\n"
+    assert "README.md was changed by hand and stays as it is" in capsys.readouterr().err
+    (tmp_path / "README.md").unlink()
+    eval_qwen2vl.renew_card(tmp_path, read_record(demo.output), report)
+    assert is_own_card((tmp_path / "README.md").read_text())
 
 
 def log_odds(p_unsafe: list[float]) -> list[float]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.files import PROJECT_ROOT, from_root, sha256_of_file, to_root, write_atomic, write_json
+from data_prep.files import PROJECT_ROOT, from_root, sha256_of_file, to_root, write_atomic, write_json, write_together
 
 
 def test_relative_paths_start_at_the_project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -55,3 +55,21 @@ def test_write_json_refuses_what_json_has_not(tmp_path: Path, value: Any) -> Non
 def test_sha256_of_file(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_of_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_files_that_belong_together_come_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_together(tmp_path, {"plots/a.svg": b"1", "report": b"1"})
+    assert (tmp_path / "plots" / "a.svg").read_bytes() == b"1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plots", "report"]
+    written: list[int] = []
+
+    def full_disk(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        write_together(tmp_path, {"plots/a.svg": b"2", "report": b"2"})
+    assert [(tmp_path / name).read_bytes() for name in ("plots/a.svg", "report")] == [b"1", b"1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plots", "report"]

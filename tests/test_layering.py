@@ -35,13 +35,15 @@ LAYERS = [
         "recipes.lora_linear",
         "recipes.metrics",
         "recipes.operating_point",
+        "recipes.prior_shift",
         "recipes.signals",
+        "recipes.training_plot",
     },
     {"recipes.comparison", "recipes.intervals", "recipes.joined_lora", "recipes.safety_record", "recipes.collator"},
     {"recipes.host_memory"},
-    {"recipes.modeling"},
+    {"recipes.linear_probe", "recipes.modeling", "recipes.report_plots"},
     {"recipes.report", "recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},
-    {"recipes.adapted_model", "recipes.trainer"},
+    {"recipes.adapted_model", "recipes.report_page", "recipes.trainer"},
     {"recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]
 SCRIPTS = LAYERS[6] | LAYERS[-1]

@@ -11,10 +11,11 @@ from benchmarks.held_generation import generate_held, question
 from data_prep.demo_renderer import Renderer
 from data_prep.demo_scenes import draw_scene
 from data_prep.labels import LABELS, PROMPT, UNSAFE
-from recipes import modeling, scoring
+from recipes import forward, modeling, scoring
 from recipes.base_model import find_base
 from recipes.collator import VisionCollator
-from recipes.scoring import Scorer, label_of, label_token_ids, score_rows
+from recipes.linear_probe import pooled_features
+from recipes.scoring import Scorer, label_of, label_token_ids, score_in_ways, score_rows
 from tests.test_cuda_graphs import Graphs
 
 SIZES = [(640, 360), (360, 640), (200, 200), (1280, 720), (57, 90), (640, 360), (28, 28)]
@@ -56,6 +57,29 @@ def test_mixed_sizes_score_as_one_frame_at_a_time(
     assert np.abs(together - alone).max() < 1e-4
     assert np.abs(in_threes - alone).max() < 1e-4
     assert len(set(alone.round(4))) == len(rows), "frames that differ must score differently, or this shows nothing"
+
+
+def test_one_pass_gives_what_three_would(
+    model: Any, collator: VisionCollator, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = score_rows(model, collator, rows, batch_size=3)
+    with model.disable_adapter():
+        without = score_rows(model, collator, rows, batch_size=3)
+    pooled = pooled_features(model.get_base_model(), collator, rows, batch_size=3)
+    seen: list[int] = []
+    tower = forward.frame_features
+
+    def counted(module: torch.nn.Module, pixels: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
+        seen.append(len(grids))
+        return tower(module, pixels, grids)
+
+    monkeypatch.setattr(forward, "frame_features", counted)
+    scored = score_in_ways(model, collator, rows, batch_size=3, without_adapter=True, pooled=True)
+    np.testing.assert_array_equal(scored.p_unsafe, alone)
+    np.testing.assert_array_equal(scored.without_adapter, without)
+    np.testing.assert_array_equal(scored.pooled, pooled)
+    assert seen == [3, 3, 1], "the tower sees each frame once"
+    assert np.abs(alone - without).max() > 1e-3
 
 
 def test_score_is_the_plain_forward_s_softmax_over_the_two_labels(

@@ -1,0 +1,22 @@
+"""P(UNSAFE) for another share of UNSAFE frames than training had. Imports no torch.
+
+Where the two classes themselves look the same and only their shares differ, Bayes' rule gives the correction: the odds
+are multiplied by how much the prior odds changed (Saerens, Latinne and Decaestecker 2002, "Adjusting the outputs of a
+classifier to new a priori probabilities", Neural Computation 14).
+"""
+
+import numpy as np
+
+from data_prep.errors import InputError
+
+
+def check_prior(prior: float) -> None:
+    """Raise InputError unless a stated prior lies between 0 and 1, both excluded."""
+    if not 0.0 < prior < 1.0:
+        raise InputError(f"--prior {prior} is not between 0 and 1; give the share of UNSAFE frames that is expected")
+
+
+def at_prior(p_unsafe: np.ndarray, *, training_prior: float, prior: float) -> np.ndarray:
+    """Return P(UNSAFE), of any shape, for a share `prior` of UNSAFE frames instead of the training loss's own."""
+    ratio = (prior / (1 - prior)) / (training_prior / (1 - training_prior))
+    return p_unsafe * ratio / (p_unsafe * ratio + (1 - p_unsafe))

@@ -1,0 +1,91 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from data_prep.errors import InputError
+from data_prep.labels import PROMPT
+from recipes import modeling
+from recipes.base_model import find_base
+from recipes.collator import VisionCollator
+from recipes.linear_probe import FILE_NAME, PENALTIES, fit_probe, pool, pooled_features, read_probe
+from tests.tiny_data import write_frame
+
+
+def drawn(frames: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Features of 8 columns, of which two tell the label, with a spread and a mean of their own each."""
+    random = np.random.default_rng(seed)
+    truth = (random.random(frames) < 0.7).astype(int)
+    features = random.normal(size=(frames, 8))
+    features[:, :2] += 1.2 * truth[:, None]
+    return (features * np.arange(1, 9) + 5).astype(np.float32), truth
+
+
+def test_pool_is_each_frame_s_mean() -> None:
+    """A frame of 4 x 2 patches makes two tokens, one of 4 x 4 four."""
+    features = torch.arange(12, dtype=torch.float32).reshape(6, 2)
+    pooled = pool(features, torch.tensor([[1, 4, 2], [1, 4, 4]]), 2)
+    assert pooled.tolist() == [[1.0, 2.0], [7.0, 8.0]]
+
+
+@pytest.mark.parametrize("balanced", [True, False])
+def test_probe_is_scikit_learn_s_at_the_best_penalty(balanced: bool) -> None:
+    train, validation = drawn(200, 0), drawn(60, 1)
+    probe, said = fit_probe(train, validation, balance_labels=balanced)
+    expected, macro_f1 = np.empty(0), -1.0
+    for penalty in PENALTIES:
+        learner = LogisticRegression(C=penalty, class_weight="balanced" if balanced else None, max_iter=1000)
+        fitted = make_pipeline(StandardScaler(), learner).fit(*train)
+        found = f1_score(validation[1], fitted.predict(validation[0]), average="macro")
+        if found > macro_f1:
+            expected, macro_f1, chosen = fitted.predict_proba(validation[0])[:, 1], found, penalty
+    np.testing.assert_allclose(probe.p_unsafe(validation[0]), expected, atol=1e-5)
+    assert macro_f1 > 0.7
+    assert said == f"linear probe on 200 frames: C {chosen:g}, validation macro-F1 {macro_f1:.3f}"
+
+
+def test_probe_survives_the_disk(tmp_path: Path) -> None:
+    train = drawn(50, 0)
+    probe, _ = fit_probe(train, train, balance_labels=True)
+    assert read_probe(tmp_path) is None
+    probe.write(tmp_path)
+    found = read_probe(tmp_path)
+    assert found is not None
+    np.testing.assert_array_equal(found.p_unsafe(train[0]), probe.p_unsafe(train[0]))
+    (tmp_path / FILE_NAME).write_bytes(b"torn")
+    with pytest.raises(InputError, match=r"linear_probe\.safetensors: damaged; remove it"):
+        read_probe(tmp_path)
+
+
+def test_certain_features_give_no_overflow() -> None:
+    train = drawn(50, 0)
+    probe, _ = fit_probe(train, train, balance_labels=True)
+    with np.errstate(all="raise"):
+        assert set(probe.p_unsafe(np.array([[1e6] * 8, [-1e6] * 8])).round(6)) <= {0.0, 1.0}
+
+
+def test_pooled_features_are_those_of_transformers_own_tower(small_base: Path, tmp_path: Path) -> None:
+    model = modeling.load_base(
+        find_base(str(small_base)), dtype=torch.float32, load_in_4bit=False, device=torch.device("cpu")
+    )
+    collator = VisionCollator(modeling.load_processor(small_base), 100352)
+    rows: list[dict[str, Any]] = []
+    for number in range(3):
+        write_frame(tmp_path / f"{number}.jpg", f"frame {number}")
+        rows.append({"image": {"bytes": (tmp_path / f"{number}.jpg").read_bytes()}, "prompt": PROMPT})
+    found = pooled_features(model, collator, rows, batch_size=2)
+    batch = collator.pixels(rows)
+    with torch.no_grad():
+        tokens = model.get_image_features(batch["pixel_values"], batch["image_grid_thw"]).pooler_output
+    expected = np.stack([frame.mean(0).numpy() for frame in tokens])
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert len(np.unique(found.round(4), axis=0)) == len(rows)
+    kept = {row["image"]["bytes"]: (tokens[k], batch["image_grid_thw"][k]) for k, row in enumerate(rows)}
+    cached = VisionCollator(collator.processor, 100352, read_features=kept.__getitem__)
+    np.testing.assert_allclose(pooled_features(model, cached, rows, batch_size=2), expected, atol=1e-6)
