@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED
+from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED, machine
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
 from recipes.comparison import Evaluation, each_clip_its_own, read_evaluation
@@ -77,7 +77,8 @@ def main(argv: list[str]) -> int:
     folder = from_root(args.runs)
     runs = {arm: [read_run(folder / arm / f"seed{seed}") for seed in args.seeds] for arm in (WEIGHTED, UNWEIGHTED)}
     table = compare_ways(runs)
-    write_json(folder / "operating_point.json", {"seeds": args.seeds, "ways": table})
+    results = {"schema_version": 1, "machine": machine(), "seeds": args.seeds, "ways": table}
+    write_json(folder / "operating_point.json", results)
     print(as_table(table))
     print(f"figures: {to_root(folder / 'operating_point.json')}", file=sys.stderr)
     return 0

@@ -1,5 +1,6 @@
 """The one error that a user is meant to see, and how a script shows it."""
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -19,14 +20,17 @@ def one_line(error: InputError) -> str:
 def run_script(main: Callable[[list[str]], int]) -> None:
     """Run a script's `main` on the command line's arguments and exit with its status.
 
-    An `InputError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130; anything else keeps its
-    traceback, because it is a fault of the program.
+    An `InputError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130, a reader of stdout that went
+    away 1; anything else keeps its traceback, because it is a fault of the program.
     """
     try:
         status = main(sys.argv[1:])
     except InputError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = 2
+    except BrokenPipeError:  # whoever read the answers has gone; Python would complain once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 1
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         status = 130

@@ -4,6 +4,7 @@ import io
 import warnings
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.errors import InputError
@@ -39,6 +40,7 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
 def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     """Decode a JPEG or PNG, given as a path or as its bytes, into an upright RGB image.
 
+    What is transparent becomes white, as most viewers show it; 16 bits a pixel become 8.
     `name` stands for the image in errors. Raises InputError for another format, a damaged or too large image.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
@@ -46,9 +48,21 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
         try:
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
-            return image if image.mode == "RGB" else image.convert("RGB")
+            return _as_rgb(image)
         except (OSError, SyntaxError, ValueError) as error:
             raise InputError(f"{name}: damaged image ({error})") from None
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        return image
+    if image.mode.startswith("I"):  # convert would clip all that is above 255
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        opaque = Image.new("RGBA", image.size, "white")
+        opaque.alpha_composite(image.convert("RGBA"))
+        image = opaque
+    return image.convert("RGB")
 
 
 def read_grey(source: Path | bytes, name: str, side: int) -> Image.Image:

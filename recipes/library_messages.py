@@ -2,7 +2,11 @@
 
 import logging
 import os
+import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import IO
 
 
 def silence_known_messages() -> None:
@@ -12,3 +16,20 @@ def silence_known_messages() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # PEFT 0.21.2 asks transformers 5.23 under the old name.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+@contextmanager
+def results_alone_on_stdout() -> Iterator[IO[str]]:
+    """Give a file that writes to stdout, and meanwhile send to stderr all else that any code writes to stdout.
+
+    That holds for libraries in C, too, which know nothing of sys.stdout.
+    """
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with open(kept, "w", encoding="utf-8", closefd=False) as results, redirect_stdout(sys.stderr):
+            yield results
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)

@@ -6,6 +6,7 @@ classifier to new a priori probabilities", Neural Computation 14).
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from data_prep.errors import InputError
 
@@ -16,7 +17,8 @@ def check_prior(prior: float) -> None:
         raise InputError(f"--prior {prior} is not between 0 and 1; give the share of UNSAFE frames that is expected")
 
 
-def at_prior(p_unsafe: np.ndarray, *, training_prior: float, prior: float) -> np.ndarray:
+def at_prior(p_unsafe: ArrayLike, *, training_prior: float, prior: float) -> np.ndarray:
     """Return P(UNSAFE), of any shape, for a share `prior` of UNSAFE frames instead of the training loss's own."""
     ratio = (prior / (1 - prior)) / (training_prior / (1 - training_prior))
-    return p_unsafe * ratio / (p_unsafe * ratio + (1 - p_unsafe))
+    unsafe = ratio * np.asarray(p_unsafe, dtype=float)
+    return unsafe / (unsafe + (1 - np.asarray(p_unsafe)))

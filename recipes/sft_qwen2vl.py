@@ -151,6 +151,9 @@ def check_settings(recipe_args: RecipeArguments, training_args: "SFTConfig", mod
         raise InputError("cuda_graphs needs a GPU; set it to false")
     if recipe_args.cuda_graphs and (recipe_args.head_on_host or training_args.activation_checkpointing):
         raise InputError("cuda_graphs needs head_on_host and activation_checkpointing set to false, or is false itself")
+    judged = training_args.eval_strategy != "no" and training_args.metric_for_best_model is not None
+    if recipe_args.early_stopping_patience is not None and not judged:
+        raise InputError("early_stopping_patience needs eval_strategy and metric_for_best_model; set them, or null")
     if training_args.world_size > 1 or training_args.n_gpu > 1:
         raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
 

@@ -124,6 +124,10 @@ def no_such_adapter(folder: Path) -> list[str]:
     return ["recipes/eval_qwen2vl.py", "--adapter", str(folder / "absent")]
 
 
+def prior_that_is_none(folder: Path) -> list[str]:
+    return [*no_such_adapter(folder), "--prior", "50"]
+
+
 def image_that_is_none(folder: Path) -> list[str]:
     command = adapter_for_another_base(folder)
     (folder / "frame.png").write_text("not a picture")
@@ -167,6 +171,7 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     no_such_yaml: "absent.yaml: no such file",
     adapter_for_another_base: "was trained on",
     no_such_adapter: "no such folder; train one",
+    prior_that_is_none: "--prior 50.0 is not between 0 and 1",
     image_that_is_none: "not a readable image; allowed formats: JPEG, PNG",
 }
 

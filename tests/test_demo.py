@@ -254,14 +254,57 @@ def test_demo_ends_with_a_table_and_one_answer(demo: Demo, adapted: AdaptedModel
 
 def test_infer_says_one_word_a_frame_and_nothing_else(demo: Demo, frame: Path) -> None:
     other = min(demo.data.glob("frames/test/safe/*/0000.jpg"))
-    predictions = [json.loads(line) for line in (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()]
-    expected = [
-        next(p["answer"] for p in predictions if p["clip"] == path.parent.name and p["sample"] == 0)
-        for path in (frame, other)
-    ]
+    expected = [answer_of(demo, path) for path in (frame, other)]
     done = run_python(demo, "recipes/infer.py", "--adapter", demo.output, "--image", frame, other)
     assert done.stdout == "".join(f"{answer}\n" for answer in expected)
     assert done.stderr == ""
+
+
+def test_stream_is_answered_frame_by_frame_and_goes_on_after_a_bad_one(demo: Demo, frame: Path) -> None:
+    """Each answer is read before the next path is sent: a frame grabber waits for it."""
+    other = min(demo.data.glob("frames/test/safe/*/0000.jpg"))
+    process = subprocess.Popen(
+        [sys.executable, "recipes/infer.py", "--adapter", str(demo.output), "--stream"],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "HF_HOME": str(demo.hf_home)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    found = []
+    for path in (frame, other):
+        process.stdin.write(f"{path}\nabsent.jpg\n\n")
+        process.stdin.flush()
+        found.append(process.stdout.readline())
+    rest, said = process.communicate()
+    assert found == [f"{answer_of(demo, path)}\n" for path in (frame, other)]
+    assert (rest, process.returncode) == ("", 2)
+    assert said.splitlines() == ["error: absent.jpg: no such image"] * 2
+
+
+def answer_of(demo: Demo, path: Path) -> str:
+    """Return what the evaluation answered of a frame."""
+    lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()
+    frames = map(json.loads, lines)
+    (answer,) = [f["answer"] for f in frames if (f["clip"], f["sample"]) == (path.parent.name, int(path.stem))]
+    return str(answer)
+
+
+def test_json_says_what_the_evaluation_says(demo: Demo, frame: Path) -> None:
+    done = run_python(
+        demo, "recipes/infer.py", "--adapter", demo.output, "--json", "--prior", "0.1", "--image", frame, frame
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert list(first) == ["image", "label", "p_unsafe", "threshold", "latency_ms"]
+    lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()
+    plain = next(f for f in map(json.loads, lines) if f["clip"] == frame.parent.name and f["sample"] == 0)["p_unsafe"]
+    assert first["p_unsafe"] == second["p_unsafe"] == pytest.approx(plain / 9 / (plain / 9 + 1 - plain), abs=1e-4)
+    assert (first["image"], first["threshold"]) == (str(frame), 0.5)
+    assert first["label"] == ("UNSAFE" if first["p_unsafe"] >= 0.5 else "SAFE")
+    assert first["latency_ms"] > 0
 
 
 def test_evaluating_twice_gives_the_same_predictions(demo: Demo) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.bench_operating_point import DEFAULT, as_table
 from data_prep.files import PROJECT_ROOT
 from recipes.fit import predict
 from recipes.run_settings import RecipeArguments
@@ -24,7 +25,8 @@ DOCUMENTS = [
 ]
 SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {"benchmarks/bench_infer.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
-TAKES_LONG = {"benchmarks/bench_demo.py"}  # the demo's training nine times; its parts have tests of their own
+# The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
+TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
 OWN_TEST = {  # run by tests/test_clip_audit.py, test_bench_train.py, test_bench_frames.py and test_demo.py
     "benchmarks/bench_infer_cpu.py",
     "data_prep/audit.py",
@@ -115,7 +117,7 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
         assert (document.parent / target).exists(), target
     headings = {
-        re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-")
+        re.sub(r"[^a-z0-9 _-]", "", line.lstrip("# ").lower()).replace(" ", "-")
         for line in document.read_text().splitlines()
         if line.startswith("#")
     }
@@ -205,6 +207,14 @@ def test_demo_figures_are_those_of_the_benchmark() -> None:
     readme = DOCUMENTS[0].read_text()
     assert "\n".join(rows) in readme
     assert f"balanced accuracy {baselines['base_model']['frame']['balanced_accuracy']:.3f}" in readme
+
+
+def test_operating_points_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/operating_point_two_cores.json").read_text())
+    assert results["seeds"] == [0, 1, 2]
+    assert as_table(results["ways"]) in DOCUMENTS[1].read_text()
+    best = max(results["ways"], key=lambda way: way["frame"]["macro_f1"]["mean"])
+    assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
 
 
 def test_nothing_in_the_tree_names_a_machine() -> None:

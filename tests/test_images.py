@@ -38,6 +38,42 @@ def test_grey_and_palette_images_become_rgb() -> None:
     assert read_image(encoded(grey.convert("P"), "PNG")).mode == "RGB"
 
 
+def test_cmyk_becomes_the_rgb_that_it_stands_for() -> None:
+    image = read_image(encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=95))
+    red, green, blue = np.asarray(image)[8, 8].tolist()
+    assert image.mode == "RGB" and red > 240 and green < 15 and blue < 15
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_becomes_white(mode: str) -> None:
+    """The left half is clear, its hidden colour dark; the right half is black."""
+    shown = Image.new("LA" if mode == "LA" else "RGBA", (32, 16))
+    shown.paste((10, 0) if mode == "LA" else (10, 10, 10, 0), (0, 0, 16, 16))
+    shown.paste((0, 255) if mode == "LA" else (0, 0, 0, 255), (16, 0, 32, 16))
+    if mode == "P":
+        content = encoded(
+            shown.convert("RGB").quantize(4), "PNG", transparency=shown.convert("RGB").quantize(4).getpixel((0, 0))
+        )
+    else:
+        content = encoded(shown, "PNG")
+    image = read_image(content)
+    assert image.mode == "RGB"
+    assert (image.getpixel((4, 8)), image.getpixel((28, 8))) == ((255, 255, 255), (0, 0, 0))
+
+
+def test_transparent_colour_of_an_rgb_png_becomes_white() -> None:
+    plain = Image.new("RGB", (8, 8), (1, 2, 3))
+    image = read_image(encoded(plain, "PNG", transparency=(1, 2, 3)))
+    assert (image.mode, image.getpixel((4, 4))) == ("RGB", (255, 255, 255))
+
+
+def test_sixteen_bits_are_scaled_and_not_clipped() -> None:
+    levels = np.linspace(0, 65535, 32 * 32).astype(np.uint16).reshape(32, 32)
+    image = read_image(encoded(Image.fromarray(levels), "PNG"))
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image)[..., 1].astype(int) - levels // 256).max() <= 1
+
+
 def test_exif_rotation_is_applied() -> None:
     left_dark = Image.fromarray(np.repeat(np.array([[0] * 32 + [255] * 32], np.uint8), 16, axis=0))
     exif = Image.Exif()

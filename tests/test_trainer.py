@@ -31,6 +31,7 @@ from recipes.base_model import find_base
 from recipes.checkpoints import is_whole
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.joined_lora import JoinedLoraAttention, JoinedLoraMlp
+from recipes.linear_probe import read_probe
 from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp
 from recipes.metrics import class_ids, compute_figures
 from recipes.operating_point import choose_threshold
@@ -125,6 +126,9 @@ def test_finished_run_holds_adapter_processor_and_record(finished: Path, data: P
     assert record.dataset_hash in card
     assert "More Information Needed" not in card
     assert (finished / "tokenizer.json").is_file()
+    assert read_probe(finished) is not None
+    assert (finished / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert list((finished / "tensorboard").iterdir())
     assert json.loads((finished / "training.json").read_text())["steps"] == STEPS
 
 
@@ -152,6 +156,16 @@ def test_logged_figures_are_those_of_scoring(finished: Path, data: Path) -> None
     p_unsafe = score_rows(adapted.model, adapted.collator, rows, batch_size=3)
     figures = compute_figures(p_unsafe, class_ids(rows["response"]), threshold=0.5)
     assert {name: logged[f"eval_{name}"] for name in figures} == pytest.approx(figures, abs=1e-5)
+
+
+def test_run_that_no_longer_improves_ends_early_where_that_is_asked_for(settings: list[str], tmp_path: Path) -> None:
+    """With a learning rate of 0 the second validation can't be better than the first."""
+    flags = ["--learning_rate", "0", "--early_stopping_patience", "1", "--linear_probe", "false"]
+    assert train(settings, tmp_path / "run", *flags) == 0
+    summary = json.loads((tmp_path / "run" / "training.json").read_text())
+    assert (summary["steps"], summary["best_step"]) == (4, 2)
+    assert read_record(tmp_path / "run").training_prior == 0.5
+    assert not (tmp_path / "run" / "linear_probe.safetensors").exists()
 
 
 def test_threshold_is_chosen_on_the_validation_frames(
@@ -265,6 +279,8 @@ def test_resuming_with_other_settings_or_data_is_refused(settings: list[str], fi
         ("load_in_4bit: true\ncompile_layers: true", "compile_layers needs unpack_base"),
         ("load_in_4bit: true\nunpack_base: true\ncompile_layers: true", "compile_layers needs a GPU"),
         ("cuda_graphs: true", "cuda_graphs needs a GPU"),
+        ("early_stopping_patience: 0", "early_stopping_patience 0 must be 1 or more, or null"),
+        ("early_stopping_patience: 2", "early_stopping_patience needs eval_strategy and metric_for_best_model"),
         ("optimizer_on_host: true\noptim: adamw_8bit", "set optim to one of adamw_torch_fused, adamw_torch"),
     ],
 )
