@@ -35,8 +35,10 @@ class BaseModel:
     folder: Path
 
 
-def find_base(name: str, revision: str | None = None) -> BaseModel:
+def find_base(name: str, revision: str | None = None, *, download: bool = True) -> BaseModel:
     """Find a base model: a folder of this project or machine, else a Hub id, downloaded unless it is in the cache.
+
+    Without `download` only what lies on this machine counts.
 
     Raises InputError where it is neither, where it can't be had offline, where weight files are missing, or where it
     is no Qwen2-VL.
@@ -47,7 +49,7 @@ def find_base(name: str, revision: str | None = None) -> BaseModel:
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"base model {name!r}: no such folder, and not a Hub id of the form owner/name")
     else:
-        folder = _download(name, revision)
+        folder = _download(name, revision, local_files_only=not download)
         base = BaseModel(name, folder.name, folder)
     _check_files(base)
     return base
@@ -59,12 +61,15 @@ def _folder_name(folder: Path) -> str:
     return name if name.startswith("/") else f"./{name}"
 
 
-def _download(name: str, revision: str | None) -> Path:
+def _download(name: str, revision: str | None, *, local_files_only: bool) -> Path:
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES))
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=local_files_only)
+        )
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        unreached = "" if local_files_only else " and the Hub can't be reached"
         raise InputError(
-            f"base model {name!r} is not in the Hub cache and the Hub can't be reached; where there is a network, run "
+            f"base model {name!r} is not in the Hub cache{unreached}; where there is a network, run "
             f"'hf download {name}' with the same HF_HOME, then carry the cache over"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:

@@ -169,14 +169,18 @@ def unpack_quantized(model: Qwen2VLForConditionalGeneration, dtype: torch.dtype)
         model.set_submodule(name, plain)
 
 
+def free_memory(device: torch.device) -> float:
+    """Return the bytes that this process may still take of a GPU's memory, by its own cap too where one is set."""
+    free, total = torch.cuda.mem_get_info(device)
+    return min(float(free), total * torch.cuda.get_per_process_memory_fraction(device))
+
+
 def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:
     """Say whether a GPU has memory to spare for all of a base in 16 bits, its 4-bit weights beside it at first."""
     if device.type == "cpu":
         return False
-    free, total = torch.cuda.mem_get_info(device)
-    free = min(free, int(total * torch.cuda.get_per_process_memory_fraction(device)))
     in_16_bits: int = sum((base.folder / file).stat().st_size for file in weight_files(base.folder))
-    return free > MERGING_ROOM * in_16_bits
+    return free_memory(device) > MERGING_ROOM * in_16_bits
 
 
 def compile_layers(model: torch.nn.Module) -> None:

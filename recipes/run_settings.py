@@ -22,6 +22,7 @@ MIN_PIXELS = 4 * 28 * 28  # four visual tokens, qwen-vl-utils' own lower limit
 
 # What may differ between a run and its continuation: where it runs and how it talks, never what it computes.
 _FREE_SETTINGS = {
+    "fit_check",
     "resume",
     "output_dir",
     "dataloader_num_workers",
@@ -89,6 +90,10 @@ class RecipeArguments:
         default=None,
         metadata={"help": "End after so many validations in a row without a better figure; never if not given."},
     )
+    fit_check: bool = field(
+        default=True,
+        metadata={"help": "Refuse at once what can't fit the machine's memory; false to try nevertheless."},
+    )
     resume: bool = field(
         default=False, metadata={"help": "Go on from the last whole checkpoint in output_dir; start if there is none."}
     )
@@ -131,7 +136,7 @@ def read_inputs(argv: list[str]) -> Inputs:
 
     Raises InputError for a missing or malformed YAML, and for one that names no base model or output folder.
     """
-    settings = _read_yaml(Path(argv[argv.index("--config") + 1]))
+    settings = read_yaml(Path(argv[argv.index("--config") + 1]))
     for flag, value in zip(argv, [*argv[1:], "--"], strict=True):
         if flag.startswith("--"):
             name, equals, inline = flag[2:].partition("=")
@@ -149,7 +154,8 @@ def read_inputs(argv: list[str]) -> Inputs:
     )
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Return a YAML's lines. Raises InputError where it is missing or malformed."""
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -14,15 +14,19 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import psutil
+
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, hold_lock, to_root, write_atomic, write_json
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS, UNSAFE
 from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import last_whole_checkpoint
+from recipes.fit import predict
 from recipes.library_messages import silence_known_messages
 from recipes.model_card import model_card
 from recipes.operating_point import choose_threshold, fixed_threshold
+from recipes.room import base_config, best_recipe, shortages
 from recipes.run_settings import (
     LOCK_NAME,
     Inputs,
@@ -86,6 +90,7 @@ def main(argv: list[str]) -> int:
     base = find_base(inputs.model_name_or_path, inputs.model_revision)
 
     run = prepare_run(argv, base)
+    check_room(run)
     print(run.source.describe(), file=sys.stderr)
     inputs.output_dir.mkdir(parents=True, exist_ok=True)
     with hold_lock(inputs.output_dir / LOCK_NAME, f"another run is training into {inputs.output_dir}; wait or end it"):
@@ -156,6 +161,25 @@ def check_settings(recipe_args: RecipeArguments, training_args: "SFTConfig", mod
         raise InputError("early_stopping_patience needs eval_strategy and metric_for_best_model; set them, or null")
     if training_args.world_size > 1 or training_args.n_gpu > 1:
         raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
+
+
+def check_room(run: Run) -> None:
+    """Raise InputError where the run can't fit the card or the host, unless the settings say to try."""
+    if run.training.device.type == "cpu" or not run.recipe.fit_check:
+        return
+    from recipes.modeling import LLM_LINEARS, free_memory
+
+    config = base_config(run.base.folder)
+    targets = run.model.lora_target_modules or LLM_LINEARS
+    settings = {**run_record(run), "lora_target_modules": [targets] if isinstance(targets, str) else targets}
+    room = {
+        "card_bytes": free_memory(run.training.device),
+        "host_bytes": float(psutil.virtual_memory().available),
+    }
+    if missing := shortages(predict(settings, config), **room):
+        best = best_recipe(config, **room)
+        hint = f"{best} would fit" if best else "take fewer frames at once or a lower max_pixels"
+        raise InputError(f"{missing[0]}; {hint}; --fit_check false tries nevertheless")
 
 
 def have_an_update_ready(training_args: "SFTConfig") -> None:

@@ -34,6 +34,12 @@ def test_cached_hub_model_is_found_offline_by_its_commit(hub_cache: Path, small_
     assert (base.name, base.revision, base.folder) == ("plant/small", COMMIT, snapshot)
 
 
+def test_nothing_is_downloaded_where_that_is_not_wanted(hub_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with pytest.raises(InputError, match="'plant/small' is not in the Hub cache; where there is a network, run 'hf"):
+        find_base("plant/small", download=False)
+
+
 def test_incomplete_download_is_refused(hub_cache: Path, small_base: Path) -> None:
     snapshot = cache_model(hub_cache, small_base, "plant/small")
     (snapshot / "model.safetensors").unlink()

@@ -307,6 +307,25 @@ def test_json_says_what_the_evaluation_says(demo: Demo, frame: Path) -> None:
     assert first["latency_ms"] > 0
 
 
+def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
+    done = run_python(demo, "recipes/doctor.py", "--config", "recipes/configs/demo_cpu.yaml", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    findings = {finding["check"]: finding for finding in map(json.loads, done.stdout.splitlines())}
+    assert {check: finding["state"] for check, finding in findings.items()} == {
+        "packages": "ok",
+        "GPU": "skipped",
+        "4-bit product": "ok",
+        "base model": "ok",
+        "data set": "ok",
+        "memory": "skipped",
+        "disk": "ok",
+        "folders": "ok",
+    }
+    assert read_record(demo.output).dataset_hash[:12] in findings["data set"]["text"]
+    assert "4 groups of identical clips, 2 test clips with a twin" in findings["data set"]["text"]
+    assert done.stderr == "recipes/configs/demo_cpu.yaml: nothing stands in the way\n"
+
+
 def test_evaluating_twice_gives_the_same_predictions(demo: Demo) -> None:
     before = (demo.output / "eval" / "predictions.jsonl").read_bytes()
     figures = json.loads((demo.output / "eval" / "report.json").read_text())["results"]

@@ -4,7 +4,9 @@ import json
 import os
 import re
 import signal
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from data_prep.errors import InputError
 from data_prep.files import hold_lock
 from data_prep.frames_source import open_dataset
-from recipes import sft_qwen2vl
+from recipes import modeling, sft_qwen2vl
 from recipes.base_model import find_base
 from recipes.checkpoints import is_whole
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
@@ -295,6 +297,23 @@ def test_setting_that_is_wrong_or_has_no_effect_is_refused(
         sft_qwen2vl.main(["--config", str(config), "--output_dir", str(tmp_path / "run")])
     assert message in str(refused.value)
     assert "usage:" not in capsys.readouterr().err
+
+
+def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def prepared(*flags: str) -> sft_qwen2vl.Run:
+        argv = [*settings, "--output_dir", str(tmp_path), *flags]
+        run = sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path))
+        on_card: Any = SimpleNamespace(device=torch.device("cuda", 0), to_dict=run.training.to_dict)
+        return replace(run, training=on_card)
+
+    monkeypatch.setattr(modeling, "free_memory", lambda device: 2**20)
+    with pytest.raises(InputError, match=r"the card has 0\.0 GiB free, and about 0\.1 are needed; take fewer frames"):
+        sft_qwen2vl.check_room(prepared())
+    sft_qwen2vl.check_room(prepared("--fit_check", "false"))
+    monkeypatch.setattr(modeling, "free_memory", lambda device: 2**33)
+    sft_qwen2vl.check_room(prepared())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,41 @@
+"""Check this machine before an evening is lost: packages, GPU, memory, disk, base model and data, a line each.
+
+    python recipes/doctor.py [--config recipes/configs/qwen2vl_7b_8gb.yaml] [--json]
+
+Nothing is downloaded or trained. The exit status is 1 where a check fails.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from data_prep.errors import run_script
+from data_prep.files import from_root, to_root
+from recipes.checkup import FAILED, examine
+from recipes.library_messages import results_alone_on_stdout, silence_known_messages
+from recipes.run_settings import DEFAULT_CONFIG, read_yaml
+
+
+def main(argv: list[str]) -> int:
+    """Print a line for each check as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", default=DEFAULT_CONFIG, help="the YAML to be trained (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print an object a line: check, state, text")
+    args = parser.parse_args(argv)
+    silence_known_messages()
+    config = from_root(args.config)
+    settings = read_yaml(config)
+    failed = 0
+    with results_alone_on_stdout() as results:
+        for finding in examine(settings):
+            failed += finding.state == FAILED
+            line = f"{finding.check:<14} {finding.state:<8} {finding.text}"
+            print(json.dumps(asdict(finding)) if args.json else line, file=results, flush=True)
+    verdict = f"{failed} of the checks failed" if failed else "nothing stands in the way"
+    print(f"{to_root(config)}: {verdict}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    run_script(main)

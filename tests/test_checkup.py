@@ -1,0 +1,151 @@
+"""Each check of doctor.py where what it looks at is wrong; tests/test_demo.py runs the script where all is well."""
+
+import importlib.metadata
+import shutil
+import tempfile
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import bitsandbytes
+import pytest
+import torch
+import yaml
+from huggingface_hub import constants
+
+from data_prep.errors import InputError
+from data_prep.files import PROJECT_ROOT
+from recipes import checkup, doctor, modeling
+from recipes.base_model import BaseModel, find_base
+from recipes.checkup import FAILED, OK, SKIPPED, examine
+from tests.tiny_data import many_clips, write_data
+
+
+@pytest.fixture
+def settings(tmp_path: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The demo's YAML on a data folder of its own."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    demo = yaml.safe_load((PROJECT_ROOT / "recipes/configs/demo_cpu.yaml").read_text())
+    data = write_data(tmp_path / "data", many_clips())
+    places = {"output_dir": str(tmp_path / "run"), "vision_cache": str(tmp_path / "vision")}
+    return {**demo, "dataset": str(data), "model_name_or_path": str(small_base), **places}
+
+
+@pytest.fixture
+def base(small_base: Path) -> list[BaseModel]:
+    return [find_base(str(small_base))]
+
+
+def test_all_is_looked_at_in_order_and_nothing_left_behind(settings: dict[str, Any], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    findings = list(examine(settings))
+    assert [(finding.check, finding.state) for finding in findings] == [
+        ("packages", OK),
+        ("GPU", SKIPPED),
+        ("4-bit product", OK),
+        ("base model", OK),
+        ("data set", OK),
+        ("memory", SKIPPED),
+        ("disk", OK),
+        ("folders", OK),
+    ]
+    assert "no audit is known of it" in findings[4].text
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_one_failure_hides_no_other(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    broken = {**settings, "use_cpu": False, "model_name_or_path": "plant/absent", "dataset": "local/absent"}
+    states = {finding.check: finding.state for finding in examine(broken)}
+    assert [check for check, state in states.items() if state == FAILED] == ["GPU", "base model", "data set"]
+    assert states["memory"] == SKIPPED and states["folders"] == OK
+
+
+def test_other_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    version = importlib.metadata.version
+
+    def other(name: str) -> str:
+        if name == "peft":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return {"trl": "0.1", "torch": version("torch").partition("+")[0] + "+cu128"}.get(name, version(name))
+
+    monkeypatch.setattr(importlib.metadata, "version", other)
+    with pytest.raises(InputError, match=r"^trl is 0\.1, not [0-9.]+; peft is missing, not [0-9.]+; run pip install"):
+        checkup.check_packages()
+
+
+def test_gpu_is_named_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="NVIDIA RTX A1000", total_memory=8 * 2**30, major=8, minor=6)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080, raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    found = checkup.check_gpu(needed=True)
+    assert str(found).startswith("NVIDIA RTX A1000, 8.0 GiB, compute capability 8.6; the driver takes CUDA 12.8, torch")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(InputError, match="2 are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0"):
+        checkup.check_gpu(needed=True)
+
+
+def test_wrong_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bitsandbytes, "matmul_4bit", lambda rows, weight, quant_state: torch.zeros(64, 1024))
+    with pytest.raises(InputError, match=r"bitsandbytes is 100\.0% off a plain product on cpu"):
+        checkup.check_four_bits(on_cpu=True)
+
+    def fail(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("no kernel image is available\nfor execution")
+
+    monkeypatch.setattr(bitsandbytes, "matmul_4bit", fail)
+    with pytest.raises(InputError, match=r"bitsandbytes fails on cpu: no kernel image is available$"):
+        checkup.check_four_bits(on_cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "said"),
+    [(2**20, "the card has 0.0 GiB free, and about 0.1 are needed; none of the project's recipes"), (2**36, None)],
+)
+def test_memory_is_compared_with_what_the_card_has_free(
+    settings: dict[str, Any], base: list[BaseModel], monkeypatch: pytest.MonkeyPatch, free_bytes: int, said: str | None
+) -> None:
+    monkeypatch.setattr(modeling, "free_memory", lambda device: float(free_bytes))
+    if said:
+        with pytest.raises(InputError, match=said):
+            checkup.check_memory(settings, base, gpu_found=True)
+    else:
+        found = checkup.check_memory(settings, base, gpu_found=True)
+        assert "of 64.0 GiB on the card" in str(found)
+        assert "the best recipe for this card is recipes/configs/qwen2vl_7b_80gb.yaml" in str(found)
+
+
+def test_full_disk_is_named_with_what_it_lacks(
+    settings: dict[str, Any], base: list[BaseModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match=rf"vision features: .* needed in {tmp_path / 'vision'}, and 0 MB are free"):
+        checkup.check_disk(settings, base)
+    with pytest.raises(InputError, match=r"the base model: 16\.6 GB needed in"):
+        checkup.check_disk(settings, [])
+
+
+def test_folder_that_cannot_be_written_to_is_named(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refuse(dir: Path) -> NoReturn:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
+    with pytest.raises(InputError, match=f"{tmp_path} can't be written to .Permission denied.; mount or own it"):
+        checkup.check_folders(settings)
+
+
+def test_status_says_whether_a_check_failed(
+    settings: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    config.write_text(yaml.safe_dump({**settings, "dataset": "local/absent"}))
+    assert doctor.main(["--config", str(config)]) == 1
+    out, err = capfd.readouterr()
+    assert [line.split()[0] for line in out.splitlines()] == [
+        *("packages", "GPU", "4-bit", "base", "data", "memory", "disk", "folders")
+    ]
+    assert err.endswith("run.yaml: 1 of the checks failed\n")
