@@ -140,10 +140,15 @@ def report_page(
         short_names=SHORT_NAMES,
         mistakes=[{**mistake, "when": when(mistake["sample"], fps)} for mistake in mistakes],
         labels=LABELS,
-        is_small_base=from_root(config["model"]) == SMALL_BASE,
+        is_small_base=is_small_base(config["model"]),
         light=Markup(LIGHT),
         dark=Markup(DARK),
     )
+
+
+def is_small_base(base_model: str) -> bool:
+    """Say whether a base, by its name in safety.json, is the small one that ships with the project."""
+    return from_root(base_model) == SMALL_BASE
 
 
 def when(sample: int, fps: float | None) -> str:

@@ -101,7 +101,9 @@ def test_base_image_and_torch_pin_agree() -> None:
 def test_what_pip_needs_is_copied_before_it_runs_and_exists() -> None:
     before = instructions()[: position("RUN python3 -m pip install")]
     copied = [name for line in before if line.startswith("COPY") for name in line.split()[1:-1]]
-    assert copied == ["requirements.txt", "constraints.txt", "pyproject.toml", "data_prep", "recipes"]
+    assert copied == [
+        *("requirements.txt", "requirements-app.txt", "constraints.txt", "pyproject.toml", "data_prep", "recipes")
+    ]
     tracked = tracked_files()
     assert all(any(file == name or file.startswith(f"{name}/") for file in tracked) for name in copied)
 
@@ -185,8 +187,8 @@ def test_compose_file_is_valid() -> None:
 def test_broken_compose_file_is_refused(tmp_path: Path, good: str, bad: str, named: str) -> None:
     broken = tmp_path / "docker-compose.yml"
     text = COMPOSE.read_text()
-    assert text.count(f"{good}\n") == 1
-    broken.write_text(text.replace(f"{good}\n", f"{bad}\n"))
+    assert f"{good}\n" in text
+    broken.write_text(text.replace(f"{good}\n", f"{bad}\n", 1))
     found = check_compose(broken)
     assert found.returncode == 1
     assert named in found.stdout
@@ -217,6 +219,19 @@ def test_service_is_the_briefs() -> None:
         "gpus": "all",
     }
     assert service() == expected
+
+
+def test_page_is_optional_read_only_and_for_this_machine_alone() -> None:
+    app = yaml.safe_load(COMPOSE.read_text())["services"]["app"]
+    assert (app["profiles"], app["build"], app["gpus"]) == (["app"], ".", "all")
+    assert app["ports"] == ["127.0.0.1:7860:7860"]
+    assert {volume.removesuffix(":ro") for volume in app["volumes"]} <= {
+        volume.removesuffix(":rw") for volume in service()["volumes"]
+    }
+    assert set(app["environment"]) - set(service()["environment"]) == {"HF_HUB_OFFLINE=1"}
+    flags = set(re.findall(r"--[a-z-]+", (PROJECT_ROOT / "recipes/app.py").read_text()))
+    assert app["command"][:2] == ["python", "recipes/app.py"]
+    assert {word for word in app["command"] if word.startswith("--")} <= flags
 
 
 def test_mounted_folders_are_the_projects_own() -> None:

@@ -98,7 +98,12 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
     elif words[0] == "docker":
         compose = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())
         name = compose["services"]["vlm"]["container_name"]
-        assert words[1:] in (["compose", "up", "-d", "--build"], ["exec", "-it", name, "bash"])
+        profile = compose["services"]["app"]["profiles"][0]
+        assert words[1:] in (
+            ["compose", "up", "-d", "--build"],
+            ["exec", "-it", name, "bash"],
+            ["compose", "--profile", profile, "up", "app"],
+        )
     elif words[0] == "hf":
         assert (Path(sys.executable).parent / "hf").is_file()
         assert words[1:] == ["download", "Qwen/Qwen2-VL-7B-Instruct"]

@@ -44,7 +44,8 @@ LAYERS = [
     {"recipes.linear_probe", "recipes.modeling", "recipes.report_plots", "recipes.room"},
     {"recipes.report", "recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},
     {"recipes.adapted_model", "recipes.checkup", "recipes.report_page", "recipes.trainer"},
-    {"recipes.doctor", "recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
+    {"recipes.answer_page"},
+    {"recipes.app", "recipes.doctor", "recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]
 SCRIPTS = LAYERS[6] | LAYERS[-1]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}

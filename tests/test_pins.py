@@ -18,6 +18,7 @@ from data_prep.files import PROJECT_ROOT
 
 REQUIREMENTS = PROJECT_ROOT / "requirements.txt"
 CONSTRAINTS = PROJECT_ROOT / "constraints.txt"
+APP = PROJECT_ROOT / "requirements-app.txt"
 PYTHONS = ("3.11", "3.12")
 
 # What torch alone asks for and the image brings with it. setuptools is the system's there, which pip can't replace
@@ -84,16 +85,17 @@ def test_constraints_are_exact_and_leave_torch_alone() -> None:
     assert [name for name in pins_of(CONSTRAINTS) if TORCHS_OWN.fullmatch(name) or name.startswith("torch")] == []
 
 
-@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-dask.txt"])
+@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-app.txt", "requirements-dask.txt"])
 def test_further_pins_are_exact_and_do_not_contradict(name: str) -> None:
     further = pins_of(PROJECT_ROOT / name)
     assert all(re.fullmatch(r"[0-9][A-Za-z0-9.]*", version) for version in further.values())
     assert {name: version for name, version in further.items() if all_pins().get(name, version) != version} == {}
 
 
-def test_all_that_dask_needs_is_pinned_and_nothing_else() -> None:
-    pins = pins_of(PROJECT_ROOT / "requirements-dask.txt")
-    needed = set().union(*(closure([Requirement("dask"), Requirement("distributed")], python) for python in PYTHONS))
+@pytest.mark.parametrize(("extra", "wanted"), [("dask", ["dask", "distributed"]), ("app", ["gradio"])])
+def test_all_that_an_extra_needs_is_pinned_and_nothing_else(extra: str, wanted: list[str]) -> None:
+    pins = pins_of(PROJECT_ROOT / f"requirements-{extra}.txt")
+    needed = set().union(*(closure([Requirement(name) for name in wanted], python) for python in PYTHONS))
     assert set(pins) == needed - set(all_pins())
 
 
@@ -192,10 +194,11 @@ def requirement_lines() -> list[str]:
 
 def test_no_requirement_replaces_the_images_torch(image_packages: Path) -> None:
     """And what would be installed are the pinned versions alone, so the pins are whole for Python 3.12, too."""
-    found = dry_run(image_packages, requirement_lines())
+    found = dry_run(image_packages, [*requirement_lines(), *lines_of(APP)])
     assert found.faults() == set()
     assert found.removed == {}
-    assert found.installed == {name: version for name, version in all_pins().items() if name not in IMAGE}
+    pins = all_pins() | pins_of(APP)
+    assert found.installed == {name: version for name, version in pins.items() if name not in IMAGE}
 
 
 @pytest.mark.parametrize(

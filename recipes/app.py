@@ -1,0 +1,95 @@
+"""A page in the browser to try an adapter: drop a frame or a clip, and each frame gets its answer.
+
+    python recipes/app.py --adapter outputs/demo
+
+It needs the packages of requirements-app.txt. The page is served to this machine alone, works without a network, and
+keeps and sends nothing.
+"""
+
+import argparse
+import importlib.util
+import os
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from data_prep.errors import InputError, run_script
+from data_prep.files import from_root, to_root
+from recipes.library_messages import silence_known_messages
+from recipes.safety_record import find_base_of, read_record
+
+LOCAL = "127.0.0.1"
+
+
+def main(argv: list[str]) -> int:
+    """Serve the page until it is interrupted."""
+    args = parse_arguments(argv)
+    silence_known_messages()
+    folder = from_root(args.adapter)
+    record = read_record(folder)
+    base = find_base_of(folder, record)
+    if importlib.util.find_spec("gradio") is None:
+        raise InputError("gradio is missing; run pip install -r requirements-app.txt -c constraints.txt")
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # docker stop; uploads are removed on the way out
+    with tempfile.TemporaryDirectory(prefix="safe-unsafe-app-") as uploads:
+        os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+        from recipes.adapted_model import load_to_answer
+        from recipes.answer_page import CSS, build_page, theme
+
+        adapted = load_to_answer(folder, record, base, compiled=args.compile)
+        page = build_page(
+            record, to_root(folder), lambda image: adapted.p_unsafe([image])[0], examples_in(from_root(args.examples))
+        )
+        try:
+            _, address, _ = page.launch(
+                server_name=args.host,
+                server_port=args.port,
+                max_file_size=args.max_upload_mb * 1_000_000,
+                share=False,
+                ssr_mode=False,
+                footer_links=[],
+                run_history=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                css=CSS,
+                theme=theme(),
+            )
+        except OSError:
+            raise InputError(f"port {args.port} of {args.host} is taken; name another with --port") from None
+        print(address, flush=True)
+        if args.host != LOCAL:
+            print(f"served on {args.host}: whoever reaches this machine there can use the page", file=sys.stderr)
+        page.block_thread()
+    return 0
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
+    parser.add_argument("--host", default=LOCAL, help="address to serve on (default: %(default)s, this machine alone)")
+    parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
+    parser.add_argument("--max-upload-mb", type=int, default=200, help="largest file taken (default: %(default)s)")
+    parser.add_argument(
+        "--examples", default="data/demo", help="a data folder to take examples from (default: %(default)s, if there)"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the model's layers first; needs a GPU")
+    args = parser.parse_args(argv)
+    if args.max_upload_mb < 1:
+        raise InputError(f"--max-upload-mb {args.max_upload_mb} must be 1 or more")
+    return args
+
+
+def examples_in(data: Path) -> list[tuple[str, Path]]:
+    """Return examples of a data folder by their names: a test frame of each label and a clip, where there are any."""
+    places = {
+        "a frame of an UNSAFE clip": "frames/test/unsafe/*/0002.jpg",
+        "a frame of a SAFE clip": "frames/test/safe/*/0002.jpg",
+        "a clip": "*/test/*/*.mp4",
+    }
+    return [(name, path) for name, pattern in places.items() for path in sorted(data.glob(pattern))[:1]]
+
+
+if __name__ == "__main__":
+    run_script(main)
