@@ -107,8 +107,9 @@ def evaluation_of(folder: Path, split: str) -> Evaluation:
 def split_of(report: Path) -> str | None:
     """Return the split that a report is of, None where it is for a stated prior or of other data."""
     content = json.loads(report.read_text())
-    plain = content["threshold"]["prior"]["stated"] is None and content["config"]["same_data_as_training"]
-    return content["config"]["split"] if plain else None
+    config, prior = content["config"], content["threshold"]["prior"]["stated"]
+    plain = prior is None and config["same_data_as_training"] and not config["blank_frames"]
+    return str(config["split"]) if plain else None
 
 
 def compare_ways(runs: dict[str, list[Run]], ways: Sequence[Way] = WAYS) -> list[dict[str, Any]]:

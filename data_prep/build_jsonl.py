@@ -5,6 +5,7 @@ python data_prep/build_jsonl.py [--data data] [--keep-leaks]
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
         help="keep training clips whose content stands in test, too, or under both labels (default: leave them out)",
     )
     args = parser.parse_args(argv)
+    started = time.monotonic()
     data = from_root(args.data)
     clips = read_finished_clips(data / CLIPS_FILE)
     _check_frames(data, clips)
@@ -43,6 +45,8 @@ def main(argv: list[str]) -> int:
     _write(data, rows, {"left_out_of_train": left_out, **audit})
     print(audit_in_words(audit))
     print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))
+    counts = ", ".join(f"{split}.jsonl {len(rows[split])} rows" for split in SPLITS)
+    print(f"{counts}; {time.monotonic() - started:.1f} s", file=sys.stderr)
     return 0
 
 

@@ -4,11 +4,13 @@ It is the DCT hash of the ImageHash library, 16 x 16 bits a frame. One frame a c
 the same empty scene again and again. See benchmarks/README.md for what was measured.
 """
 
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from data_prep.clips import Clip, natural_key, standing
 from data_prep.images import read_grey
@@ -24,7 +26,8 @@ def near_identical(data: Path, clips: Iterable[Clip]) -> list[dict[str, Any]]:
     InputError for a frame below `data` that is missing or damaged.
     """
     clips = sorted((clip for clip in clips if clip.has_frames), key=lambda clip: natural_key(clip.path))
-    hashes = np.array([_hashes(data, clip) for clip in clips])
+    progress = tqdm(clips, desc="comparing clips", unit="clip", disable=not sys.stderr.isatty())
+    hashes = np.array([_hashes(data, clip) for clip in progress])
     pairs = []
     for number, clip in enumerate(clips):
         bits = (hashes[number + 1 :] != hashes[number]).sum(axis=2).max(axis=1)

@@ -5,6 +5,7 @@ python data_prep/push_dataset.py --data data --repo-id local/safe-unsafe-frames
 
 import argparse
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from data_prep.clip_audit import read_audit
@@ -69,6 +70,7 @@ def main(argv: list[str]) -> int:
     if not arguments.remote:
         check_repo_id(repo_id)
     quiet_without_terminal()
+    started = time.monotonic()
     data = from_root(arguments.data)
     dataset = build_dataset(data, seed=arguments.seed)
     content, counts = content_hash(dataset), count_splits(dataset)
@@ -81,6 +83,8 @@ def main(argv: list[str]) -> int:
     for split, c in counts.items():
         labels = ", ".join(f"{label} {count}" for label, count in c.labels.items())
         print(f"{split} {c.frames} frames of {c.clips} clips ({labels})")
+    frames = sum(c.frames for c in counts.values())
+    print(f"{frames} frames pushed; {time.monotonic() - started:.1f} s", file=sys.stderr)
     return 0
 
 

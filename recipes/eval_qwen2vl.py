@@ -8,6 +8,7 @@ The second form sets two finished evaluations of the same frames side by side, w
 
 import argparse
 import hashlib
+import io
 import json
 import sys
 import time
@@ -47,25 +48,39 @@ def main(argv: list[str]) -> int:
     base = find_base_of(folder, record)
     source = open_dataset(dataset, revision=revision)
     rows = rows_to_evaluate(source, args.split, record)
+    if args.blank_frames:
+        rows = rows.map(blank_frame, load_from_cache_file=False, keep_in_memory=True)
 
     from recipes.adapted_model import load_adapted
     from recipes.report import as_table, folder_of_report
 
-    started = now()
+    started, began = now(), time.monotonic()
     adapted = load_adapted(folder, record, base)
     p_unsafe, others = score_split(folder, adapted, rows, args)
     report = {
         **make_report(source, record, rows, p_unsafe, others, args),
         "latency_ms": measure_latency(adapted, rows),
-        "config": describe(folder, record, source, args.split, adapted, started),
+        "config": describe(folder, record, source, args.split, adapted, started, blank_frames=args.blank_frames),
     }
-    report_folder = folder_of_report(folder, record, source, args.split, args.prior)
+    report_folder = folder_of_report(folder, record, source, args.split, prior=args.prior, blank=args.blank_frames)
     write_report(report_folder, report, source, rows, p_unsafe, others, without_frames=args.without_frames)
     if report_folder == folder / "eval":
         renew_card(folder, record, report)
     print(as_table(report))
     print(f"report: {to_root(report_folder / 'report.html')}", file=sys.stderr)
+    print(f"{len(rows)} frames evaluated; {time.monotonic() - began:.1f} s", file=sys.stderr)
     return 0
+
+
+def blank_frame(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row whose frame is a grey picture of the same size."""
+    from PIL import Image
+
+    from data_prep.images import read_image
+
+    content = io.BytesIO()
+    Image.new("RGB", read_image(row["image"]["bytes"]).size, "grey").save(content, format="PNG")
+    return {"image": {"bytes": content.getvalue(), "path": None}}
 
 
 def compare(first_folder: Path, second_folder: Path) -> int:
@@ -96,6 +111,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         type=float,
         metavar="SHARE",
         help="correct P(UNSAFE) for this share of UNSAFE frames; the threshold is applied to what comes out",
+    )
+    parser.add_argument(
+        "--blank-frames",
+        action="store_true",
+        help="a check: grey pictures in place of the frames; the figures must fall to chance",
     )
     parser.add_argument("--without-frames", action="store_true", help="show no frame in report.html")
     args = parser.parse_args(argv)
@@ -171,7 +191,14 @@ def make_report(
 
 
 def describe(
-    folder: Path, record: SafetyRecord, source: FramesSource, split: str, adapted: "AdaptedModel", started: str
+    folder: Path,
+    record: SafetyRecord,
+    source: FramesSource,
+    split: str,
+    adapted: "AdaptedModel",
+    started: str,
+    *,
+    blank_frames: bool,
 ) -> dict[str, Any]:
     """Say what was evaluated on what: everything that the figures depend on."""
     from recipes.report import versions
@@ -186,6 +213,7 @@ def describe(
         "dataset_hash": source.content_hash,
         "split": split,
         "same_data_as_training": source.content_hash == record.dataset_hash,
+        "blank_frames": blank_frames,
         "trained_with": asdict(record),
         "seed": record.seed,
         "versions": versions(),

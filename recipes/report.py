@@ -29,15 +29,23 @@ def versions() -> dict[str, str]:
 
 
 def folder_of_report(
-    folder: Path, record: SafetyRecord, source: FramesSource, split: str, prior: float | None = None
+    folder: Path,
+    record: SafetyRecord,
+    source: FramesSource,
+    split: str,
+    *,
+    prior: float | None = None,
+    blank: bool = False,
 ) -> Path:
     """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else.
 
-    What was evaluated for a stated prior lies in a folder of its own below either.
+    What was evaluated for a stated prior, or on blank frames, lies in a folder of its own below either.
     """
     found = folder / "eval"
     if split != TEST or source.content_hash != record.dataset_hash:
         found /= f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
+    if blank:
+        found /= "blank-frames"
     return found if prior is None else found / f"prior-{prior:g}"
 
 

@@ -74,6 +74,7 @@ def whole_report(*, threshold: float = 0.5, base: bool = True, model: str = "pla
             "dataset_hash": "feed" * 16,
             "split": "test",
             "same_data_as_training": True,
+            "blank_frames": False,
             "trained_with": RECORD,
             "seed": 0,
             "versions": {"python": "3.12.0"},

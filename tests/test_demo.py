@@ -157,7 +157,7 @@ def test_base_model_s_figures_are_those_without_the_adapter(demo: Demo, adapted:
     rows = read_rows(demo.data / "test.jsonl")
     images = [Image.open(demo.data / row.image).convert("RGB") for row in rows]
     with adapted.model.disable_adapter():
-        p_unsafe = [p for image in images for p in adapted.p_unsafe([image])]
+        p_unsafe = [p for first in range(0, len(images), 16) for p in adapted.p_unsafe(images[first : first + 16])]
     expected = compute_figures(p_unsafe, class_ids([row.response for row in rows]), threshold=0.5)
     base = report["baselines"]["base_model"]
     assert base["frame"]["brier"] == pytest.approx(expected["brier"], abs=1e-4)
@@ -326,24 +326,33 @@ def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
     assert done.stderr == "recipes/configs/demo_cpu.yaml: nothing stands in the way\n"
 
 
-def test_evaluating_twice_gives_the_same_predictions(demo: Demo) -> None:
-    before = (demo.output / "eval" / "predictions.jsonl").read_bytes()
-    figures = json.loads((demo.output / "eval" / "report.json").read_text())["results"]
-    done = run_python(demo, "recipes/eval_qwen2vl.py", "--adapter", demo.output)
+def validation_folder(demo: Demo) -> Path:
+    return demo.output / "eval" / f"local--safe-unsafe-demo-{read_record(demo.output).dataset_hash[:8]}-validation"
+
+
+def evaluate_validation(demo: Demo, *flags: str) -> None:
+    arguments = ["--adapter", str(demo.output), "--split", "validation", "--skip-base-model", *flags]
+    done = run_python(demo, "recipes/eval_qwen2vl.py", *arguments)
     assert done.returncode == 0, done.stderr
-    assert (demo.output / "eval" / "predictions.jsonl").read_bytes() == before
-    assert json.loads((demo.output / "eval" / "report.json").read_text())["results"] == figures
+
+
+def p_unsafe_in(folder: Path) -> list[float]:
+    return [json.loads(line)["p_unsafe"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
 def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
     before = (demo.output / "eval" / "report.json").read_bytes()
-    arguments = ["--adapter", str(demo.output), "--split", "validation", "--skip-base-model"]
-    done = run_python(demo, "recipes/eval_qwen2vl.py", *arguments)
-    assert done.returncode == 0, done.stderr
+    evaluate_validation(demo)
     assert (demo.output / "eval" / "report.json").read_bytes() == before
-    data = read_record(demo.output).dataset_hash[:8]
-    other = demo.output / "eval" / f"local--safe-unsafe-demo-{data}-validation" / "report.json"
-    report = json.loads(other.read_text())
+    report = json.loads((validation_folder(demo) / "report.json").read_text())
+    predictions = (validation_folder(demo) / "predictions.jsonl").read_bytes()
+    plots = {path: path.read_bytes() for path in (validation_folder(demo) / "plots").iterdir()}
+    evaluate_validation(demo, "--batch-size", "4")
+    again = json.loads((validation_folder(demo) / "report.json").read_text())
+    differing = {name for name in report if report[name] != again[name]}
+    assert differing == {"latency_ms", "config"}, "evaluated twice, all figures are the same"
+    assert (validation_folder(demo) / "predictions.jsonl").read_bytes() == predictions
+    assert {path: path.read_bytes() for path in plots} == plots
     assert report["config"]["split"] == "validation"
     assert report["baselines"]["base_model"] is None
     assert report["clean_subset"] is None
@@ -360,21 +369,22 @@ def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
 
 
 def test_stated_prior_has_a_report_of_its_own(demo: Demo) -> None:
-    before = (demo.output / "eval" / "report.json").read_bytes()
-    done = run_python(
-        demo, "recipes/eval_qwen2vl.py", "--adapter", demo.output, "--prior", "0.1", "--skip-base-model",
-        "--without-frames",
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert (demo.output / "eval" / "report.json").read_bytes() == before
-    folder = demo.output / "eval" / "prior-0.1"
-    corrected, plain = (
-        [json.loads(line)["p_unsafe"] for line in (place / "predictions.jsonl").read_text().splitlines()]
-        for place in (folder, demo.output / "eval")
-    )
-    assert corrected == pytest.approx([p / 9 / (p / 9 + 1 - p) for p in plain], abs=1e-6)
+    """It follows on the test before, which evaluated the same frames without a prior."""
+    evaluate_validation(demo, "--prior", "0.1", "--without-frames")
+    plain, folder = validation_folder(demo), validation_folder(demo) / "prior-0.1"
+    corrected = [p / 9 / (p / 9 + 1 - p) for p in p_unsafe_in(plain)]
+    assert p_unsafe_in(folder) == pytest.approx(corrected, abs=1e-6)
     assert json.loads((folder / "report.json").read_text())["threshold"]["prior"] == {"training": 0.5, "stated": 0.1}
     assert "<img" not in (folder / "report.html").read_text()
+
+
+def test_blank_frames_bring_the_figures_down_to_chance(demo: Demo) -> None:
+    evaluate_validation(demo, "--blank-frames")
+    folder = validation_folder(demo) / "blank-frames"
+    frame = json.loads((folder / "report.json").read_text())["results"]["frame"]
+    assert (frame["auroc"], frame["balanced_accuracy"]) == (0.5, 0.5)
+    assert max(p_unsafe_in(folder)) - min(p_unsafe_in(folder)) < 1e-4
+    assert "This is a check on blank frames" in (folder / "report.html").read_text()
 
 
 def test_evaluation_that_fails_leaves_the_old_report_whole(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
