@@ -27,7 +27,10 @@ SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {"benchmarks/bench_infer.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
 # The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
-OWN_TEST = {  # run by tests/test_clip_audit.py, test_bench_train.py, test_bench_frames.py and test_demo.py
+# Run by test_app.py, test_checkup.py, test_clip_audit.py, test_bench_train.py, test_bench_frames.py and test_demo.py.
+OWN_TEST = {
+    "recipes/app.py",
+    "recipes/doctor.py",
     "benchmarks/bench_infer_cpu.py",
     "data_prep/audit.py",
     "benchmarks/project_card.py",
@@ -81,9 +84,21 @@ def check_script(words: list[str]) -> None:
     assert script in NEEDS_A_GPU | TAKES_LONG | OWN_TEST or script in demo_steps(), f"no test runs {script}"
 
 
+def check_pip(words: list[str]) -> None:
+    """The options exist, and so do the files; the pins in them are resolved by tests/test_pins.py."""
+    done = subprocess.run([sys.executable, "-m", "pip", words[1], "--help"], capture_output=True, text=True, check=True)
+    for word, value in zip(words[2:], [*words[3:], ""], strict=True):
+        if word.startswith("-"):
+            assert re.search(rf"^  .*(?<!\S){word}(?![\w-])", done.stdout, flags=re.MULTILINE), word
+        if word in ("-r", "-c"):
+            assert (PROJECT_ROOT / value).is_file()
+
+
 @pytest.mark.parametrize("command", commands())
 def test_command_exists_and_is_run_by_a_test(command: str) -> None:
-    words = shlex.split(command.replace("[", "").replace("]", ""))
+    before, _, piped = command.rpartition(" | ")
+    assert not before or before.startswith("ls data/frames/")
+    words = shlex.split(piped.replace("[", "").replace("]", ""))
     if words[0] == "python":
         check_script(words[1:])
     elif words[:2] == ["accelerate", "launch"]:
@@ -107,8 +122,10 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
     elif words[0] == "hf":
         assert (Path(sys.executable).parent / "hf").is_file()
         assert words[1:] == ["download", "Qwen/Qwen2-VL-7B-Instruct"]
+    elif words[0] == "pip":
+        check_pip(words)
     else:
-        assert words == ["source", ".venv/bin/activate"]
+        assert words in (["source", ".venv/bin/activate"], ["python3", "-m", "venv", ".venv"])
 
 
 def test_documents_show_the_commands_that_matter() -> None:
