@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ def _checked(check: str, look: Callable[[], "str | Finding"]) -> Finding:
         found = look()
     except InputError as error:
         return Finding(check, FAILED, one_line(error))
+    except Exception as error:  # what a broken library raises must not hide the checks that follow
+        return Finding(check, FAILED, " ".join(f"{type(error).__name__}: {error}".split()))
     return found if isinstance(found, Finding) else Finding(check, OK, found)
 
 
@@ -92,15 +95,23 @@ def check_gpu(*, needed: bool) -> str | Finding:
             else "this torch is built without CUDA; install the one of requirements.txt"
         )
     properties = torch.cuda.get_device_properties(0)
-    driver = torch._C._cuda_getDriverVersion()
     more = torch.cuda.device_count() - 1
     if more:
         raise InputError(f"{more + 1} are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0")
     return (
         f"{properties.name}, {properties.total_memory / GIB:.1f} GiB, compute capability {properties.major}."
-        f"{properties.minor}; the driver takes CUDA {driver // 1000}.{driver % 1000 // 10}, torch has "
-        f"{torch.version.cuda}"
+        f"{properties.minor}; {driver_in_words()}, torch is built for CUDA {torch.version.cuda}"
     )
+
+
+def driver_in_words() -> str:
+    """Return the NVIDIA driver's version as nvidia-smi tells it."""
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return "driver unknown, because nvidia-smi doesn't run"
+    return f"driver {done.stdout.splitlines()[0].strip()}"
 
 
 def check_four_bits(*, on_cpu: bool) -> str:

@@ -1,6 +1,7 @@
 """Each check of doctor.py where what it looks at is wrong; tests/test_demo.py runs the script where all is well."""
 
 import importlib.metadata
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -74,17 +75,32 @@ def test_other_versions_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
         checkup.check_packages()
 
 
-def test_gpu_is_named_with_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpu_is_named_with_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     card = SimpleNamespace(name="NVIDIA RTX A1000", total_memory=8 * 2**30, major=8, minor=6)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
-    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 12080, raising=False)
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho 570.86.15\n")
+    smi.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     found = checkup.check_gpu(needed=True)
-    assert str(found).startswith("NVIDIA RTX A1000, 8.0 GiB, compute capability 8.6; the driver takes CUDA 12.8, torch")
+    assert str(found).startswith("NVIDIA RTX A1000, 8.0 GiB, compute capability 8.6; driver 570.86.15, torch is")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(InputError, match="2 are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0"):
         checkup.check_gpu(needed=True)
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert checkup.driver_in_words() == "driver unknown, because nvidia-smi doesn't run"
+
+
+def test_library_that_breaks_hides_no_other_check(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("a kernel\nis missing")
+
+    monkeypatch.setattr(checkup, "check_four_bits", fail)
+    findings = {finding.check: finding for finding in examine(settings)}
+    assert findings["4-bit product"].text == "RuntimeError: a kernel is missing"
+    assert (findings["4-bit product"].state, findings["folders"].state) == (FAILED, OK)
 
 
 def test_wrong_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
