@@ -4,7 +4,6 @@ import io
 import warnings
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.errors import InputError
@@ -57,6 +56,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and not image.has_transparency_data:
         return image
     if image.mode.startswith("I"):  # convert would clip all that is above 255
+        import numpy as np  # takes a fifth of a second, for a kind of picture that hardly comes
+
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")

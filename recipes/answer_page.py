@@ -146,7 +146,7 @@ def answer_file(path: str | None, threshold: float, score: Score) -> Iterator[tu
             scored_from = time.perf_counter()
             frames.append(Seen(where, thumbnail(image), score(image)))
             milliseconds = 1000 * (time.perf_counter() - scored_from)
-            yield frames, as_strip(frames, threshold, f"{milliseconds:.0f} ms for the last frame")
+            yield [*frames], as_strip(frames, threshold, f"{milliseconds:.0f} ms for the last frame")
     except InputError as error:
         yield [], f"<p class='trouble' role='alert'>{html.escape(str(error))}</p>"
         return

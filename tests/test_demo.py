@@ -22,6 +22,7 @@ from benchmarks import bench_infer_cpu
 from data_prep.clips import CLIPS_FILE, read_clips
 from data_prep.files import PROJECT_ROOT, sha256_of_file
 from data_prep.frames_source import open_dataset
+from data_prep.images import read_image
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import read_rows
 from recipes import eval_qwen2vl
@@ -150,19 +151,6 @@ def test_report_s_clip_figures_are_of_the_frames_means(demo: Demo) -> None:
     truth = class_ids(list(label.values()))
     assert_figures(report["results"]["clip"], compute_figures(means, truth, threshold=report["threshold"]["value"]))
     assert report["results"]["clip"]["n"] == sum(clip.split == "test" for clip in read_clips(demo.data / CLIPS_FILE))
-
-
-def test_base_model_s_figures_are_those_without_the_adapter(demo: Demo, adapted: AdaptedModel) -> None:
-    report = json.loads((demo.output / "eval" / "report.json").read_text())
-    rows = read_rows(demo.data / "test.jsonl")
-    images = [Image.open(demo.data / row.image).convert("RGB") for row in rows]
-    with adapted.model.disable_adapter():
-        p_unsafe = [p for first in range(0, len(images), 16) for p in adapted.p_unsafe(images[first : first + 16])]
-    expected = compute_figures(p_unsafe, class_ids([row.response for row in rows]), threshold=0.5)
-    base = report["baselines"]["base_model"]
-    assert base["frame"]["brier"] == pytest.approx(expected["brier"], abs=1e-4)
-    assert base["frame"]["brier"] != pytest.approx(report["results"]["frame"]["brier"], abs=1e-4)
-    assert base["clip"]["n"] == report["results"]["clip"]["n"]
 
 
 def test_linear_probe_learns_something_and_the_adapter_more(demo: Demo) -> None:
@@ -326,12 +314,17 @@ def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
     assert done.stderr == "recipes/configs/demo_cpu.yaml: nothing stands in the way\n"
 
 
+def use_caches_of(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(demo.hf_home / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", demo.hf_home / "datasets")
+
+
 def validation_folder(demo: Demo) -> Path:
     return demo.output / "eval" / f"local--safe-unsafe-demo-{read_record(demo.output).dataset_hash[:8]}-validation"
 
 
 def evaluate_validation(demo: Demo, *flags: str) -> None:
-    arguments = ["--adapter", str(demo.output), "--split", "validation", "--skip-base-model", *flags]
+    arguments = ["--adapter", str(demo.output), "--split", "validation", *flags]
     done = run_python(demo, "recipes/eval_qwen2vl.py", *arguments)
     assert done.returncode == 0, done.stderr
 
@@ -340,7 +333,9 @@ def p_unsafe_in(folder: Path) -> list[float]:
     return [json.loads(line)["p_unsafe"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
-def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
+def test_another_split_gets_a_report_of_its_own(
+    demo: Demo, adapted: AdaptedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (demo.output / "eval" / "report.json").read_bytes()
     evaluate_validation(demo)
     assert (demo.output / "eval" / "report.json").read_bytes() == before
@@ -354,8 +349,16 @@ def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
     assert (validation_folder(demo) / "predictions.jsonl").read_bytes() == predictions
     assert {path: path.read_bytes() for path in plots} == plots
     assert report["config"]["split"] == "validation"
-    assert report["baselines"]["base_model"] is None
     assert report["clean_subset"] is None
+    use_caches_of(demo, monkeypatch)
+    rows = open_dataset("local/safe-unsafe-demo").rows("validation")
+    images = [read_image(row["image"]["bytes"]) for row in rows]
+    with adapted.model.disable_adapter():
+        expected = compute_figures(adapted.p_unsafe(images), class_ids(rows["response"]), threshold=0.5)
+    base = report["baselines"]["base_model"]
+    assert base["frame"]["brier"] == pytest.approx(expected["brier"], abs=1e-4)
+    assert base["frame"]["brier"] != pytest.approx(report["results"]["frame"]["brier"], abs=1e-4)
+    assert base["clip"]["n"] == report["results"]["clip"]["n"]
     # What picked the best checkpoint is what this gives: the same labels, and P(UNSAFE) but for rounding.
     training = json.loads((demo.output / "training.json").read_text())
     logged = next(
@@ -370,16 +373,17 @@ def test_another_split_gets_a_report_of_its_own(demo: Demo) -> None:
 
 def test_stated_prior_has_a_report_of_its_own(demo: Demo) -> None:
     """It follows on the test before, which evaluated the same frames without a prior."""
-    evaluate_validation(demo, "--prior", "0.1", "--without-frames")
+    evaluate_validation(demo, "--prior", "0.1", "--without-frames", "--skip-base-model")
     plain, folder = validation_folder(demo), validation_folder(demo) / "prior-0.1"
     corrected = [p / 9 / (p / 9 + 1 - p) for p in p_unsafe_in(plain)]
     assert p_unsafe_in(folder) == pytest.approx(corrected, abs=1e-6)
     assert json.loads((folder / "report.json").read_text())["threshold"]["prior"] == {"training": 0.5, "stated": 0.1}
+    assert json.loads((folder / "report.json").read_text())["baselines"]["base_model"] is None
     assert "<img" not in (folder / "report.html").read_text()
 
 
 def test_blank_frames_bring_the_figures_down_to_chance(demo: Demo) -> None:
-    evaluate_validation(demo, "--blank-frames")
+    evaluate_validation(demo, "--blank-frames", "--skip-base-model")
     folder = validation_folder(demo) / "blank-frames"
     frame = json.loads((folder / "report.json").read_text())["results"]["frame"]
     assert (frame["auroc"], frame["balanced_accuracy"]) == (0.5, 0.5)
@@ -392,8 +396,7 @@ def test_evaluation_that_fails_leaves_the_old_report_whole(demo: Demo, monkeypat
     folder = demo.output / "eval"
     before = {path: path.read_bytes() for path in folder.glob("**/*") if path.is_file()}
     report = json.loads((folder / "report.json").read_text())
-    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(demo.hf_home / "hub"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", demo.hf_home / "datasets")
+    use_caches_of(demo, monkeypatch)
     source = open_dataset("local/safe-unsafe-demo")
     rows = source.rows("test")
     other = np.linspace(0, 1, len(rows))

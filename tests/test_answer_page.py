@@ -1,0 +1,90 @@
+"""What the page does with a file, without a browser and without a model; tests/test_app.py drives the page itself."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data_prep.errors import InputError
+from recipes import answer_page
+from recipes.answer_page import Seen, answer_file, as_strip, frames_of, removed_afterwards
+from tests.made_clips import times, write_mp4
+
+
+def brightness(image: Image.Image) -> float:
+    return float(np.asarray(image).mean()) / 255
+
+
+def last(path: Path | None, threshold: float = 0.5) -> tuple[list[Seen], str]:
+    *_, end = answer_file(None if path is None else str(path), threshold, brightness)
+    return end
+
+
+def test_frame_is_scored_and_shown_with_its_answer(tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30), (204, 204, 204)).save(tmp_path / "a<b>.png")
+    (frame,), shown = last(tmp_path / "a<b>.png")
+    assert frame.p_unsafe == pytest.approx(0.8)
+    assert "<b class='UNSAFE'>UNSAFE</b>" in shown and "P(UNSAFE) 0.800" in shown
+    assert "a&lt;b&gt;.png" in shown and "a<b>" not in shown
+    assert re.search(r"role='status'>\d+\.\d\d s in all, ", shown)
+    assert frame.picture.startswith("data:image/jpeg;base64,")
+
+
+def test_clip_is_looked_at_once_a_second_and_shown_as_it_goes(tmp_path: Path) -> None:
+    write_mp4(tmp_path / "clip.mp4", times(34, 10))
+    steps = list(answer_file(str(tmp_path / "clip.mp4"), 0.5, brightness))
+    assert [len(frames) for frames, _ in steps[:1]] == [1]
+    frames, shown = steps[-1]
+    assert [frame.where for frame in frames] == [f"second {k}" for k in range(len(frames))] and len(frames) == 4
+    assert f"{len(frames)} frames: " in shown and "verdict" not in shown
+
+
+def test_threshold_alone_decides_what_a_strip_says() -> None:
+    frames = [Seen("second 0", "data:,", 0.4), Seen("second 1", "data:,", 0.6)]
+    for threshold, counts in ((0.5, "1 UNSAFE, 1 SAFE"), (0.7, "0 UNSAFE, 2 SAFE"), (0.4, "2 UNSAFE, 0 SAFE")):
+        assert f"2 frames: {counts}" in as_strip(frames, threshold)
+
+
+def test_long_clip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answer_page, "MOST_SECONDS", 2)
+    write_mp4(tmp_path / "clip.mp4", times(40, 10))
+    with pytest.raises(InputError, match=r"clip\.mp4 lasts longer than 2 s; cut it"):
+        list(frames_of(tmp_path / "clip.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("notes.txt", b"words", "notes.txt is neither a frame (JPEG, PNG) nor a clip (MP4)"),
+        ("frame.jpg", b"words", "frame.jpg: not a readable image"),
+        ("clip.mp4", b"words", "clip.mp4: not a readable clip"),
+        ("clip.mp4", b"", "clip.mp4: not a readable clip"),
+    ],
+)
+def test_trouble_is_one_line_and_no_frame(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    frames, shown = last(tmp_path / name)
+    assert frames == []
+    assert shown.startswith("<p class='trouble' role='alert'>") and said in shown
+
+
+def test_file_taken_away_leaves_nothing_shown() -> None:
+    assert last(None) == ([], answer_page.NOTHING_YET)
+
+
+def test_upload_is_removed_whatever_comes_of_it(tmp_path: Path) -> None:
+    upload = tmp_path / "upload.jpg"
+    upload.write_bytes(b"x")
+
+    def look() -> Any:
+        with removed_afterwards(str(upload)):
+            raise RuntimeError("the model broke")
+
+    with pytest.raises(RuntimeError):
+        look()
+    assert not upload.exists()
+    with removed_afterwards(None):
+        pass
