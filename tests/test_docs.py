@@ -125,7 +125,11 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
     elif words[0] == "pip":
         check_pip(words)
     else:
-        assert words in (["source", ".venv/bin/activate"], ["python3", "-m", "venv", ".venv"])
+        assert words in (
+            ["source", ".venv/bin/activate"],
+            ["python3", "-m", "venv", ".venv"],
+            ["export", "HF_HOME=$PWD/cache/hf"],
+        )
 
 
 def test_documents_show_the_commands_that_matter() -> None:
