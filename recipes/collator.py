@@ -7,12 +7,14 @@ import numpy as np
 import torch
 from PIL import Image
 from qwen_vl_utils import process_vision_info, smart_resize
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 from transformers.processing_utils import ProcessorMixin
 
 from data_prep.images import read_image
 from data_prep.labels import LABELS, chat_messages
+from recipes.signals import leave_process_group
 
 IGNORED = -100  # what cross entropy leaves out
 DECISION_SHARE = 0.5
@@ -169,6 +171,21 @@ def shrunk_on(device: torch.device, image: Image.Image, max_pixels: int, multipl
     for size in ([image.height, width], [height, width]):
         frame = resize(frame, size, InterpolationMode.BICUBIC, antialias=True).round_().clamp_(0, 255)
     return frame.to(torch.uint8)
+
+
+def batches(rows: Any, collate: Callable[[Any], Any], *, batch_size: int, num_workers: int) -> DataLoader:
+    """Return the batches that `collate` makes of rows, in order, prepared in worker processes where there are any.
+
+    Those leave signals to this process.
+    """
+    return DataLoader(
+        rows,
+        batch_size=batch_size,
+        collate_fn=collate,
+        num_workers=num_workers,
+        worker_init_fn=leave_process_group,
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 def encoded_image(row: Row) -> bytes:

@@ -17,16 +17,14 @@ from safetensors.numpy import load_file, save
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_prep.errors import InputError
 from data_prep.files import write_atomic
-from recipes.collator import VisionCollator
+from recipes.collator import VisionCollator, batches
 from recipes.forward import Batch, with_features
 from recipes.metrics import compute_figures
 from recipes.safety_record import PLAIN_THRESHOLD
-from recipes.signals import leave_process_group
 
 FILE_NAME = "linear_probe.safetensors"
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C on standardised features, the strongest first
@@ -73,14 +71,7 @@ def pooled_features(
     model: Any, collator: VisionCollator, rows: Any, *, batch_size: int, num_workers: int = 0
 ) -> np.ndarray:
     """Return the pooled features of every row, in order, of shape (rows, hidden), kept ones where the collator has."""
-    loader = DataLoader(
-        rows,
-        batch_size=batch_size,
-        collate_fn=collator.vision,
-        num_workers=num_workers,
-        worker_init_fn=leave_process_group,
-        pin_memory=torch.cuda.is_available(),
-    )
+    loader = batches(rows, collator.vision, batch_size=batch_size, num_workers=num_workers)
     progress = tqdm(loader, desc="linear probe", unit="batch", disable=not sys.stderr.isatty())
     return np.concatenate([pooled_batch(model, batch) for batch in progress])
 

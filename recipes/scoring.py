@@ -7,16 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
-from recipes.collator import VisionCollator
+from recipes.collator import VisionCollator, batches
 from recipes.cuda_graphs import GraphedFunction
 from recipes.forward import Batch, inputs_on_device, last_hidden, place_frames, with_features
 from recipes.host_memory import rows_of_head
 from recipes.linear_probe import pooled_batch
-from recipes.signals import leave_process_group
 
 
 def label_token_ids(collator: VisionCollator) -> list[int]:
@@ -103,14 +101,7 @@ def score_in_ways(
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
     """
-    loader = DataLoader(
-        rows,
-        batch_size=batch_size,
-        collate_fn=collator.prompts,
-        num_workers=num_workers,
-        worker_init_fn=leave_process_group,
-        pin_memory=torch.cuda.is_available(),
-    )
+    loader = batches(rows, collator.prompts, batch_size=batch_size, num_workers=num_workers)
     was_training = model.training
     model.eval()
     score = Scorer(model, label_token_ids(collator))

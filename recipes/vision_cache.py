@@ -11,16 +11,15 @@ from typing import Any, TypeAlias
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from data_prep.errors import InputError
 from data_prep.files import to_root, write_atomic
 from recipes.base_model import BaseModel
-from recipes.collator import VisionCollator, encoded_image
+from recipes.collator import VisionCollator, batches, encoded_image
 from recipes.forward import frame_features
 from recipes.modeling import load_tower
-from recipes.signals import leave_process_group
 
 WRITERS = 16
 _LAYOUT = 1  # part of the key: a change in how entries are made or written must not meet old ones
@@ -92,14 +91,7 @@ def fill(
         return 0
     tower = load_tower(base, dtype=collator.dtype, device=device)
     _check_disk(cache, frames, positions, collator, tower)
-    loader = DataLoader(
-        Subset(frames, positions),
-        batch_size=batch_size,
-        collate_fn=_Frames(collator),
-        num_workers=num_workers,
-        worker_init_fn=leave_process_group,
-        pin_memory=device.type == "cuda",
-    )
+    loader = batches(Subset(frames, positions), _Frames(collator), batch_size=batch_size, num_workers=num_workers)
     progress = tqdm(total=len(positions), desc="vision features", unit="frame", disable=not sys.stderr.isatty())
     with progress, ThreadPoolExecutor(WRITERS) as writers:  # each entry waits for the disk
         for encoded, batch in loader:
