@@ -30,6 +30,7 @@ $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	    && echo $$candidate && break; done); \
 	test -n "$$python" || { echo "error: Python 3.11 or 3.12 is needed; install one of them" >&2; exit 1; }; \
 	$$python -m venv $(VENV)
+	@echo "setting up $(VENV): 6 GB, some minutes" >&2
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@touch $@
 

@@ -12,7 +12,6 @@ from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
 from data_prep.frames_dataset import TEST, TRAIN, VALIDATION, build_dataset, content_hash, split_frames, summary
 from data_prep.hub_cache import (
-    PUSH_COMMAND,
     check_sizes,
     is_pushed,
     is_repo_id,
@@ -77,8 +76,8 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
     if not pushed and not _is_frames_folder(folder):
         raise InputError(
             f"data set {name!r} is neither an id pushed to the local Hub cache ({constants.HF_HUB_CACHE}; none is "
-            f"fetched from the Hub) nor a folder with {TRAIN}.jsonl ({folder}); make the folder with "
-            f"data_prep/build_jsonl.py --data {name}, or push one with {PUSH_COMMAND} --repo-id <org/name>"
+            f"fetched from the Hub) nor a folder with {TRAIN}.jsonl; run extract_frames.py, build_jsonl.py and "
+            "push_dataset.py of data_prep/ first, or set HF_HOME to where it was pushed (make demo pushes to cache/hf)"
         )
     return None if pushed else folder
 

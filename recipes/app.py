@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import os
 import signal
+import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -31,6 +32,8 @@ def main(argv: list[str]) -> int:
     base = find_base_of(folder, record)
     if importlib.util.find_spec("gradio") is None:
         raise InputError("gradio is missing; run pip install -r requirements-app.txt -c constraints.txt")
+    check_port(args.host, args.port)
+    print(f"loading {to_root(folder)}; Ctrl-C ends the page", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # docker stop; uploads are removed on the way out
     with tempfile.TemporaryDirectory(prefix="safe-unsafe-app-") as uploads:
         os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
@@ -41,22 +44,19 @@ def main(argv: list[str]) -> int:
         page = build_page(
             record, to_root(folder), lambda image: adapted.p_unsafe([image])[0], examples_in(from_root(args.examples))
         )
-        try:
-            _, address, _ = page.launch(
-                server_name=args.host,
-                server_port=args.port,
-                max_file_size=args.max_upload_mb * 1_000_000,
-                share=False,
-                ssr_mode=False,
-                footer_links=[],
-                run_history=False,
-                prevent_thread_lock=True,
-                quiet=True,
-                css=CSS,
-                theme=theme(),
-            )
-        except OSError:
-            raise InputError(f"port {args.port} of {args.host} is taken; name another with --port") from None
+        _, address, _ = page.launch(
+            server_name=args.host,
+            server_port=args.port,
+            max_file_size=args.max_upload_mb * 1_000_000,
+            share=False,
+            ssr_mode=False,
+            footer_links=[],
+            run_history=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            css=CSS,
+            theme=theme(),
+        )
         print(address, flush=True)
         if args.host != LOCAL:
             print(f"served on {args.host}: whoever reaches this machine there can use the page", file=sys.stderr)
@@ -79,6 +79,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     if args.max_upload_mb < 1:
         raise InputError(f"--max-upload-mb {args.max_upload_mb} must be 1 or more")
     return args
+
+
+def check_port(host: str, port: int) -> None:
+    """Raise InputError where the page couldn't be served: better at once than after the model was loaded."""
+    try:
+        socket.create_server((host, port)).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"port {port} of {host} can't be had ({error}); name another with --port") from None
 
 
 def examples_in(data: Path) -> list[tuple[str, Path]]:

@@ -67,6 +67,8 @@ def main(argv: list[str]) -> int:
     if report_folder == folder / "eval":
         renew_card(folder, record, report)
     print(as_table(report))
+    if args.blank_frames:
+        print("blank frames: an AUROC and a balanced accuracy of 0.5 are what should be seen", file=sys.stderr)
     print(f"report: {to_root(report_folder / 'report.html')}", file=sys.stderr)
     print(f"{len(rows)} frames evaluated; {time.monotonic() - began:.1f} s", file=sys.stderr)
     return 0

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
     folder = from_root(args.adapter)
     record = read_record(folder)
     for path in args.image or []:
-        check_image(from_root(path), str(path))
+        check_image(from_root(path), str(from_root(path)))
     base = find_base_of(folder, record)
     with results_alone_on_stdout() as results:
         from recipes.adapted_model import load_to_answer
@@ -47,6 +47,8 @@ def main(argv: list[str]) -> int:
             f"{answered} frames answered in {seconds:.1f} s, {failed} unreadable; loading took {loaded - began:.1f} s",
             file=sys.stderr,
         )
+    if args.stream and not answered + failed:
+        raise InputError("--stream: no path came on stdin; write one a line")
     return 2 if failed else 0
 
 

@@ -13,10 +13,9 @@ import yaml
 from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
 from recipes.operating_point import check_rule
-from recipes.safety_record import is_finished
+from recipes.safety_record import RUN_FILE, is_finished
 
 DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
-FILE_NAME = "run.json"
 LOCK_NAME = ".lock"
 MIN_PIXELS = 4 * 28 * 28  # four visual tokens, qwen-vl-utils' own lower limit
 
@@ -173,7 +172,7 @@ def check_output_folder(inputs: Inputs) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"output_dir {folder} is a file; name another with --output_dir")
     found = {path.name for path in folder.iterdir()} - {LOCK_NAME} if folder.exists() else set()
-    if found and FILE_NAME not in found:
+    if found and RUN_FILE not in found:
         raise InputError(f"output_dir {folder} is not empty and holds no run; name another with --output_dir")
     if inputs.resume or not _has_begun(folder):
         return
@@ -195,7 +194,7 @@ def record_settings(folder: Path, settings: dict[str, Any]) -> None:
     Raises InputError where a continued run's settings or data differ from those it began with.
     """
     settings = json.loads(json.dumps(settings, default=str))
-    file = folder / FILE_NAME
+    file = folder / RUN_FILE
     if not _has_begun(folder):
         write_json(file, settings)
         return

@@ -10,6 +10,7 @@ from data_prep.labels import LABELS
 from recipes.base_model import BaseModel, find_base
 
 FILE_NAME = "safety.json"
+RUN_FILE = "run.json"  # the settings, which training writes first
 SCHEMA_VERSION = 2
 PLAIN_THRESHOLD = 0.5  # the likelier of the two answers
 
@@ -72,6 +73,8 @@ def read_record(folder: Path) -> SafetyRecord:
     file = folder / FILE_NAME
     if not folder.is_dir():
         raise InputError(f"adapter {folder}: no such folder; train one with recipes/sft_qwen2vl.py")
+    if not (file.is_file() or (folder / RUN_FILE).is_file()):
+        raise InputError(f"adapter {folder}: no run lies there; name a run's own folder, such as outputs/demo")
     if not file.is_file():
         raise InputError(f"adapter {folder}: {FILE_NAME} is missing; the run hasn't finished, go on with --resume")
     try:

@@ -83,6 +83,8 @@ def main(argv: list[str]) -> int:
     # Precision lives in the YAML alone: an accelerate config would override it through this variable.
     if os.environ.pop("ACCELERATE_MIXED_PRECISION", None) is not None:
         follow_launcher()
+    if {"-h", "--help"} & set(argv):
+        return show_help()
     argv = with_default_config(argv)
     inputs = read_inputs(argv)
     check_output_folder(inputs)
@@ -99,6 +101,15 @@ def main(argv: list[str]) -> int:
             print(f"{inputs.output_dir.name}: this very run has finished already; nothing to do", file=sys.stderr)
             return 0
         return train(run, inputs)
+
+
+def show_help() -> int:
+    """Print all settings, this recipe's own first, with what they are for."""
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig), prog="sft_qwen2vl.py", description=__doc__)
+    print(parser.format_help())
+    return 0
 
 
 def prepare_run(argv: list[str], base: BaseModel) -> Run:

@@ -1,6 +1,7 @@
 """What the page does with a file, without a browser and without a model; tests/test_app.py drives the page itself."""
 
 import re
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 from data_prep.errors import InputError
 from recipes import answer_page
 from recipes.answer_page import Seen, answer_file, as_strip, frames_of, removed_afterwards
+from recipes.app import check_port
 from tests.made_clips import times, write_mp4
 
 
@@ -73,6 +75,14 @@ def test_trouble_is_one_line_and_no_frame(tmp_path: Path, name: str, content: by
 
 def test_file_taken_away_leaves_nothing_shown() -> None:
     assert last(None) == ([], answer_page.NOTHING_YET)
+
+
+def test_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"port {port} of 127\.0\.0\.1 can't be had .*; name another with --port"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
 
 
 def test_upload_is_removed_whatever_comes_of_it(tmp_path: Path) -> None:

@@ -124,6 +124,10 @@ def no_such_adapter(folder: Path) -> list[str]:
     return ["recipes/eval_qwen2vl.py", "--adapter", str(folder / "absent")]
 
 
+def uploads_of_no_size(folder: Path) -> list[str]:
+    return ["recipes/app.py", "--adapter", str(folder), "--max-upload-mb", "0"]
+
+
 def prior_that_is_none(folder: Path) -> list[str]:
     return [*no_such_adapter(folder), "--prior", "50"]
 
@@ -171,6 +175,7 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     no_such_yaml: "absent.yaml: no such file",
     adapter_for_another_base: "was trained on",
     no_such_adapter: "no such folder; train one",
+    uploads_of_no_size: "--max-upload-mb 0 must be 1 or more",
     prior_that_is_none: "--prior 50.0 is not between 0 and 1",
     image_that_is_none: "not a readable image; allowed formats: JPEG, PNG",
 }

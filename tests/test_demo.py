@@ -272,6 +272,19 @@ def test_stream_is_answered_frame_by_frame_and_goes_on_after_a_bad_one(demo: Dem
     assert said.splitlines() == ["error: absent.jpg: no such image"] * 2
 
 
+def test_empty_stream_is_said(demo: Demo) -> None:
+    done = subprocess.run(
+        [sys.executable, "recipes/infer.py", "--adapter", str(demo.output), "--stream"],
+        cwd=PROJECT_ROOT,
+        input="\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --stream: no path came on stdin; write one a line\n"
+
+
 def answer_of(demo: Demo, path: Path) -> str:
     """Return what the evaluation answered of a frame."""
     lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()

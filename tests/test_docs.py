@@ -75,7 +75,7 @@ def check_script(words: list[str]) -> None:
     script, flags = words[0], [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
     assert (PROJECT_ROOT / script).is_file()
     if script == SFT:
-        assert {flag[2:] for flag in flags} <= setting_names() | {"config"}
+        assert {flag[2:] for flag in flags} <= setting_names() | {"config", "help"}
         configs = [words[index + 1] for index, word in enumerate(words) if word == "--config"]
         assert all((PROJECT_ROOT / config).is_file() for config in configs)
     else:

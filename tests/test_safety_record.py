@@ -58,6 +58,9 @@ def test_record_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, A
 def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder; train one"):
         read_record(tmp_path / "absent")
+    with pytest.raises(InputError, match=r"no run lies there; name a run's own folder, such as outputs/demo"):
+        read_record(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
     with pytest.raises(InputError, match=r"safety\.json is missing; the run hasn't finished"):
         read_record(tmp_path)
     (tmp_path / "safety.json").write_text('{"prompt": ')

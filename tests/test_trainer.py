@@ -341,6 +341,12 @@ def test_run_whose_settings_were_refused_can_be_started_again(settings: list[str
     assert all("q_proj" in name for name in load_file(run / "adapter_model.safetensors"))
 
 
+def test_help_needs_neither_data_nor_a_base(capsys: pytest.CaptureFixture[str]) -> None:
+    assert sft_qwen2vl.main(["--help"]) == 0
+    said = capsys.readouterr().out
+    assert "--early_stopping_patience" in said and "--learning_rate" in said and "accelerate launch" in said
+
+
 def test_two_runs_cannot_train_into_one_folder(settings: list[str], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     with hold_lock(tmp_path / "run" / ".lock", "busy"), pytest.raises(InputError, match="another run is training into"):
