@@ -188,7 +188,7 @@ def make_report(
             "chosen": record.threshold_from,
             "prior": {"training": record.training_prior, "stated": args.prior},
         },
-        "data": about_data(source, args.split),
+        **about_data(source, args.split),
     }
 
 

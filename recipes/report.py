@@ -99,14 +99,14 @@ def _clean_subset(
 
 
 def about_data(source: FramesSource, split: str) -> dict[str, Any]:
-    """Return what is known of the data: each split's counts, and the audit's findings in numbers, null without one.
+    """Return `data`, each split's counts and the audit's findings in numbers, and `excluded`, None without an audit.
 
-    `excluded` lists the clips of `split` of which no frame could be had.
+    The latter lists the clips of `split` of which no frame could be had.
     """
     audit = source.audit
     counts = {name: asdict(counted) for name, counted in count_splits(source.dataset).items()}
     if audit is None:
-        return {"splits": counts, "audit": None, "excluded": None}
+        return {"data": {"splits": counts, "audit": None}, "excluded": None}
     published = TEST if split == TEST else TRAIN  # validation is a part of the published train split
     groups, alike = audit["identical_clips"], audit["near_identical_clips"]
     findings = {
@@ -125,7 +125,7 @@ def about_data(source: FramesSource, split: str) -> dict[str, Any]:
         for clip in audit["damaged"]
         if clip["status"] == "failed" and clip["split"] == published
     ]
-    return {"splits": counts, "audit": findings, "excluded": excluded}
+    return {"data": {"splits": counts, "audit": findings}, "excluded": excluded}
 
 
 def clips_not_clean(source: FramesSource, split: str) -> set[str] | None:

@@ -61,8 +61,8 @@ def whole_report(*, threshold: float = 0.5, base: bool = True, model: str = "pla
                 "damaged_clips": 1,
                 "single_frame_clips": 2,
             },
-            "excluded": [{"path": "test/0_x/broken.mp4", "reason": "no frame"}],
         },
+        "excluded": [{"path": "test/0_x/broken.mp4", "reason": "no frame"}],
         "latency_ms": {"frames": 3, "p50": 12.5, "max": 20.0},
         "config": {
             "adapter": "outputs/<run>",

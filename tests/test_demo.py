@@ -173,7 +173,7 @@ def test_clean_subset_leaves_out_the_clips_that_the_audit_marks(demo: Demo) -> N
         compute_figures([f["p_unsafe"] for f in kept], class_ids([f["label"] for f in kept]), threshold=0.5),
     )
     assert clean["results"]["clip"]["n"] == report["results"]["clip"]["n"] - 2
-    assert report["data"]["audit"]["left_out_of_train"] == 4 and report["data"]["excluded"] == []
+    assert report["data"]["audit"]["left_out_of_train"] == 4 and report["excluded"] == []
 
 
 def test_report_can_be_read_and_its_plots_stand_beside_it(demo: Demo) -> None:

@@ -191,13 +191,13 @@ def test_data_are_told_of_as_the_audit_found_them(tmp_path: Path) -> None:
         replace(make_clip("train", 6, "torn"), status="failed", reason="no frame", frames=0),
     ]
     write_data(tmp_path, clips)
-    assert about_data(open_dataset(str(tmp_path)), "test")["audit"] is None
+    assert about_data(open_dataset(str(tmp_path)), "test")["data"]["audit"] is None
     assert clips_not_clean(open_dataset(str(tmp_path)), "test") is None
     assert build_jsonl.main(["--data", str(tmp_path)]) == 0
     source = open_dataset(str(tmp_path))
     found = about_data(source, "test")
-    assert found["splits"]["test"] == {"frames": 16, "clips": 8, "labels": {"SAFE": 8, "UNSAFE": 8}}
-    assert found["audit"] == {
+    assert found["data"]["splits"]["test"] == {"frames": 16, "clips": 8, "labels": {"SAFE": 8, "UNSAFE": 8}}
+    assert found["data"]["audit"] == {
         "identical_groups": 1,
         "across_splits": 1,
         "under_both_labels": 0,

@@ -135,7 +135,7 @@ def test_page_of_other_data_and_of_a_stated_prior_says_so() -> None:
 
 def test_page_copes_with_what_is_not_known() -> None:
     report = whole_report()
-    report["data"] |= {"audit": None, "excluded": None}
+    report["data"]["audit"] = report["excluded"] = None
     report["clean_subset"] = None
     report["results"]["clip"] = None
     assert "No audit is known of these rows" in page(report)
