@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from huggingface_hub import constants
 
 from data_prep.errors import InputError, one_line
 from data_prep.files import PROJECT_ROOT, from_root, to_root
-from data_prep.frames_source import check_dataset, open_dataset
+from data_prep.frames_dataset import TEST
+from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from recipes.base_model import BaseModel, find_base, weight_files
 from recipes.fit import GIB, predict
 from recipes.room import base_config, best_recipe, shortages
@@ -47,9 +47,10 @@ def examine(settings: Mapping[str, Any]) -> Iterator[Finding]:
     yield _checked("4-bit product", lambda: check_four_bits(on_cpu=on_cpu or gpu.state == FAILED))
     base: list[BaseModel] = []
     yield _checked("base model", lambda: check_base(settings, base))
-    yield _checked("data set", lambda: check_data(settings))
+    source: list[FramesSource] = []
+    yield _checked("data set", lambda: check_data(settings, source))
     yield _checked("memory", lambda: check_memory(settings, base, gpu_found=not on_cpu and gpu.state == OK))
-    yield _checked("disk", lambda: check_disk(settings, base))
+    yield _checked("disk", lambda: check_disk(settings, base, source))
     yield _checked("folders", lambda: check_folders(settings))
 
 
@@ -95,9 +96,9 @@ def check_gpu(*, needed: bool) -> str | Finding:
             else "this torch is built without CUDA; install the one of requirements.txt"
         )
     properties = torch.cuda.get_device_properties(0)
-    more = torch.cuda.device_count() - 1
-    if more:
-        raise InputError(f"{more + 1} are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0")
+    visible = torch.cuda.device_count()
+    if visible > 1:
+        raise InputError(f"{visible} are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0")
     return (
         f"{properties.name}, {properties.total_memory / GIB:.1f} GiB, compute capability {properties.major}."
         f"{properties.minor}; {driver_in_words()}, torch is built for CUDA {torch.version.cuda}"
@@ -144,11 +145,12 @@ def check_base(settings: Mapping[str, Any], found: list[BaseModel]) -> str:
     return f"{base.name}, revision {base.revision[:12]}, {_in_words(size)} of weights"
 
 
-def check_data(settings: Mapping[str, Any]) -> str:
-    """Check every byte of the data set, and say what it holds and what its audit found."""
+def check_data(settings: Mapping[str, Any], found: list[FramesSource]) -> str:
+    """Check every byte of the data set, and say what it holds and what its audit found; `found` takes it."""
     name, revision = settings["dataset"], settings.get("dataset_revision")
     check_dataset(name, revision=revision)
     source = open_dataset(name, revision=revision)
+    found.append(source)
     audit = source.audit
     if audit is None:
         return f"{source.describe()}; no audit is known of it"
@@ -165,10 +167,10 @@ def check_memory(settings: Mapping[str, Any], base: list[BaseModel], *, gpu_foun
         return Finding("memory", SKIPPED, "predicted for training on a GPU alone")
     if not base:
         return Finding("memory", SKIPPED, "there is no base model to go by")
-    from recipes.modeling import choose_device, free_memory
+    from recipes.modeling import choose_device, free_room
 
     config = base_config(base[0].folder)
-    room = {"card_bytes": free_memory(choose_device()), "host_bytes": float(psutil.virtual_memory().available)}
+    room = free_room(choose_device())
     fit = predict(settings, config)
     best = best_recipe(config, **room)
     hint = f"the best recipe for this card is {best}" if best else "none of the project's recipes fits this card"
@@ -180,14 +182,15 @@ def check_memory(settings: Mapping[str, Any], base: list[BaseModel], *, gpu_foun
     )
 
 
-def check_disk(settings: Mapping[str, Any], base: list[BaseModel]) -> str:
-    """Compare what a run writes with what the disks have free: the base, kept features, checkpoints."""
+def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[FramesSource]) -> str:
+    """Compare what a run writes with what the disks have free: the base, the data set's kept features, checkpoints."""
     needs: list[tuple[str, Path, float]] = []
     if not base:
         needs.append(("the base model", Path(constants.HF_HUB_CACHE), DOWNLOAD_BYTES))
     else:
         if features := predict(settings, base_config(base[0].folder)).disk_bytes_a_frame:
-            frames = frames_to_keep(settings)
+            kept_splits = [each.dataset[split] for each in source for split in each.dataset if split != TEST]
+            frames = sum(map(len, kept_splits))
             needs.append(("vision features", from_root(settings["vision_cache"]), features * frames))
         weights = sum((base[0].folder / file).stat().st_size for file in weight_files(base[0].folder))
         kept = CHECKPOINT_BYTES * min(1.0, weights / DOWNLOAD_BYTES) * (settings["save_total_limit"] + 1)
@@ -199,15 +202,6 @@ def check_disk(settings: Mapping[str, Any], base: list[BaseModel]) -> str:
             raise InputError(f"{what}: {_in_words(needed)} needed in {to_root(folder)}, and {_in_words(free)} are free")
         told.append(f"{what} up to {_in_words(needed)} of {_in_words(free)}")
     return ", ".join(told)
-
-
-def frames_to_keep(settings: Mapping[str, Any]) -> int:
-    """Return how many frames a run keeps features of, 0 where the data set can't be had."""
-    try:
-        source = open_dataset(settings["dataset"], revision=settings.get("dataset_revision"))
-    except InputError:
-        return 0
-    return sum(len(source.dataset[split]) for split in ("train", "validation") if split in source.dataset)
 
 
 def check_folders(settings: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 from accelerate.hooks import remove_hook_from_submodules
 from bitsandbytes.nn import Linear4bit
@@ -173,6 +174,11 @@ def free_memory(device: torch.device) -> float:
     """Return the bytes that this process may still take of a GPU's memory, by its own cap too where one is set."""
     free, total = torch.cuda.mem_get_info(device)
     return min(float(free), total * torch.cuda.get_per_process_memory_fraction(device))
+
+
+def free_room(device: torch.device) -> dict[str, float]:
+    """Return the bytes that a GPU and the host have free, under the names that room.py takes them by."""
+    return {"card_bytes": free_memory(device), "host_bytes": float(psutil.virtual_memory().available)}
 
 
 def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:

@@ -14,8 +14,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import psutil
-
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, hold_lock, to_root, write_atomic, write_json
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
@@ -178,15 +176,12 @@ def check_room(run: Run) -> None:
     """Raise InputError where the run can't fit the card or the host, unless the settings say to try."""
     if run.training.device.type == "cpu" or not run.recipe.fit_check:
         return
-    from recipes.modeling import LLM_LINEARS, free_memory
+    from recipes.modeling import LLM_LINEARS, free_room
 
     config = base_config(run.base.folder)
     targets = run.model.lora_target_modules or LLM_LINEARS
     settings = {**run_record(run), "lora_target_modules": [targets] if isinstance(targets, str) else targets}
-    room = {
-        "card_bytes": free_memory(run.training.device),
-        "host_bytes": float(psutil.virtual_memory().available),
-    }
+    room = free_room(run.training.device)
     if missing := shortages(predict(settings, config), **room):
         best = best_recipe(config, **room)
         hint = f"{best} would fit" if best else "take fewer frames at once or a lower max_pixels"

@@ -16,6 +16,7 @@ from huggingface_hub import constants
 
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
+from data_prep.frames_source import open_dataset
 from recipes import checkup, doctor, modeling
 from recipes.base_model import BaseModel, find_base
 from recipes.checkup import FAILED, OK, SKIPPED, examine
@@ -138,9 +139,9 @@ def test_full_disk_is_named_with_what_it_lacks(
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=rf"vision features: .* needed in {tmp_path / 'vision'}, and 0 MB are free"):
-        checkup.check_disk(settings, base)
+        checkup.check_disk(settings, base, [open_dataset(settings["dataset"])])
     with pytest.raises(InputError, match=r"the base model: 16\.6 GB needed in"):
-        checkup.check_disk(settings, [])
+        checkup.check_disk(settings, [], [])
 
 
 def test_folder_that_cannot_be_written_to_is_named(
