@@ -182,15 +182,14 @@ def frames_of(path: Path) -> Iterator[tuple[str, Image.Image]]:
 
 def as_strip(frames: Sequence[Seen], threshold: float, latency: str = "") -> str:
     """Return the frames, each with its answer at a threshold, as HTML: one large, or several as a strip."""
+    labels = [label_of(frame.p_unsafe, threshold) for frame in frames]
     items = []
-    for frame in frames:
-        label = label_of(frame.p_unsafe, threshold)
+    for frame, label in zip(frames, labels, strict=True):
         where = html.escape(frame.where)
         items.append(
             f"<li><img src='{frame.picture}' alt='{where}: {label}'><b class='{label}'>{label}</b><br>"
             f"P(UNSAFE) {frame.p_unsafe:.3f}<br><span class='quiet'>{where}</span></li>"
         )
-    labels = [label_of(frame.p_unsafe, threshold) for frame in frames]
     counts = f"{len(frames)} frames: {labels.count(UNSAFE)} {UNSAFE}, {labels.count(SAFE)} {SAFE}"
     said = " · ".join(part for part in (counts if len(frames) > 1 else "", latency) if part)
     kind = "answers one" if len(frames) == 1 else "answers"
