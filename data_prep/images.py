@@ -1,10 +1,13 @@
 """Opening one frame: formats by allow-list, a pixel limit before decoding, upright RGB."""
 
 import io
+import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from data_prep.errors import InputError
 
@@ -12,16 +15,31 @@ IMAGE_FORMATS = ("JPEG", "PNG")
 MAX_ASPECT_RATIO = 200  # what Qwen2-VL's preprocessing accepts
 MAX_IMAGE_PIXELS = 40_000_000  # above an 8K frame (33.2 megapixels); far below what a decompression bomb holds
 
+_ORIENTATION = 0x0112  # the EXIF tag; what its values mean stands in the EXIF standard, CIPA DC-008
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 
 def _open(source: Path | bytes, name: str) -> Image.Image:
+    if isinstance(source, Path):
+        _check_file(source, name)
     try:
         # Pillow warns of a size between its own two limits; ours lies below both and raises, so one line is said.
         with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS)
-    except FileNotFoundError:
-        raise InputError(f"{name}: no such image") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError):
+    except PermissionError as error:
+        raise InputError(f"{name}: {os.strerror(error.errno or 0)}; let this user read it") from None
+    except (UnidentifiedImageError, Image.DecompressionBombError):
         raise InputError(f"{name}: not a readable image; allowed formats: {', '.join(IMAGE_FORMATS)}") from None
+    except Exception as error:  # whatever a decoder raises on bytes that somebody made up
+        raise InputError(f"{name}: not a readable image ({_in_words(error)}); make it anew") from None
     if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
         image.close()
         raise InputError(
@@ -36,20 +54,48 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
     return image
 
 
+def _check_file(path: Path, name: str) -> None:
+    """Raise InputError unless a file lies there: a pipe or a device might never end."""
+    try:
+        if path.is_file():
+            return
+        reason = "is no file" if path.exists() else "no such image"
+    except (OSError, ValueError) as error:  # a folder that may not be looked into; a name that no file can have
+        reason = _in_words(error)
+    raise InputError(f"{name}: {reason}")
+
+
+@contextmanager
+def _whole(name: str) -> Iterator[None]:
+    """Raise InputError for whatever a decoder raises on damaged bytes: that is any kind of exception."""
+    try:
+        yield
+    except MemoryError:
+        raise InputError(f"{name}: too large for the memory that is free; shrink it") from None
+    except Exception as error:
+        raise InputError(f"{name}: damaged image ({_in_words(error)})") from None
+
+
+def _in_words(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
 def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     """Decode a JPEG or PNG, given as a path or as its bytes, into an upright RGB image.
 
-    What is transparent becomes white, as most viewers show it; 16 bits a pixel become 8.
-    `name` stands for the image in errors. Raises InputError for another format, a damaged or too large image.
+    What is transparent becomes white, as most viewers show it; 16 bits a pixel become 8. Of the EXIF data only the
+    orientation is read. `name` stands for the image in errors. Raises InputError for another format, a damaged or too
+    large image.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
-    with _open(source, name) as image:
-        try:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _as_rgb(image)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{name}: damaged image ({error})") from None
+    with _open(source, name) as image, _whole(name):
+        image.load()
+        return _as_rgb(_upright(image))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turned = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+    return image if turned is None else image.transpose(turned)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -71,12 +117,9 @@ def read_grey(source: Path | bytes, name: str, side: int) -> Image.Image:
 
     Raises InputError as `read_image` does.
     """
-    with _open(source, name) as image:
-        try:
-            image.draft("L", (side, side))
-            return image.convert("L")
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{name}: damaged image ({error})") from None
+    with _open(source, name) as image, _whole(name):
+        image.draft("L", (side, side))
+        return image.convert("L")
 
 
 def check_image(source: Path | bytes, name: str) -> None:
@@ -84,9 +127,7 @@ def check_image(source: Path | bytes, name: str) -> None:
 
     A JPEG is decoded at an eighth of its size, which reads all of it and costs a fraction of a full decode.
     """
-    with _open(source, name) as image:
-        try:
-            image.draft("RGB", (image.width // 8, image.height // 8))
-            image.load()
-        except (OSError, SyntaxError, ValueError) as error:
-            raise InputError(f"{name}: damaged image ({error})") from None
+    with _open(source, name) as image, _whole(name):
+        image.draft("RGB", (max(image.width // 8, 1), max(image.height // 8, 1)))
+        image.load()
+        image.getexif()

@@ -1,14 +1,18 @@
 import io
+import os
+import struct
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from data_prep import images
 from data_prep.errors import InputError
-from data_prep.images import check_image, read_image
+from data_prep.images import check_image, read_grey, read_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 
@@ -82,6 +86,53 @@ def test_exif_rotation_is_applied() -> None:
     assert image.size == (16, 64)
     assert image.getpixel((8, 8)) == (0, 0, 0)
     assert image.getpixel((8, 56)) == (255, 255, 255)
+
+
+def damaged_exif(orientation: int) -> bytes:
+    """EXIF data with an orientation, and an exposure bias of -1/0, which Pillow reads and can't write back."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, orientation) + struct.pack("<HHII", 0x9204, 10, 1, 38)
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<Iii", 0, -1, 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_whatever_else_the_exif_data_hold(orientation: int) -> None:
+    """As ImageOps.exif_transpose turns a picture whose EXIF data are whole."""
+    picture = Image.fromarray(np.arange(16 * 24, dtype=np.uint8).reshape(16, 24) // 2)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(picture, "PNG", exif=exif)))).convert("RGB")
+    content = encoded(picture, "PNG", exif=damaged_exif(orientation)[6:])
+    check_image(content, "a.png")
+    np.testing.assert_array_equal(np.asarray(read_image(content)), np.asarray(expected))
+    with pytest.raises(Exception, match="range"):
+        ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(picture, "JPEG", exif=damaged_exif(6)))))
+
+
+@pytest.mark.parametrize("size", [(7, 7), (1, 1), (2, 300), (300, 2)])
+@pytest.mark.parametrize("image_format", ["JPEG", "PNG"])
+def test_small_images_are_images(size: tuple[int, int], image_format: str) -> None:
+    content = encoded(Image.new("RGB", size), image_format)
+    check_image(content, "a")
+    assert read_image(content).size == size
+    assert min(read_grey(content, "a", 32).size) >= 1
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("division by zero"), struct.error("unpack"), KeyError(271)])
+@pytest.mark.parametrize("read", [read_image, check_image])
+def test_whatever_a_decoder_raises_is_one_line(monkeypatch: pytest.MonkeyPatch, error: Exception, read: Any) -> None:
+    def fail(image: Image.Image) -> None:
+        raise error
+
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    with pytest.raises(InputError, match=r"^a: damaged image \(.+\)$"):
+        read(noise("PNG"), "a")
+
+
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for path, said in ((tmp_path / "pipe.jpg", "is no file"), (tmp_path, "is no file"), (Path("a\0b"), "no such")):
+        with pytest.raises(InputError, match=f"frame: {said}"):
+            read_image(path, "frame")
 
 
 @pytest.mark.parametrize("image_format", ["GIF", "BMP", "TIFF", "WEBP", "PDF"])
