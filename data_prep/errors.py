@@ -17,12 +17,15 @@ def one_line(error: InputError) -> str:
     return " ".join(message.split())
 
 
-def run_script(main: Callable[[list[str]], int]) -> None:
+def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -> None:
     """Run a script's `main` on the command line's arguments and exit with its status.
 
     An `InputError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130, a reader of stdout that went
-    away 1; anything else keeps its traceback, because it is a fault of the program.
+    away 1; anything else keeps its traceback, because it is a fault of the program. Unless the script `reads_stdin`,
+    that is empty: a library that asks a question gets no answer.
     """
+    if not reads_stdin:
+        empty_stdin()
     try:
         status = main(sys.argv[1:])
     except InputError as error:
@@ -35,3 +38,11 @@ def run_script(main: Callable[[list[str]], int]) -> None:
         print("interrupted; finished work is kept", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def empty_stdin() -> None:
+    """Put an empty file in stdin's place, for libraries in C, too."""
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    if nothing != 0:
+        os.close(nothing)

@@ -16,8 +16,14 @@ PROJECT_ROOT = Path(__file__).resolve().parents[1]
 
 
 def from_root(path: str | Path) -> Path:
-    """Resolve `path` against the project's root, wherever the command was started; absolute paths stay."""
-    return PROJECT_ROOT / Path(path).expanduser()
+    """Resolve `path` against the project's root, wherever the command was started; absolute paths stay.
+
+    A leading `~` is the user's home; before a name that is no user's it is part of that name.
+    """
+    try:
+        return PROJECT_ROOT / Path(path).expanduser()
+    except RuntimeError:
+        return PROJECT_ROOT / path
 
 
 def to_root(path: Path) -> str:

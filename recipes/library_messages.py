@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import IO
 
+from huggingface_hub import constants
+
+from data_prep.errors import InputError, empty_stdin
+
 
 def silence_known_messages() -> None:
     """Keep back what can't be acted on, and TRL from sending usage figures. To be called before TRL is imported."""
@@ -16,6 +20,12 @@ def silence_known_messages() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # PEFT 0.21.2 asks transformers 5.23 under the old name.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+
+
+def stay_offline() -> None:
+    """Have no library ask the Hub for anything from here on, however early it was imported."""
+    os.environ["HF_HUB_OFFLINE"] = "1"  # for processes started from this one
+    constants.HF_HUB_OFFLINE = True  # what huggingface_hub, once imported, goes by
 
 
 @contextmanager
@@ -32,4 +42,23 @@ def results_alone_on_stdout() -> Iterator[IO[str]]:
             yield results
     finally:
         os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def stream_alone_on_stdin() -> Iterator[IO[bytes]]:
+    """Give a file of what comes on stdin, which is empty meanwhile for all other code: none of it can take a line.
+
+    Raises InputError where stdin is closed.
+    """
+    try:
+        kept = os.dup(0)
+    except OSError:
+        raise InputError("stdin is closed; pipe paths into it, one a line") from None
+    empty_stdin()
+    try:
+        with open(kept, "rb", closefd=False) as lines:
+            yield lines
+    finally:
+        os.dup2(kept, 0)
         os.close(kept)

@@ -17,6 +17,12 @@ def test_relative_paths_start_at_the_project(monkeypatch: pytest.MonkeyPatch, tm
     assert to_root(tmp_path) == tmp_path.as_posix()
 
 
+def test_tilde_is_home_before_a_user_s_name_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert from_root("~/data") == tmp_path / "data"
+    assert from_root("~nobody-of-this-name.jpg") == PROJECT_ROOT / "~nobody-of-this-name.jpg"
+
+
 def test_write_atomic_replaces_whole_files_and_leaves_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "file"
     write_atomic(path, b"first")

@@ -1,11 +1,14 @@
 import os
+import shlex
 import subprocess
 import sys
 
 import pytest
+from huggingface_hub import constants, get_session
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from data_prep.files import PROJECT_ROOT
-from recipes.library_messages import results_alone_on_stdout
+from recipes.library_messages import results_alone_on_stdout, stay_offline
 
 
 def test_only_results_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:
@@ -39,3 +42,52 @@ def test_reader_that_goes_away_ends_a_script_without_a_traceback() -> None:
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 1
+
+
+ASKING = (
+    "import os, sys\n"
+    "from data_prep.errors import run_script\n"
+    "from recipes.library_messages import stream_alone_on_stdin\n"
+    "def ask():\n"
+    "    try:\n"
+    "        return input('Run the code of this folder? [y/N] ')\n"
+    "    except EOFError:\n"
+    "        return os.read(0, 10)\n"
+    "def main(argv):\n"
+    "    if not argv:\n"
+    "        print(ask())\n"
+    "        return 0\n"
+    "    with stream_alone_on_stdin() as lines:\n"
+    "        print(ask(), [line for line in lines])\n"
+    "    return 0\n"
+    "run_script(main, reads_stdin=bool(sys.argv[1:]))\n"
+)
+
+
+@pytest.mark.parametrize(("arguments", "said"), [([], "b''\n"), (["stream"], "b'' [b'y\\n', b'frame.jpg\\n']\n")])
+def test_no_question_is_answered_from_stdin(arguments: list[str], said: str) -> None:
+    """A library that asks gets nothing, and takes no line from the stream."""
+    done = subprocess.run(
+        [sys.executable, "-c", ASKING, *arguments],
+        cwd=PROJECT_ROOT,
+        input="y\nframe.jpg\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.removeprefix("Run the code of this folder? [y/N] ")) == (0, said), done.stderr
+
+
+def test_closed_stdin_is_said() -> None:
+    command = f"exec {sys.executable} -c {shlex.quote(ASKING)} stream <&-"
+    done = subprocess.run(command, shell=True, cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "error: stdin is closed; pipe paths into it, one a line\n")
+
+
+def test_offline_holds_for_what_was_imported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    stay_offline()
+    assert constants.is_offline_mode() and os.environ["HF_HUB_OFFLINE"] == "1"
+    with pytest.raises(OfflineModeIsEnabled):
+        get_session().get("https://plant.invalid")
