@@ -23,8 +23,8 @@ from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root
 from data_prep.images import read_image
 from data_prep.rows import read_rows
+from recipes.adapter_files import Adapter, find_adapter
 from recipes.report import versions
-from recipes.safety_record import SafetyRecord, find_base_of, read_record
 
 FRAMES, COMMANDS = 64, 3
 
@@ -35,12 +35,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--adapter", default="outputs/demo", help="folder of a finished run (default: %(default)s)")
     parser.add_argument("--data", default="data/demo", help="folder with test.jsonl (default: %(default)s)")
     args = parser.parse_args(argv)
-    folder, data = from_root(args.adapter), from_root(args.data)
-    record = read_record(folder)
+    adapter, data = find_adapter(from_root(args.adapter)), from_root(args.data)
     frames = frame_files(data)
     with contextlib.redirect_stdout(sys.stderr):
-        commands = [seconds_of_command(folder, frames[0]) for _ in range(COMMANDS)]
-        times = measure(folder, record, [frame.read_bytes() for frame in frames])
+        commands = [seconds_of_command(adapter.folder, frames[0]) for _ in range(COMMANDS)]
+        times = measure(adapter, [frame.read_bytes() for frame in frames])
     figures = {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -68,18 +67,17 @@ def seconds_of_command(adapter: Path, frame: Path) -> float:
     return time.perf_counter() - begin
 
 
-def measure(folder: Path, record: SafetyRecord, encoded: list[bytes]) -> dict[str, Any]:
+def measure(adapter: Adapter, encoded: list[bytes]) -> dict[str, Any]:
     """Answer every frame both ways, in turns."""
     from recipes.adapted_model import load_adapted
     from recipes.modeling import use_all_cores
-    from recipes.scoring import label_of
 
     use_all_cores()
-    adapted = load_adapted(folder, record, find_base_of(folder, record))
-    generate = stock(folder, record)
+    adapted = load_adapted(adapter)
+    generate = stock(adapter)
 
     def ours(content: bytes) -> str:
-        return label_of(adapted.p_unsafe([read_image(content)])[0], record.threshold)
+        return adapter.record.label_of(adapted.p_unsafe([read_image(content)])[0])
 
     ways: dict[str, Callable[[bytes], str]] = {"ours": ours, "generate": generate}
     milliseconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -97,7 +95,7 @@ def measure(folder: Path, record: SafetyRecord, encoded: list[bytes]) -> dict[st
     return {**figures, "frames": len(encoded), "other_answers": different}
 
 
-def stock(folder: Path, record: SafetyRecord) -> Callable[[bytes], str]:
+def stock(adapter: Adapter) -> Callable[[bytes], str]:
     """Return what answers by transformers' and PEFT's own modules, generating up to the end of turn."""
     import torch
     from peft import PeftModel
@@ -106,10 +104,10 @@ def stock(folder: Path, record: SafetyRecord) -> Callable[[bytes], str]:
     from benchmarks.held_generation import question
     from recipes.modeling import compute_exactly_on_cpu, quantization_config
 
-    base = find_base_of(folder, record)
+    folder, record = adapter.folder, adapter.record
     dtype = getattr(torch, record.dtype)
     model = Qwen2VLForConditionalGeneration.from_pretrained(
-        base.folder, dtype=dtype, quantization_config=quantization_config(dtype), device_map={"": "cpu"}
+        adapter.base.folder, dtype=dtype, quantization_config=quantization_config(dtype), device_map={"": "cpu"}
     )
     compute_exactly_on_cpu(model)
     adapted = PeftModel.from_pretrained(model, folder).eval()

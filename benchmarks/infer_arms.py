@@ -27,9 +27,10 @@ from data_prep.labels import LABELS, UNSAFE
 from data_prep.rows import read_rows
 from recipes import infer, modeling
 from recipes.adapted_model import AdaptedModel, load_adapted
+from recipes.adapter_files import Adapter, find_adapter
 from recipes.collator import VisionCollator
-from recipes.safety_record import SafetyRecord, find_base_of, read_record
-from recipes.scoring import Scorer, label_of, label_token_ids
+from recipes.operating_point import label_of
+from recipes.scoring import Scorer, label_token_ids
 
 GIB = 2**30
 MAX_PIXELS = {480: 401408, 252: 200704}  # by the visual tokens that a 1920x1080 frame gets
@@ -45,14 +46,13 @@ class Bench:
     """What all arms work with."""
 
     out: Path
-    adapter: Path
-    record: SafetyRecord
+    adapter: Adapter
     encoded: list[bytes]
 
     def load(self, **how: bool) -> tuple[AdaptedModel, float]:
         """Load the adapter on its base; return it with the seconds that took."""
         begin = time.perf_counter()
-        adapted = load_adapted(self.adapter, self.record, find_base_of(self.adapter, self.record), **how)
+        adapted = load_adapted(self.adapter, **how)
         torch.cuda.synchronize()
         return adapted, time.perf_counter() - begin
 
@@ -77,7 +77,7 @@ def open_bench(out: Path) -> Bench:
         write_random_adapter(adapter, out / "base", max_pixels=MAX_PIXELS[480])
     rows = read_rows(out / "data" / "train.jsonl")
     encoded = [(out / "data" / row.image).read_bytes() for row in rows[: COMPARED + BATCH]]
-    return Bench(out, adapter, read_record(adapter), encoded)
+    return Bench(out, find_adapter(adapter), encoded)
 
 
 def timed(what: str, tokens: int, batch: int, call: Callable[[int], Any], calls: int = CALLS) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def with_limit(adapted: AdaptedModel, max_pixels: int) -> AdaptedModel:
 
 def rows_of(bench: Bench, frames: range) -> list[dict[str, Any]]:
     """Return rows of the frames with those numbers, as the data set gives them."""
-    return [{"image": {"bytes": bench.encoded[number]}, "prompt": bench.record.prompt} for number in frames]
+    return [{"image": {"bytes": bench.encoded[number]}, "prompt": bench.adapter.record.prompt} for number in frames]
 
 
 def pinned(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -130,7 +130,7 @@ def pinned(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def scoring(adapted: AdaptedModel, batch: dict[str, torch.Tensor]) -> Callable[[int], Any]:
     """Return a call that scores the same batch again, whatever its number."""
-    return lambda _: adapted.scorer(batch)
+    return lambda _: adapted.scorer.on_device(batch)
 
 
 def answers(bench: Bench, adapted: AdaptedModel, what: str) -> Iterator[dict[str, Any]]:
@@ -142,7 +142,7 @@ def answers(bench: Bench, adapted: AdaptedModel, what: str) -> Iterator[dict[str
 
         def answer(number: int, limited: AdaptedModel = limited) -> str:
             image = read_image(bench.encoded[number % COMPARED])
-            return label_of(limited.p_unsafe([image])[0], bench.record.threshold)
+            return label_of(limited.p_unsafe([image])[0], bench.adapter.record.threshold)
 
         yield timed(f"{what}, bytes to label", tokens, 1, answer)
 
@@ -173,7 +173,7 @@ def small(bench: Bench) -> dict[str, Any]:
 
 def preprocessing(bench: Bench, adapted: AdaptedModel) -> Iterator[dict[str, Any]]:
     """Time what comes before the model: decoding, and from bytes to a batch on the CPU and on the card."""
-    prompt = bench.record.prompt
+    prompt = bench.adapter.record.prompt
 
     def image(number: int) -> Any:
         return read_image(bench.encoded[number % COMPARED])
@@ -208,8 +208,8 @@ def stock_model(bench: Bench, dtype: torch.dtype = torch.bfloat16) -> tuple[Any,
         quantization_config=modeling.quantization_config(dtype),
         device_map={"": 0},
     )
-    adapted = PeftModel.from_pretrained(model, bench.adapter).eval()
-    return adapted, AutoProcessor.from_pretrained(bench.adapter, max_pixels=bench.record.max_pixels)
+    adapted = PeftModel.from_pretrained(model, bench.adapter.folder).eval()
+    return adapted, AutoProcessor.from_pretrained(bench.adapter.folder, max_pixels=bench.adapter.record.max_pixels)
 
 
 def stock(bench: Bench) -> dict[str, Any]:
@@ -217,7 +217,7 @@ def stock(bench: Bench) -> dict[str, Any]:
     begin = time.perf_counter()
     model, processor = stock_model(bench)
     seconds = time.perf_counter() - begin
-    text = question(processor, bench.record.prompt)
+    text = question(processor, bench.adapter.record.prompt)
 
     def inputs(number: int) -> Any:
         image = read_image(bench.encoded[number % COMPARED])
@@ -245,7 +245,7 @@ def small_capped(bench: Bench) -> dict[str, Any]:
     torch.cuda.set_per_process_memory_fraction(CAP_GIB * GIB / total)
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
-        status = infer.main(["--adapter", str(bench.adapter), "--image", *frame_files(bench, 8)])
+        status = infer.main(["--adapter", str(bench.adapter.folder), "--image", *frame_files(bench, 8)])
     lines = said.getvalue().splitlines()
     if status or len(lines) != 8 or not set(lines) <= set(LABELS):
         raise RuntimeError(f"infer.py ended with {status} and said {lines}")
@@ -263,7 +263,7 @@ def start(bench: Bench) -> dict[str, float]:
     seconds = {}
     for name in ("first time", "again"):
         begin = time.perf_counter()
-        run(["recipes/infer.py", "--adapter", str(bench.adapter), "--image", *frame_files(bench, 1)])
+        run(["recipes/infer.py", "--adapter", str(bench.adapter.folder), "--image", *frame_files(bench, 1)])
         seconds[name] = time.perf_counter() - begin
     return seconds
 
@@ -272,7 +272,7 @@ def plain_scores(bench: Bench, dtype: torch.dtype) -> torch.Tensor:
     """Return P(UNSAFE) of the compared frames by transformers' and PEFT's own forward."""
     model, processor = stock_model(bench, dtype)
     processor.tokenizer.padding_side = "left"
-    collator = VisionCollator(processor, bench.record.max_pixels, dtype=dtype)
+    collator = VisionCollator(processor, bench.adapter.record.max_pixels, dtype=dtype)
     ids = label_token_ids(collator)
 
     def plain(batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -287,8 +287,8 @@ def generated_labels(bench: Bench) -> list[str]:
     """Return what stock `generate` in bf16 answers the compared frames when held to the two answers."""
     model, processor = stock_model(bench)
     processor.tokenizer.padding_side = "left"
-    text = question(processor, bench.record.prompt)
-    answers = VisionCollator(processor, bench.record.max_pixels).answer_ids
+    text = question(processor, bench.adapter.record.prompt)
+    answers = VisionCollator(processor, bench.adapter.record.max_pixels).answer_ids
     labels = []
     for first in range(0, COMPARED, 8):
         images = [read_image(encoded) for encoded in bench.encoded[first : first + 8]]
@@ -334,12 +334,12 @@ def equality(bench: Bench) -> dict[str, Any]:
 
 
 def scores(
-    bench: Bench, collator: VisionCollator, score: Callable[[dict[str, torch.Tensor]], torch.Tensor], size: int
+    bench: Bench, collator: VisionCollator, score: Callable[[dict[str, torch.Tensor]], Any], size: int
 ) -> torch.Tensor:
     """Return P(UNSAFE) of the compared frames, in batches of `size`."""
     starts = range(0, COMPARED, size)
     batches = (collator.prompts(rows_of(bench, range(first, first + size))) for first in starts)
-    return torch.cat([score(batch).cpu() for batch in batches])
+    return torch.cat([torch.as_tensor(score(batch)).cpu() for batch in batches])
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor, generated: list[str]) -> dict[str, float]:

@@ -146,7 +146,7 @@ def _loss_and_gradients(model: torch.nn.Module, loss_of: Callable[[], torch.Tens
 def _from_graph(model: torch.nn.Module, base: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
     """Return loss and gradients as the third call leaves them, the first that is a graph's replay."""
 
-    def loss_and_gradients(inputs: Any) -> torch.Tensor:
+    def loss_and_gradients(inputs: Any, _variant: None) -> torch.Tensor:
         loss = answer_loss(base, inputs)
         loss.backward()
         return loss.detach()

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from peft import PeftModel
@@ -11,7 +10,7 @@ from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
 from recipes import modeling
-from recipes.base_model import BaseModel
+from recipes.adapter_files import Adapter
 from recipes.collator import VisionCollator
 from recipes.safety_record import SafetyRecord
 from recipes.scoring import Scorer, label_token_ids
@@ -31,28 +30,29 @@ class AdaptedModel:
     scorer: Scorer
 
     def p_unsafe(self, images: Sequence[Image.Image]) -> list[float]:
-        """Return P(UNSAFE) of each RGB image, scored as one batch."""
+        """Return P(UNSAFE) of each RGB image, scored as one batch, whichever thread asks.
+
+        Raises NoProbabilityError where one is no number.
+        """
         batch = self.card_collator.prompts([{"image": image, "prompt": self.record.prompt} for image in images])
         return self.scorer(batch).tolist()
 
 
-def load_to_answer(folder: Path, record: SafetyRecord, base: BaseModel, *, compiled: bool = False) -> AdaptedModel:
+def load_to_answer(adapter: Adapter, *, compiled: bool = False) -> AdaptedModel:
     """Load an adapter to answer single frames as fast as the machine allows.
 
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
     replayed. `compiled` takes ten seconds more and is a fifth faster. Raises InputError as load_adapted does.
     """
     device = modeling.choose_device()
-    merge = modeling.has_room_to_merge(base, device)
-    adapted = load_adapted(folder, record, base, merge=merge, cuda_graphs=device.type == "cuda")
+    merge = modeling.has_room_to_merge(adapter.base, device)
+    adapted = load_adapted(adapter, merge=merge, cuda_graphs=device.type == "cuda")
     if compiled:
         modeling.compile_layers(adapted.model)
     return adapted
 
 
-def load_adapted(
-    folder: Path, record: SafetyRecord, base: BaseModel, *, merge: bool = False, cuda_graphs: bool = False
-) -> AdaptedModel:
+def load_adapted(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = False) -> AdaptedModel:
     """Load the adapter in `folder` on its base, on the GPU where there is one.
 
     On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. With
@@ -60,10 +60,10 @@ def load_adapted(
     the memory, and faster. `cuda_graphs` replays frames of a size that keeps coming. Raises InputError where the
     adapter is damaged or doesn't fit.
     """
-    dtype, device = getattr(torch, record.dtype), modeling.choose_device()
+    record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), modeling.choose_device()
     on_host = device.type == "cuda" and not merge
     model = modeling.load_base(
-        base,
+        adapter.base,
         dtype=dtype,
         load_in_4bit=record.load_in_4bit,
         device=device,
@@ -73,8 +73,8 @@ def load_adapted(
         print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
     if merge and record.load_in_4bit:
         modeling.unpack_quantized(model, dtype)
-    adapted = modeling.load_adapter(model, folder, merge=merge)
-    processor = modeling.load_processor(folder)
+    adapted = modeling.load_adapter(model, adapter.folder, merge=merge)
+    processor = modeling.load_processor(adapter.folder)
     collator = VisionCollator(processor, record.max_pixels, dtype=dtype)
     card_collator = VisionCollator(processor, record.max_pixels, dtype=dtype, device=device)
     scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=cuda_graphs)

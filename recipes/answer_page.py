@@ -1,9 +1,10 @@
 """The page on which people try an adapter: a frame or a clip goes in, each frame gets its answer. Needs Gradio."""
 
 import html
+import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -16,13 +17,15 @@ from data_prep.errors import InputError
 from data_prep.images import read_image
 from data_prep.labels import SAFE, UNSAFE
 from data_prep.video import Video, VideoError
+from recipes.operating_point import label_of
 from recipes.report_page import is_small_base, thumbnail
 from recipes.report_plots import DARK, LIGHT
 from recipes.safety_record import SafetyRecord
-from recipes.scoring import label_of
 
 IMAGE_SUFFIXES, CLIP_SUFFIXES = (".jpg", ".jpeg", ".png"), (".mp4",)
 MOST_SECONDS = 120  # of a clip
+UPLOAD_SECONDS = 15  # how long an upload is kept for its visitor to come and take it, which a browser does at once
+SWEEP_SECONDS = 5
 NOTHING_YET = "<p class='quiet'>Nothing was asked yet.</p>"
 
 CSS = f"""
@@ -65,10 +68,12 @@ class Seen:
 Score = Callable[[Image.Image], float]
 
 
-def build_page(record: SafetyRecord, adapter: str, score: Score, examples: Sequence[tuple[str, Path]]) -> gr.Blocks:
+def build_page(
+    record: SafetyRecord, adapter: str, score: Score, examples: Sequence[tuple[str, Path]], uploads: Path
+) -> gr.Blocks:
     """Return the page of an adapter, named `adapter`; `score` gives P(UNSAFE) of an RGB image.
 
-    `examples` are names and paths of frames and clips to try it on.
+    `examples` are names and paths of frames and clips to try it on. `uploads` is Gradio's folder of uploaded files.
     """
     about = _ABOUT.format(
         adapter=adapter,
@@ -77,9 +82,11 @@ def build_page(record: SafetyRecord, adapter: str, score: Score, examples: Seque
         prompt=record.prompt,
         small=_SMALL if is_small_base(record.base_model) else "",
     )
-    with gr.Blocks(title="SAFE or UNSAFE?", analytics_enabled=False, delete_cache=(60, 600)) as page:
+    sweep = (SWEEP_SECONDS, UPLOAD_SECONDS)
+    with gr.Blocks(title="SAFE or UNSAFE?", analytics_enabled=False, delete_cache=sweep) as page:
         gr.Markdown(about)
         seen = gr.State([])
+        taken = gr.State(None, delete_callback=remove)
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
                 file = gr.File(
@@ -101,11 +108,16 @@ def build_page(record: SafetyRecord, adapter: str, score: Score, examples: Seque
                 answers = gr.HTML(NOTHING_YET, elem_id="answers")
 
         def ask(path: str | None, at: float) -> Iterator[tuple[list[Seen], str]]:
-            with removed_afterwards(path):
+            try:
                 yield from answer_file(path, at, score)
+            finally:
+                remove(path)
 
         outputs = [seen, answers]
-        file.change(ask, [file, threshold], outputs, api_visibility="private", show_progress="minimal")
+        # Taken at once, past the queue: what waits there for its turn must not be swept away meanwhile.
+        file.change(
+            lambda path: take(path, uploads), file, taken, queue=False, api_visibility="private", show_progress="hidden"
+        ).success(ask, [taken, threshold], outputs, api_visibility="private", show_progress="minimal")
         threshold.change(
             lambda frames, at: as_strip(frames, at) if frames else gr.skip(),
             [seen, threshold],
@@ -124,14 +136,28 @@ def build_page(record: SafetyRecord, adapter: str, score: Score, examples: Seque
     return page
 
 
-@contextmanager
-def removed_afterwards(path: str | None) -> Iterator[None]:
-    """Remove an uploaded file once it was looked at."""
+def take(path: str | None, uploads: Path) -> str | None:
+    """Give an uploaded file a second name below `uploads`, for this visitor alone, and return that.
+
+    Gradio names uploads by their content, so visitors who drop the same file share the first name: nobody may remove
+    it but Gradio's own sweep, UPLOAD_SECONDS after the last of them.
+    """
+    if path is None:
+        return None
+    own = Path(tempfile.mkdtemp(prefix="taken-", dir=uploads)) / Path(path).name
     try:
-        yield
-    finally:
-        if path is not None:
-            Path(path).unlink(missing_ok=True)
+        os.link(path, own)
+    except FileNotFoundError:
+        own.parent.rmdir()
+        raise gr.Error(f"{own.name} is gone already; drop it again") from None
+    return str(own)
+
+
+def remove(path: str | None) -> None:
+    """Remove what take gave a visitor, if it is still there."""
+    if path is not None and Path(path).parent.is_dir():
+        Path(path).unlink(missing_ok=True)
+        Path(path).parent.rmdir()
 
 
 def answer_file(path: str | None, threshold: float, score: Score) -> Iterator[tuple[list[Seen], str]]:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, to_root
-from recipes.library_messages import silence_known_messages
-from recipes.safety_record import find_base_of, read_record
+from recipes.adapter_files import find_adapter
+from recipes.library_messages import silence_known_messages, stay_offline
 
 LOCAL = "127.0.0.1"
 
@@ -27,23 +27,22 @@ def main(argv: list[str]) -> int:
     """Serve the page until it is interrupted."""
     args = parse_arguments(argv)
     silence_known_messages()
-    folder = from_root(args.adapter)
-    record = read_record(folder)
-    base = find_base_of(folder, record)
+    adapter = find_adapter(from_root(args.adapter))
+    stay_offline()
     if importlib.util.find_spec("gradio") is None:
         raise InputError("gradio is missing; run pip install -r requirements-app.txt -c constraints.txt")
     check_port(args.host, args.port)
-    print(f"loading {to_root(folder)}; Ctrl-C ends the page", file=sys.stderr)
+    name = to_root(adapter.folder)
+    print(f"loading {name}; Ctrl-C ends the page", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # docker stop; uploads are removed on the way out
     with tempfile.TemporaryDirectory(prefix="safe-unsafe-app-") as uploads:
-        os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False", HF_HUB_OFFLINE="1")
+        os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False")
         from recipes.adapted_model import load_to_answer
         from recipes.answer_page import CSS, build_page, theme
 
-        adapted = load_to_answer(folder, record, base, compiled=args.compile)
-        page = build_page(
-            record, to_root(folder), lambda image: adapted.p_unsafe([image])[0], examples_in(from_root(args.examples))
-        )
+        adapted = load_to_answer(adapter, compiled=args.compile)
+        examples = examples_in(from_root(args.examples))
+        page = build_page(adapter.record, name, lambda image: adapted.p_unsafe([image])[0], examples, Path(uploads))
         _, address, _ = page.launch(
             server_name=args.host,
             server_port=args.port,

@@ -35,13 +35,11 @@ def read_evaluation(folder: Path) -> Evaluation:
         if hashlib.sha256(predictions).hexdigest() != report["predictions_sha256"]:
             raise InputError(f"{folder}: predictions.jsonl isn't what report.json was made from; evaluate again")
         rows = [json.loads(line) for line in predictions.decode().splitlines()]
-        return Evaluation(
-            folder,
-            threshold,
-            [(row["clip"], row["sample"]) for row in rows],
-            [row["label"] for row in rows],
-            np.array([float(row["p_unsafe"]) for row in rows]),
-        )
+        p_unsafe = np.array([float(row["p_unsafe"]) for row in rows])
+        if not (((p_unsafe >= 0) & (p_unsafe <= 1)).all() and 0 <= threshold <= 1):
+            raise ValueError("a P(UNSAFE) or the threshold is no number from 0 to 1")
+        frames = [(row["clip"], row["sample"]) for row in rows]
+        return Evaluation(folder, threshold, frames, [row["label"] for row in rows], p_unsafe)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise InputError(f"{folder}: no {missing}; name the eval folder of a finished evaluation") from None

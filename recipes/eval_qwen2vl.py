@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any
 from data_prep.errors import InputError, run_script
 from data_prep.files import as_json, from_root, sha256_of_file, to_root, write_atomic, write_together
 from data_prep.frames_source import FramesSource, open_dataset
-from recipes.library_messages import silence_known_messages
+from recipes.adapter_files import find_adapter
+from recipes.library_messages import silence_known_messages, stay_offline
 from recipes.model_card import is_own_card, model_card
-from recipes.prior_shift import at_prior, check_prior
-from recipes.safety_record import SafetyRecord, find_base_of, read_record
+from recipes.prior_shift import check_prior
+from recipes.safety_record import SafetyRecord
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,11 +42,11 @@ def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     if args.compare:
         return compare(*map(from_root, args.compare))
-    folder = from_root(args.adapter)
-    record = read_record(folder)
+    adapter = find_adapter(from_root(args.adapter))
+    stay_offline()
+    folder, record = adapter.folder, adapter.record
     dataset = args.dataset or record.dataset
     revision = args.dataset_revision or (record.dataset_revision if args.dataset is None else None)
-    base = find_base_of(folder, record)
     source = open_dataset(dataset, revision=revision)
     rows = rows_to_evaluate(source, args.split, record)
     if args.blank_frames:
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
     from recipes.report import as_table, folder_of_report
 
     started, began = now(), time.monotonic()
-    adapted = load_adapted(folder, record, base)
+    adapted = load_adapted(adapter)
     p_unsafe, others = score_split(folder, adapted, rows, args)
     report = {
         **make_report(source, record, rows, p_unsafe, others, args),
@@ -160,9 +161,7 @@ def score_split(
         without_adapter=not args.skip_base_model,
         pooled=probe is not None,
     )
-    p_unsafe = scored.p_unsafe
-    if args.prior is not None:
-        p_unsafe = at_prior(p_unsafe, training_prior=adapted.record.training_prior, prior=args.prior)
+    p_unsafe = adapted.record.at_prior(scored.p_unsafe, args.prior)
     by_probe = probe.p_unsafe(scored.pooled) if probe and scored.pooled is not None else None
     return p_unsafe, {"base_model": scored.without_adapter, "linear_probe": by_probe}
 
@@ -259,10 +258,10 @@ def write_report(
 ) -> None:
     """Write predictions.jsonl, the plots, report.html and report.json: all of them, or none."""
     from recipes.metrics import class_ids
+    from recipes.operating_point import label_of
     from recipes.report import predictions
     from recipes.report_page import report_page, worst_mistakes
     from recipes.report_plots import draw_plots, standalone
-    from recipes.scoring import label_of
 
     columns = {name: rows[name] for name in ("clip", "sample", "source_class", "response")}
     answers = [label_of(p, report["threshold"]["value"]) for p in p_unsafe]

@@ -11,6 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 GIB = 2**30
+
+# The seven linears of a decoder layer. None of the vision tower's modules bears one of these names.
+LLM_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
 PATCH = 28  # pixels to a side of one visual token
 TEXT_TOKENS = 50  # around the visual ones: the chat's frame, the project's prompt, the longest answer
 BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs, in bitsandbytes' NF4

@@ -4,7 +4,7 @@ transformers' own forward reads sizes and positions back from the GPU in every v
 that is known on the host stays there: the collator gives token ids, positions and frame sizes on the CPU.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import groupby
 from typing import Any
@@ -111,26 +111,30 @@ def use_fused_modules(model: torch.nn.Module) -> None:
 
 
 @torch.no_grad()
-def frame_features(tower: torch.nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
+def frame_features(
+    tower: torch.nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor, positions: torch.Tensor | None = None
+) -> torch.Tensor:
     """Return what the frozen vision tower sees, of shape (visual tokens, hidden), frame after frame.
 
     `pixel_values` holds the frames' patches one after another, of shape (patches, 1176); `grids`, on the CPU and of
-    shape (frames, 3), says how many each frame has in time, height and width. Neighbouring frames of one size go
-    through together. The result never carries a gradient.
+    shape (frames, 3), says how many each frame has in time, height and width. `positions` are vision_positions', which
+    are looked up where they aren't given. Neighbouring frames of one size go through together. The result never
+    carries a gradient.
     """
-    parts, begin = [], 0
+    if positions is None:
+        positions = vision_positions(grids, tower.spatial_merge_size, pixel_values.device)
+    parts, begin, first = [], 0, 0
     for grid, same in groupby(grids.tolist()):
         frames, patches = len(list(same)), grid[0] * grid[1] * grid[2]
-        stop = begin + frames * patches
-        parts.append(_features_of_one_size(tower, pixel_values[begin:stop], frames, grid))
-        begin = stop
+        stop, last = begin + frames * patches, first + patches
+        parts.append(_features_of_one_size(tower, pixel_values[begin:stop], frames, positions[first:last]))
+        begin, first = stop, last
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _features_of_one_size(
-    tower: torch.nn.Module, pixel_values: torch.Tensor, frames: int, grid: Sequence[int]
+    tower: torch.nn.Module, pixel_values: torch.Tensor, frames: int, position_ids: torch.Tensor
 ) -> torch.Tensor:
-    position_ids = _vision_positions(tuple(grid), tower.spatial_merge_size, pixel_values.device)
     # The patches don't overlap, so the tower's convolution over them is one matrix product, and ten times as fast.
     hidden = linear(pixel_values, tower.patch_embed.proj.weight.flatten(1)).view(frames, len(position_ids), -1)
     position_embeddings = tower.rotary_pos_emb(hidden, position_ids)
@@ -139,9 +143,18 @@ def _features_of_one_size(
     return tower.merger(hidden)
 
 
+def vision_positions(grids: torch.Tensor, merge: int, device: torch.device) -> torch.Tensor:
+    """Return the positions of patches on `device`, once for neighbouring frames of one size: (patches, 2).
+
+    `grids`, of shape (frames, 3), is frame_features'. A CUDA graph can't wait for them from the host, and what the
+    cache lets go of would be gone under it: to a graph they are an input.
+    """
+    parts = [_positions_of_one_size(tuple(grid), merge, device) for grid, _ in groupby(grids.tolist())]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
 @lru_cache(maxsize=32)
-def _vision_positions(grid: tuple[int, ...], merge: int, device: torch.device) -> torch.Tensor:
-    """Return the patches' positions on `device`, kept there: a CUDA graph can't wait for them from the host."""
+def _positions_of_one_size(grid: tuple[int, ...], merge: int, device: torch.device) -> torch.Tensor:
     return get_vision_position_ids(torch.tensor([grid]), merge).to(device)
 
 
@@ -171,7 +184,7 @@ def inputs_on_device(model: Qwen2VLForConditionalGeneration, batch: Batch) -> di
     """Return all that a forward pass reads of a batch, but for the frames' grids, on the model's device.
 
     `text_embeds` has shape (batch, length, hidden) and no frame in it yet; `marks` says where frames belong, as indices
-    into its positions, row after row.
+    into its positions, row after row. Beside pixels lie their vision_positions.
     """
     device = model.model.language_model.norm.weight.device  # model.device may be the host embedding's
     ids = batch["input_ids"]
@@ -185,6 +198,9 @@ def inputs_on_device(model: Qwen2VLForConditionalGeneration, batch: Batch) -> di
     for name in ("position_ids", "attention_mask", "pixel_values", "image_features"):
         if name in batch:
             inputs[name] = batch[name].to(device, non_blocking=True)
+    if "pixel_values" in inputs:
+        merge = model.config.vision_config.spatial_merge_size
+        inputs["vision_positions"] = vision_positions(batch["image_grid_thw"], merge, device)
     return inputs
 
 
@@ -200,7 +216,7 @@ def place_frames(
     if "image_features" in inputs:
         features = inputs["image_features"]
     else:
-        features = frame_features(model.model.visual, inputs["pixel_values"], grids)
+        features = frame_features(model.model.visual, inputs["pixel_values"], grids, inputs["vision_positions"])
     if len(marks) != len(features):
         raise ValueError(f"{len(marks)} image tokens in the batch, but {len(features)} features")
     embeddings.view(-1, embeddings.shape[-1]).index_copy_(0, marks, features.to(embeddings.dtype))

@@ -9,17 +9,24 @@ piped into it. A frame that can't be read gets a line on stderr, the others thei
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from data_prep.errors import InputError, one_line, run_script
-from data_prep.files import from_root
+from data_prep.files import PROJECT_ROOT, from_root
 from data_prep.images import check_image, read_image
-from recipes.library_messages import results_alone_on_stdout, silence_known_messages
-from recipes.prior_shift import at_prior, check_prior
-from recipes.safety_record import SafetyRecord, find_base_of, read_record
+from recipes.adapter_files import find_adapter
+from recipes.library_messages import (
+    results_alone_on_stdout,
+    silence_known_messages,
+    stay_offline,
+    stream_alone_on_stdin,
+)
+from recipes.prior_shift import check_prior
 
 if TYPE_CHECKING:
     from recipes.adapted_model import AdaptedModel
@@ -29,18 +36,17 @@ def main(argv: list[str]) -> int:
     """Print one answer a line, in the order of the frames."""
     args = parse_arguments(argv)
     silence_known_messages()
-    folder = from_root(args.adapter)
-    record = read_record(folder)
     for path in args.image or []:
-        check_image(from_root(path), str(from_root(path)))
-    base = find_base_of(folder, record)
-    with results_alone_on_stdout() as results:
+        check_image(file_of(path), printable(str(file_of(path))))
+    adapter = find_adapter(from_root(args.adapter))
+    stay_offline()
+    with results_alone_on_stdout() as results, stream_alone_on_stdin() as lines:
         from recipes.adapted_model import load_to_answer
 
         began = time.monotonic()
-        adapted = load_to_answer(folder, record, base, compiled=args.compile)
+        adapted = load_to_answer(adapter, compiled=args.compile)
         loaded = time.monotonic()
-        answered, failed = answer_all(args.image or paths_from(sys.stdin), adapted, results, args)
+        answered, failed = answer_all(args.image or paths_from(lines), adapted, results, args)
     if sys.stderr.isatty():
         seconds = time.monotonic() - loaded
         print(
@@ -76,9 +82,22 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def paths_from(lines: Iterable[str]) -> Iterator[str]:
-    """Return the paths that come in, one a line, as they come; empty lines are passed over."""
-    return (line.rstrip("\r\n") for line in lines if line.strip())
+def paths_from(lines: Iterable[bytes]) -> Iterator[str]:
+    """Return the paths that come in, one a line, as they come; empty lines are passed over.
+
+    A file system takes any bytes for a name: those that aren't UTF-8 become what os.fsdecode makes of them.
+    """
+    return (os.fsdecode(line.rstrip(b"\r\n")) for line in lines if line.strip())
+
+
+def file_of(path: str) -> Path:
+    """Return where a frame lies. Names are taken as they are: whoever expands a `~` has done so already."""
+    return PROJECT_ROOT / path
+
+
+def printable(path: str) -> str:
+    """Return a path with what isn't UTF-8 in it escaped, so that it can be printed and put into JSON."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def answer_all(
@@ -92,31 +111,27 @@ def answer_all(
         except InputError as error:
             failed += 1
             if args.json:
-                print(
-                    json.dumps({"image": path, "error": one_line(error)}, ensure_ascii=False), file=results, flush=True
-                )
+                said = {"image": printable(path), "error": one_line(error)}
+                print(json.dumps(said, ensure_ascii=False), file=results, flush=True)
             else:
                 print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
             continue
         answered += 1
-        line = json.dumps(found, ensure_ascii=False) if args.json else found["label"]
+        line = json.dumps(found, ensure_ascii=False, allow_nan=False) if args.json else found["label"]
         print(line, file=results, flush=True)
     return answered, failed
 
 
 def answer(path: str, adapted: "AdaptedModel", prior: float | None) -> dict[str, Any]:
     """Return what there is to say of one frame; latency is from the file to the label, in milliseconds."""
-    from recipes.scoring import label_of
-
-    record: SafetyRecord = adapted.record
+    record = adapted.record
     began = time.perf_counter()
-    (p_unsafe,) = adapted.p_unsafe([read_image(from_root(path), path)])
-    if prior is not None:
-        p_unsafe = float(at_prior(p_unsafe, training_prior=record.training_prior, prior=prior))
-    label = label_of(p_unsafe, record.threshold)
+    (scored,) = adapted.p_unsafe([read_image(file_of(path), printable(path))])
+    p_unsafe = float(record.at_prior(scored, prior))
+    label = record.label_of(p_unsafe)
     latency = 1000 * (time.perf_counter() - began)
     return {
-        "image": path,
+        "image": printable(path),
         "label": label,
         "p_unsafe": p_unsafe,
         "threshold": record.threshold,
@@ -125,4 +140,4 @@ def answer(path: str, adapted: "AdaptedModel", prior: float | None) -> dict[str,
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, reads_stdin=True)

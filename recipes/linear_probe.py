@@ -52,9 +52,12 @@ def read_probe(folder: Path) -> LinearProbe | None:
     if not file.is_file():
         return None
     try:
-        return LinearProbe(**load_file(file))
+        probe = LinearProbe(**load_file(file))
     except (SafetensorError, TypeError):
-        raise InputError(f"{file}: damaged; remove it to evaluate without the linear probe") from None
+        probe = None
+    if probe is None or not (np.isfinite(probe.weight).all() and np.isfinite(probe.bias).all()):
+        raise InputError(f"{file}: damaged; remove it to evaluate without the linear probe")
+    return probe
 
 
 def pool(features: torch.Tensor, grids: torch.Tensor, merge: int) -> torch.Tensor:

@@ -275,16 +275,23 @@ _FUSED = {PeftLinear: FusedLinear, PeftLinear4bit: FusedLinear4bit}
 
 
 def fuse_lora(model: torch.nn.Module) -> None:
-    """Have the LoRA modules of a PEFT model compute as fused functions, wherever they have no dropout.
+    """Have the LoRA modules of a PEFT model compute as fused functions, wherever they are plain: see _is_plain.
 
     Names, parameters and saved files stay PEFT's. Calling it again changes nothing.
     """
     for module in model.modules():
         fused = _FUSED.get(type(module))
-        if fused and all(isinstance(dropout, torch.nn.Identity) for dropout in module.lora_dropout.values()):
+        if fused and _is_plain(module):
             module.__class__ = fused
     for module in model.modules():
         if type(module) is Qwen2MLP and all(
             isinstance(layer, FusedLora) for layer in (module.gate_proj, module.up_proj, module.down_proj)
         ):
             module.__class__ = FusedMlp
+
+
+def _is_plain(module: Any) -> bool:
+    """Say whether a LoRA module is W, A, B and a scaling alone: no dropout, no bias of B, no variant such as DoRA."""
+    if module.lora_variant or any(module.lora_bias.values()) or module.fan_in_fan_out:
+        return False
+    return all(isinstance(dropout, torch.nn.Identity) for dropout in module.lora_dropout.values())

@@ -1,6 +1,7 @@
 """The card that stands beside an adapter: what it answers, how to load it, what it scored, what it is not."""
 
 import hashlib
+import json
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -55,8 +56,8 @@ _LOADING = """\
 import torch
 from peft import PeftModel
 from transformers import AutoProcessor, BitsAndBytesConfig, Qwen2VLForConditionalGeneration
-{quantized}base = Qwen2VLForConditionalGeneration.from_pretrained("{base_model}", {settings})
-model, processor = PeftModel.from_pretrained(base, "{folder}"), AutoProcessor.from_pretrained("{folder}")"""
+{quantized}base = Qwen2VLForConditionalGeneration.from_pretrained({base_model}, {settings})
+model, processor = PeftModel.from_pretrained(base, {folder}), AutoProcessor.from_pretrained({folder})"""
 
 _QUANTIZED = """\
 four_bits = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, \
@@ -67,7 +68,7 @@ _ASKING = """\
 from qwen_vl_utils import process_vision_info
 
 frame = {{"type": "image", "image": "frame.jpg", "max_pixels": {max_pixels}}}
-question = {{"type": "text", "text": "{prompt}"}}
+question = {{"type": "text", "text": {prompt}}}
 messages = [{{"role": "user", "content": [frame, question]}}]
 text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 images, _ = process_vision_info(messages)
@@ -131,7 +132,7 @@ def _body(record: SafetyRecord, folder: str, report: dict[str, Any] | None) -> s
     settings = {
         "base_model": record.base_model,
         "base_revision": record.base_revision,
-        "prompt": record.prompt,
+        "prompt": "\n> ".join(record.prompt.splitlines()),
         "threshold": record.threshold,
         "threshold_from": record.threshold_from,
         "dataset": record.dataset,
@@ -142,17 +143,20 @@ def _body(record: SafetyRecord, folder: str, report: dict[str, Any] | None) -> s
     on_hub = not record.base_model.startswith((".", "/"))
     loaded_with = [f"dtype=torch.{record.dtype}"]
     if on_hub:
-        loaded_with.append(f'revision="{record.base_revision}"')
+        loaded_with.append(f"revision={_literal(record.base_revision)}")
     if record.load_in_4bit:
         loaded_with += ["quantization_config=four_bits", 'device_map="auto"']
     loading = _LOADING.format(
-        base_model=record.base_model,
+        base_model=_literal(record.base_model),
         settings=", ".join(loaded_with),
-        folder=folder,
+        folder=_literal(folder),
         quantized=_QUANTIZED.format(dtype=record.dtype) if record.load_in_4bit else "",
     )
     asking = _ASKING.format(
-        max_pixels=record.max_pixels, prompt=record.prompt, labels=tuple(record.labels), threshold=record.threshold
+        max_pixels=record.max_pixels,
+        prompt=_literal(record.prompt),
+        labels=tuple(record.labels),
+        threshold=record.threshold,
     )
     return _BODY.format(
         **settings,
@@ -162,6 +166,11 @@ def _body(record: SafetyRecord, folder: str, report: dict[str, Any] | None) -> s
         loading=loading,
         asking=asking,
     )
+
+
+def _literal(text: str) -> str:
+    """Return a string as Python code, in double quotes whatever it holds: JSON's escapes are Python's, too."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _figures(report: dict[str, Any] | None) -> str:

@@ -13,7 +13,7 @@ from bitsandbytes.nn import Linear4bit
 from joblib import cpu_count
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model_state_dict
 from safetensors import SafetensorError, safe_open
-from transformers import AutoConfig, AutoProcessor, BitsAndBytesConfig, Qwen2VLForConditionalGeneration
+from transformers import BitsAndBytesConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VisionTransformerPretrainedModel,
     Qwen2VLDecoderLayer,
@@ -23,7 +23,9 @@ from transformers.processing_utils import ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
 
 from data_prep.errors import InputError
+from recipes.adapter_files import WEIGHTS_FILE
 from recipes.base_model import BaseModel, weight_files
+from recipes.fit import LLM_LINEARS
 from recipes.forward import use_fused_modules
 from recipes.host_memory import keep_on_host
 from recipes.joined_linears import join_linears
@@ -31,9 +33,6 @@ from recipes.lora_linear import fuse_lora, unpacked_rows
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
 KEPT_IN_16_BITS = ["model.visual", "lm_head"]
-
-# The seven linears of a decoder layer. None of the vision tower's modules bears one of these names.
-LLM_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 MERGING_ROOM = 1.4  # times what the weights take; measured for the 7B: 1.25
 COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
@@ -50,8 +49,18 @@ def use_all_cores() -> None:
 
 
 def load_processor(folder: Path) -> ProcessorMixin:
-    """Load the processor of a base model or an adapter, padding on the left: the last position is the one read."""
-    processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+    """Load the processor of a base model or an adapter, padding on the left: the last position is the one read.
+
+    Code that its files name is never run. Raises InputError where they are missing or damaged, or can't do without.
+    """
+    try:
+        processor = Qwen2VLProcessor.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # a damaged file raises whatever its reader does
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{folder}: its tokenizer or processor files are missing or damaged, or want code of their own, which is "
+            f"never run ({reason}); fetch the base again, or train the adapter again"
+        ) from None
     processor.tokenizer.padding_side = "left"
     return processor
 
@@ -145,7 +154,7 @@ def _undo_dispatch(model: Qwen2VLForConditionalGeneration, device: torch.device)
 
 def load_tower(base: BaseModel, *, dtype: torch.dtype, device: torch.device) -> Qwen2VisionTransformerPretrainedModel:
     """Load a base's vision tower alone, frozen."""
-    config = AutoConfig.from_pretrained(base.folder, local_files_only=True).vision_config
+    config = Qwen2VLConfig.from_pretrained(base.folder, local_files_only=True).vision_config
     tower = Qwen2VisionTransformerPretrainedModel._from_config(config, dtype=dtype)
     weights = {}
     for file in weight_files(base.folder):
@@ -258,10 +267,10 @@ def load_adapter(
 
     A base in 4 bits has to be unpacked before its adapter is merged: rounded to 4 bits once more, it would be lost.
 
-    Raises InputError where the adapter's weights are missing, or are not exactly those that its configuration needs:
-    PEFT alone would leave what is missing at its random start.
+    Raises InputError where the adapter's weights are missing or aren't finite, or are not exactly those that its
+    configuration needs: PEFT alone would leave what is missing at its random start.
     """
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / WEIGHTS_FILE
     if not weights.is_file():
         raise InputError(f"adapter {folder}: {weights.name} is missing; train it again")
     try:
@@ -278,6 +287,9 @@ def load_adapter(
             f"adapter {folder}: {len(differing)} weights are missing or unknown, among them {min(differing)}; "
             f"it is damaged or for another base, train it again"
         )
+    for name, weight in adapted.named_parameters():
+        if ".lora_" in name and not torch.isfinite(weight).all():
+            raise InputError(f"adapter {folder}: {name} holds values that are no numbers; train it again")
     if merge:
         if quantized_modules(model):
             raise RuntimeError("an adapter is never merged into 4-bit weights; unpack_quantized first")

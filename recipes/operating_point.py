@@ -3,9 +3,20 @@
 import numpy as np
 
 from data_prep.errors import InputError
+from data_prep.labels import SAFE, UNSAFE
 
 MACRO_F1 = "macro_f1"
 RECALL = "recall>="
+
+
+def label_of(p_unsafe: float, threshold: float) -> str:
+    """Return UNSAFE where P(UNSAFE) reaches the threshold, else SAFE.
+
+    Raises InputError for a P(UNSAFE) that is no number from 0 to 1: compared with a threshold it would pass for SAFE.
+    """
+    if not 0.0 <= p_unsafe <= 1.0:
+        raise InputError(f"P(UNSAFE) is {p_unsafe}, no number from 0 to 1, so there is no answer")
+    return UNSAFE if p_unsafe >= threshold else SAFE
 
 
 def check_rule(rule: str) -> None:

@@ -3,16 +3,20 @@
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any, get_type_hints
 
 from data_prep.errors import InputError
 from data_prep.files import write_json
 from data_prep.labels import LABELS
-from recipes.base_model import BaseModel, find_base
+from recipes.operating_point import label_of
+from recipes.prior_shift import at_prior
 
 FILE_NAME = "safety.json"
 RUN_FILE = "run.json"  # the settings, which training writes first
 SCHEMA_VERSION = 2
+_AGAIN = "train the adapter again"
 PLAIN_THRESHOLD = 0.5  # the likelier of the two answers
+DTYPES = ("bfloat16", "float32")
 
 
 @dataclass(frozen=True)
@@ -41,22 +45,44 @@ class SafetyRecord:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
+        for name, kind in get_type_hints(SafetyRecord).items():
+            if name != "labels" and not _is_a(getattr(self, name), kind):
+                raise InputError(f"{name} {getattr(self, name)!r} is of another kind than it was written; {_AGAIN}")
         if self.schema_version != SCHEMA_VERSION:
-            raise InputError(f"schema_version {self.schema_version} is not {SCHEMA_VERSION}; train the adapter again")
+            raise InputError(f"schema_version {self.schema_version} is not {SCHEMA_VERSION}; {_AGAIN}")
         if tuple(self.labels) != LABELS:
             raise InputError(f"labels {list(self.labels)} are not {list(LABELS)}; this adapter answers something else")
-        if not isinstance(self.prompt, str) or not self.prompt.strip():
-            raise InputError("prompt is empty; train the adapter again")
+        if not self.prompt.strip():
+            raise InputError(f"prompt is empty; {_AGAIN}")
         if not 0.0 <= self.threshold <= 1.0:
             raise InputError(f"threshold {self.threshold} is not between 0 and 1")
         if not 0.0 < self.training_prior < 1.0:
             raise InputError(f"training_prior {self.training_prior} is not between 0 and 1")
         if self.max_pixels < 1:
             raise InputError(f"max_pixels {self.max_pixels} is not positive")
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}; {_AGAIN}")
+
+    def label_of(self, p_unsafe: float) -> str:
+        """Return the answer to a P(UNSAFE). Raises InputError where it is no number from 0 to 1."""
+        return label_of(p_unsafe, self.threshold)
+
+    def at_prior(self, p_unsafe: Any, prior: float | None) -> Any:
+        """Return P(UNSAFE), of any shape, for a share `prior` of UNSAFE frames; as it is for None."""
+        if prior is None:
+            return p_unsafe
+        return at_prior(p_unsafe, training_prior=self.training_prior, prior=prior)
 
     def write(self, folder: Path) -> None:
         """Write the record into an adapter's folder, whole or not at all."""
         write_json(folder / FILE_NAME, asdict(self))
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Say whether a value read from JSON is of a field's type; whole numbers pass for float, truth values for none."""
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
 
 
 def is_finished(folder: Path) -> bool:
@@ -80,32 +106,11 @@ def read_record(folder: Path) -> SafetyRecord:
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{file}: not JSON ({error}); train the adapter again") from None
+        raise InputError(f"{file}: not JSON ({error}); {_AGAIN}") from None
     names = {field.name for field in fields(SafetyRecord)}
     if not isinstance(record, dict) or set(record) != names:
-        raise InputError(f"{file}: keys {sorted(set(record) ^ names)} are missing or unknown; train the adapter again")
+        raise InputError(f"{file}: keys {sorted(set(record) ^ names)} are missing or unknown; {_AGAIN}")
     try:
         return SafetyRecord(**{**record, "labels": tuple(record["labels"])})
     except (InputError, TypeError) as error:
         raise InputError(f"{file}: {error}") from None
-
-
-def find_base_of(folder: Path, record: SafetyRecord) -> BaseModel:
-    """Find the base model that the adapter in `folder` was trained on.
-
-    Raises InputError where the adapter's own configuration names another base, or where what lies under that name is
-    not the base of that revision.
-    """
-    try:
-        named = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError):
-        raise InputError(f"adapter {folder}: adapter_config.json is missing or damaged; train it again") from None
-    if named != record.base_model:
-        raise InputError(f"adapter {folder} is for base {named!r}, but {FILE_NAME} says {record.base_model!r}")
-    base = find_base(record.base_model, record.base_revision)
-    if base.revision != record.base_revision:
-        raise InputError(
-            f"adapter {folder} was trained on {record.base_model!r} of revision {record.base_revision[:12]}; what lies "
-            f"there now is {base.revision[:12]}; restore that base or train again"
-        )
-    return base

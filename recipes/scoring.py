@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,19 @@ import torch
 from peft import PeftModel
 from tqdm import tqdm
 
+from data_prep.errors import InputError
 from data_prep.labels import LABELS, SAFE, UNSAFE
 from recipes.collator import VisionCollator, batches
 from recipes.cuda_graphs import GraphedFunction
 from recipes.forward import Batch, inputs_on_device, last_hidden, place_frames, with_features
 from recipes.host_memory import rows_of_head
 from recipes.linear_probe import pooled_batch
+
+Grids = tuple[tuple[int, ...], ...]
+
+
+class NoProbabilityError(InputError):
+    """A P(UNSAFE) that is no number: nothing may be answered from it."""
 
 
 def label_token_ids(collator: VisionCollator) -> list[int]:
@@ -31,32 +39,43 @@ def label_token_ids(collator: VisionCollator) -> list[int]:
 class Scorer:
     """Gives P(UNSAFE) of batches, with one model; with `cuda_graphs`, frames of a size that keeps coming are replayed.
 
-    The model may be a base with an adapter on it, or one that has taken its adapter in.
+    The model may be a base with an adapter on it, or one that has taken its adapter in. Threads that ask at once are
+    answered one after another: a model, and above all the memory that its graphs work in, takes one batch at a time.
     """
 
     def __init__(self, model: torch.nn.Module, label_ids: Sequence[int], *, cuda_graphs: bool = False) -> None:
         self.base = model.get_base_model() if isinstance(model, PeftModel) else model
         device = self.base.model.language_model.norm.weight.device
-        self._rows = rows_of_head(self.base.lm_head, label_ids, device)
-        self._grids = torch.empty(0)
+        self._rows = rows_of_head(self.base.lm_head, label_ids, device).float()
         self._graphed = GraphedFunction(self._p_unsafe) if cuda_graphs else None
+        self._one_at_a_time = Lock()
 
-    @torch.no_grad()
-    def __call__(self, batch: Batch) -> torch.Tensor:
-        """Return P(UNSAFE), of shape (batch,), in fp32 on the model's device.
+    def __call__(self, batch: Batch) -> np.ndarray:
+        """Return P(UNSAFE), of shape (batch,), as float64.
 
         `batch` comes from VisionCollator.prompts: its last position is the one that predicts the answer's first token.
         The probability is a softmax over the two labels' tokens alone, so SAFE and UNSAFE sum to 1, and no other row of
-        the LM head is needed, wherever that lies.
+        the LM head is needed, wherever that lies. Raises NoProbabilityError where one is no number.
         """
-        inputs, self._grids = inputs_on_device(self.base, batch), batch["image_grid_thw"]
-        if self._graphed is None:
-            return self._p_unsafe(inputs)
-        return self._graphed(inputs, tuple(self._grids.flatten().tolist()))
+        p_unsafe = self.on_device(batch).double().cpu().numpy()
+        if not np.isfinite(p_unsafe).all():
+            raise NoProbabilityError(
+                "P(UNSAFE) is no number, so there is no answer: adapter or base is damaged; train or fetch it again"
+            )
+        return p_unsafe
 
-    def _p_unsafe(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        hidden = last_hidden(self.base, place_frames(self.base, inputs, self._grids), 1)[:, 0]
-        return (hidden @ self._rows.t()).float().softmax(dim=-1)[:, LABELS.index(UNSAFE)]
+    @torch.no_grad()
+    def on_device(self, batch: Batch) -> torch.Tensor:
+        """Return what a call returns, in fp32 on the model's device, unchecked and without waiting for it."""
+        grids: Grids = tuple(map(tuple, batch["image_grid_thw"].tolist()))
+        with self._one_at_a_time:
+            inputs = inputs_on_device(self.base, batch)
+            return self._p_unsafe(inputs, grids) if self._graphed is None else self._graphed(inputs, grids)
+
+    def _p_unsafe(self, inputs: Mapping[str, torch.Tensor], grids: Grids) -> torch.Tensor:
+        hidden = last_hidden(self.base, place_frames(self.base, inputs, torch.tensor(grids)), 1)[:, 0]
+        # In fp32, or two logits around 20 come in steps of an eighth: a bf16 product has eight bits for all of it.
+        return (hidden.float() @ self._rows.t()).softmax(dim=-1)[:, LABELS.index(UNSAFE)]
 
 
 @dataclass(frozen=True)
@@ -100,6 +119,7 @@ def score_in_ways(
     """Score every row, in order, with the adapter and, where asked for, without it, and pool its features.
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
+    Raises NoProbabilityError where a P(UNSAFE) is no number.
     """
     loader = batches(rows, collator.prompts, batch_size=batch_size, num_workers=num_workers)
     was_training = model.training
@@ -110,22 +130,13 @@ def score_in_ways(
     means: list[np.ndarray] = []
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True):
         seen = with_features(score.base, batch)
-        with_it.append(_as_array(score(seen)))
+        with_it.append(score(seen))
         if without_adapter:
             with model.disable_adapter():
-                without.append(_as_array(score(seen)))
+                without.append(score(seen))
         if pooled:
             means.append(pooled_batch(score.base, seen))
     model.train(was_training)
     return Scored(
         np.concatenate(with_it), np.concatenate(without) if without else None, np.concatenate(means) if means else None
     )
-
-
-def _as_array(p_unsafe: torch.Tensor) -> np.ndarray:
-    return p_unsafe.double().cpu().numpy()
-
-
-def label_of(p_unsafe: float, threshold: float) -> str:
-    """Return UNSAFE where P(UNSAFE) reaches the threshold, else SAFE."""
-    return UNSAFE if p_unsafe >= threshold else SAFE

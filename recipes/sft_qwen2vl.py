@@ -34,7 +34,7 @@ from recipes.run_settings import (
     record_settings,
     with_default_config,
 )
-from recipes.safety_record import SafetyRecord, is_finished
+from recipes.safety_record import DTYPES, SafetyRecord, is_finished
 from recipes.signals import StopRequest, follow_launcher
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from recipes.vision_cache import VisionCache
 
 HOST_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
-DTYPES = ("bfloat16", "float32")
 
 # What of TRL's ModelConfig is used here; setting anything else must not pass for an effect.
 USED_MODEL_SETTINGS = {

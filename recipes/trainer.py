@@ -22,7 +22,7 @@ from recipes.joined_lora import join_adapters
 from recipes.lora_linear import fuse_lora
 from recipes.metrics import class_ids, compute_figures
 from recipes.safety_record import PLAIN_THRESHOLD
-from recipes.scoring import score_rows
+from recipes.scoring import NoProbabilityError, score_rows
 from recipes.signals import StopRequest, leave_process_group
 
 
@@ -150,8 +150,8 @@ class SafetyTrainer(SFTTrainer):
             for weight, gradient in zip(self._trained, self._gradients, strict=True):
                 weight.grad = gradient
 
-    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        loss = answer_loss(self.model.get_base_model(), inputs) / self.current_gradient_accumulation_steps
+    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor], micro_batches: int) -> torch.Tensor:
+        loss = answer_loss(self.model.get_base_model(), inputs) / micro_batches
         loss.backward()
         return loss.detach()
 
@@ -168,19 +168,20 @@ class SafetyTrainer(SFTTrainer):
 
     def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
-        p_unsafe = score_rows(
-            self.model,
-            self.data_collator,
-            rows,
-            batch_size=self.args.per_device_eval_batch_size,
-            num_workers=self.args.dataloader_num_workers,
-            show_progress=not self.args.disable_tqdm,
-        )
-        if not np.isfinite(p_unsafe).all():
+        try:
+            p_unsafe = score_rows(
+                self.model,
+                self.data_collator,
+                rows,
+                batch_size=self.args.per_device_eval_batch_size,
+                num_workers=self.args.dataloader_num_workers,
+                show_progress=not self.args.disable_tqdm,
+            )
+        except NoProbabilityError:
             raise InputError(
                 f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
                 "learning_rate"
-            )
+            ) from None
         return p_unsafe, class_ids(rows["response"])
 
     def evaluate(

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from recipes.metrics import class_ids
+from recipes.operating_point import label_of
 from recipes.report import predictions, split_figures
-from recipes.scoring import label_of
 
 # Four clips, two of a single frame, rows of one clip apart. Means by clip: a 0.6, b 0.4, c 0.35, d 0.8.
 ROWS: dict[str, list[Any]] = {

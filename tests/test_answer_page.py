@@ -3,15 +3,15 @@
 import re
 import socket
 from pathlib import Path
-from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep.errors import InputError
 from recipes import answer_page
-from recipes.answer_page import Seen, answer_file, as_strip, frames_of, removed_afterwards
+from recipes.answer_page import Seen, answer_file, as_strip, frames_of, remove, take
 from recipes.app import check_port
 from tests.made_clips import times, write_mp4
 
@@ -85,16 +85,24 @@ def test_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
     check_port("127.0.0.1", port)
 
 
-def test_upload_is_removed_whatever_comes_of_it(tmp_path: Path) -> None:
-    upload = tmp_path / "upload.jpg"
-    upload.write_bytes(b"x")
+def test_each_visitor_s_upload_is_its_own(tmp_path: Path) -> None:
+    """Gradio names uploads by their content: the same file, dropped twice, has one name."""
+    upload = tmp_path / "hash" / "frame.png"
+    upload.parent.mkdir()
+    Image.new("RGB", (40, 30), (204, 204, 204)).save(upload)
+    first, second = take(str(upload), tmp_path), take(str(upload), tmp_path)
+    assert first and second and first != second and Path(first).name == "frame.png"
+    remove(first)
+    upload.unlink()  # as Gradio's sweep does
+    (frame,), _ = last(Path(second))
+    assert frame.p_unsafe == pytest.approx(0.8)
+    for path in (second, second, None):
+        remove(path)
+    assert [path for path in tmp_path.rglob("*") if path != upload.parent] == []
 
-    def look() -> Any:
-        with removed_afterwards(str(upload)):
-            raise RuntimeError("the model broke")
 
-    with pytest.raises(RuntimeError):
-        look()
-    assert not upload.exists()
-    with removed_afterwards(None):
-        pass
+def test_upload_that_was_swept_away_before_it_was_taken_is_said(tmp_path: Path) -> None:
+    with pytest.raises(gr.Error, match=r"frame\.png is gone already; drop it again"):
+        take(str(tmp_path / "frame.png"), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    assert take(None, tmp_path) is None

@@ -7,14 +7,13 @@ import torch
 from benchmarks.bench_infer import as_table
 from benchmarks.random_adapter import write_random_adapter
 from recipes import modeling
-from recipes.safety_record import find_base_of, read_record
+from recipes.adapter_files import find_adapter
 
 
 def test_random_adapter_is_a_finished_run_s(small_base: Path, tmp_path: Path) -> None:
     folder = tmp_path / "adapter"
     write_random_adapter(folder, small_base, max_pixels=100352)
-    record = read_record(folder)
-    base = find_base_of(folder, record)
+    base = find_adapter(folder).base
     model = modeling.load_base(base, dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu"))
     adapted = modeling.load_adapter(model, folder)
     assert sum(weight.abs().sum() > 0 for name, weight in adapted.named_parameters() if "lora_" in name) == 4 * 7 * 2

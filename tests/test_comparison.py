@@ -59,6 +59,13 @@ def test_figures_of_both_and_their_difference(tmp_path: Path) -> None:
     assert max(map(len, lines[2:])) <= 80
 
 
+@pytest.mark.parametrize("p_unsafe", [float("nan"), float("inf"), 1.5, -0.5])
+def test_p_that_is_no_probability_is_damage(tmp_path: Path, p_unsafe: float) -> None:
+    """JSON has no NaN, but Python's reader takes one."""
+    with pytest.raises(InputError, match=r"is damaged .*no number from 0 to 1"):
+        read_evaluation(write(tmp_path / "first", [*FIRST[:-1], p_unsafe]))
+
+
 def test_each_is_judged_by_its_own_threshold(tmp_path: Path) -> None:
     folders = (write(tmp_path / "at 0.5", FIRST), write(tmp_path / "at 0.15", FIRST, threshold=0.15))
     compared = compare_evaluations(*map(read_evaluation, folders))["clip"]["recall"]

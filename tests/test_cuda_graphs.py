@@ -16,7 +16,7 @@ class Graphs(GraphedFunction):
         super().__init__(function)
         self.captured = self.replayed = 0
 
-    def _capture(self, inputs: Any) -> Any:
+    def _capture(self, inputs: Any, variant: Any) -> Any:
         kept = {name: tensor.clone() for name, tensor in inputs.items()}
         output = torch.empty(())
         self.captured += 1
@@ -24,13 +24,13 @@ class Graphs(GraphedFunction):
         class Graph:
             def replay(_) -> None:
                 self.replayed += 1
-                result = self.function(kept)
+                result = self.function(kept, variant)
                 output.resize_(result.shape).copy_(result)
 
         return Graph(), kept, output
 
 
-def total(inputs: Any) -> torch.Tensor:
+def total(inputs: Any, _variant: Any) -> torch.Tensor:
     return (inputs["a"].sum() * inputs["b"]).squeeze()
 
 
@@ -69,7 +69,7 @@ def test_replays_add_gradients_as_calls_do() -> None:
     weight = torch.nn.Parameter(torch.ones(4, device="cuda"))
     weight.grad = torch.zeros_like(weight)
 
-    def run(inputs: Any) -> torch.Tensor:
+    def run(inputs: Any, _variant: Any) -> torch.Tensor:
         loss = (weight * inputs["x"]).square().sum()
         loss.backward()
         return loss.detach()

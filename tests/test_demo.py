@@ -27,17 +27,17 @@ from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import read_rows
 from recipes import eval_qwen2vl
 from recipes.adapted_model import AdaptedModel, load_adapted
+from recipes.adapter_files import find_adapter
 from recipes.metrics import class_ids, compute_figures
 from recipes.model_card import is_own_card
-from recipes.safety_record import find_base_of, read_record
-from recipes.scoring import label_of
+from recipes.operating_point import label_of
+from recipes.safety_record import read_record
 from tests.conftest import Demo
 
 
 @pytest.fixture(scope="module")
 def adapted(demo: Demo) -> AdaptedModel:
-    record = read_record(demo.output)
-    return load_adapted(demo.output, record, find_base_of(demo.output, record))
+    return load_adapted(find_adapter(demo.output))
 
 
 @pytest.fixture(scope="module")

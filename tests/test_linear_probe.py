@@ -14,7 +14,7 @@ from data_prep.labels import PROMPT
 from recipes import modeling
 from recipes.base_model import find_base
 from recipes.collator import VisionCollator
-from recipes.linear_probe import FILE_NAME, PENALTIES, fit_probe, pool, pooled_features, read_probe
+from recipes.linear_probe import FILE_NAME, PENALTIES, LinearProbe, fit_probe, pool, pooled_features, read_probe
 from tests.tiny_data import write_frame
 
 
@@ -58,6 +58,9 @@ def test_probe_survives_the_disk(tmp_path: Path) -> None:
     found = read_probe(tmp_path)
     assert found is not None
     np.testing.assert_array_equal(found.p_unsafe(train[0]), probe.p_unsafe(train[0]))
+    LinearProbe(np.array([1.0, np.nan]), np.array(0.0)).write(tmp_path)
+    with pytest.raises(InputError, match=r"linear_probe\.safetensors: damaged; remove it"):
+        read_probe(tmp_path)
     (tmp_path / FILE_NAME).write_bytes(b"torn")
     with pytest.raises(InputError, match=r"linear_probe\.safetensors: damaged; remove it"):
         read_probe(tmp_path)

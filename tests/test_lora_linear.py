@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, get_peft_model
 from torch.nn.functional import linear
 
 from recipes import lora_linear, modeling
 from recipes.base_model import find_base
 from recipes.joined_lora import JoinedLoraAttention, JoinedLoraMlp, join_adapters
-from recipes.lora_linear import FusedLinear4bit, FusedMlp, fuse_lora, unpacked_rows
+from recipes.lora_linear import FusedLinear4bit, FusedLora, FusedMlp, fuse_lora, unpacked_rows
 
 Gradients = dict[str, torch.Tensor]
 
@@ -67,6 +67,23 @@ def test_linears_and_mlp_compute_as_peft_s(
     assert type(parts["mlp"]) is (JoinedLoraMlp if unpack else FusedMlp)
     for name, module in parts.items():
         assert_alike(outputs_and_gradients(module, x), expected[name])
+
+
+@pytest.mark.parametrize("change", [{"use_dora": True}, {"lora_bias": True}, {"lora_dropout": 0.5}], ids=str)
+def test_what_the_functions_do_not_compute_is_left_to_peft(small_base: Path, change: dict[str, Any]) -> None:
+    base = modeling.load_base(
+        find_base(str(small_base)), dtype=torch.float32, load_in_4bit=False, device=torch.device("cpu")
+    )
+    torch.manual_seed(0)
+    model: Any = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights=False, **change))
+    for name, weight in model.named_parameters():
+        if "magnitude" in name or "lora_B.default.bias" in name:
+            weight.data += 0.5
+    module, x = layer_of(model.eval()).self_attn.q_proj, torch.randn(3, base.config.text_config.hidden_size)
+    expected = module(x)
+    fuse_lora(model)
+    assert not isinstance(module, FusedLora)
+    torch.testing.assert_close(module(x), expected)
 
 
 @pytest.mark.parametrize("padded", [False, True])

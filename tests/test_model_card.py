@@ -1,3 +1,5 @@
+import ast
+import re
 from dataclasses import replace
 
 from huggingface_hub import ModelCard
@@ -50,6 +52,17 @@ def test_card_says_the_revision_of_a_base_from_the_hub_alone() -> None:
     local = replace(RECORD, base_model="./tiny_base/weights", load_in_4bit=False)
     card = model_card(local, "outputs/run")
     assert 'from_pretrained("./tiny_base/weights", dtype=torch.bfloat16)\n' in card and "four_bits" not in card
+
+
+def test_whatever_a_name_or_prompt_holds_the_card_s_code_is_python() -> None:
+    prompt = "Is it \"SAFE\" or 'UNSAFE'?\nAnswer {one} word: \\ é"
+    record = replace(RECORD, prompt=prompt, base_model="./a\"b'c", dataset='./d"e')
+    card = model_card(record, 'outputs/it\'s "mine"')
+    loading, asking = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    strings = {node.value for node in ast.walk(ast.parse(loading + asking)) if isinstance(node, ast.Constant)}
+    assert {prompt, record.base_model, 'outputs/it\'s "mine"'} <= strings
+    assert "> Is it \"SAFE\" or 'UNSAFE'?\n> Answer {one} word: \\ é\n" in card
+    assert ModelCard(card).data.base_model == record.base_model
 
 
 def test_card_knows_whether_someone_changed_it() -> None:

@@ -131,6 +131,55 @@ def test_damaged_adapter_is_refused(small_base: Path, saved_adapter: Path, tmp_p
         modeling.load_adapter(load(small_base), tmp_path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("merge", [False, True])
+def test_adapter_of_which_one_value_is_no_number_is_refused(
+    small_base: Path, saved_adapter: Path, tmp_path: Path, value: float, merge: bool
+) -> None:
+    shutil.copytree(saved_adapter, tmp_path / "adapter")
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    name = next(name for name in weights if "layers.2.mlp.up_proj.lora_B" in name)
+    weights[name][3, 1] = value
+    save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"layers\.2\.mlp\.up_proj\.lora_B.* holds values that are no numbers"):
+        modeling.load_adapter(load(small_base, load_in_4bit=not merge), tmp_path / "adapter", merge=merge)
+
+
+def test_code_that_a_processor_s_files_name_is_never_run(small_base: Path, tmp_path: Path) -> None:
+    """transformers would ask on stdin whether to run it, and take the first path of a stream that is `y` for a yes."""
+    folder = tmp_path / "adapter"
+    shutil.copytree(small_base, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "mine.py").write_text("from pathlib import Path\nPath(__file__).with_name('ran').touch()\n")
+    expected = modeling.load_processor(folder)
+    for name in ("processor_config.json", "tokenizer_config.json", "preprocessor_config.json", "config.json"):
+        settings = json.loads((folder / name).read_text()) if (folder / name).exists() else {}
+        parts = ("Processor", "Tokenizer", "ImageProcessor", "VideoProcessor", "Config")
+        settings["auto_map"] = {f"Auto{part}": "mine.Mine" for part in parts} | {
+            "AutoTokenizer": ["mine.Mine", "mine.Mine"]
+        }
+        if "image_processor" in settings:
+            settings["image_processor"]["auto_map"] = settings["auto_map"]
+        (folder / name).write_text(json.dumps(settings))
+    try:
+        found = modeling.load_processor(folder)
+    except InputError as refused:
+        assert "which is never run" in str(refused)
+    else:
+        assert [type(found), type(found.tokenizer), type(found.image_processor)] == [
+            type(expected),
+            type(expected.tokenizer),
+            type(expected.image_processor),
+        ]
+    assert not (folder / "ran").exists()
+
+
+def test_processor_that_is_damaged_is_said_in_a_line(small_base: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_base, tmp_path / "base", ignore=shutil.ignore_patterns("*.safetensors"))
+    (tmp_path / "base" / "tokenizer.json").write_text('{"version": ')
+    with pytest.raises(InputError, match="its tokenizer or processor files are missing or damaged"):
+        modeling.load_processor(tmp_path / "base")
+
+
 def test_all_cores_are_used_whatever_the_launcher_left() -> None:
     before = torch.get_num_threads()
     try:

@@ -8,8 +8,7 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.labels import LABELS, PROMPT
-from recipes.base_model import find_base
-from recipes.safety_record import SafetyRecord, find_base_of, is_finished, read_record
+from recipes.safety_record import SafetyRecord, is_finished, read_record
 
 RECORD = SafetyRecord(
     prompt=PROMPT,
@@ -46,7 +45,15 @@ def test_record_survives_the_disk(tmp_path: Path) -> None:
         ({"schema_version": 1}, "schema_version 1 is not 2"),
         ({"training_prior": 1.0}, "training_prior 1.0 is not between 0 and 1"),
         ({"colour": "red"}, "keys ['colour'] are missing or unknown"),
-        ({"threshold": "high"}, "safety.json: "),
+        ({"threshold": "high"}, "threshold 'high' is of another kind than it was written"),
+        ({"threshold": float("nan")}, "threshold nan is not between 0 and 1"),
+        ({"dtype": "float64x"}, "dtype 'float64x' is not one of bfloat16, float32"),
+        ({"dtype": "float16"}, "dtype 'float16' is not one of bfloat16, float32"),
+        ({"load_in_4bit": "no"}, "load_in_4bit 'no' is of another kind"),
+        ({"max_pixels": 1e6}, "max_pixels 1000000.0 is of another kind"),
+        ({"max_pixels": True}, "max_pixels True is of another kind"),
+        ({"base_model": None}, "base_model None is of another kind"),
+        ({"labels": 3}, "safety.json: "),
     ],
 )
 def test_record_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
@@ -68,17 +75,14 @@ def test_what_is_no_adapter_is_refused(tmp_path: Path) -> None:
         read_record(tmp_path)
 
 
-def test_base_must_be_the_one_trained_on(tmp_path: Path, small_base: Path) -> None:
-    base = find_base(str(small_base))
-    record = replace(RECORD, base_model=base.name, base_revision=base.revision)
-    config = tmp_path / "adapter_config.json"
-    config.write_text(json.dumps({"base_model_name_or_path": base.name}))
-    assert find_base_of(tmp_path, record) == base
-    with pytest.raises(InputError, match=r"was trained on .* of revision 0123; what lies there now is"):
-        find_base_of(tmp_path, replace(record, base_revision="0123"))
-    config.write_text(json.dumps({"base_model_name_or_path": "another/base"}))
-    with pytest.raises(InputError, match="is for base 'another/base'"):
-        find_base_of(tmp_path, record)
-    config.unlink()
-    with pytest.raises(InputError, match=r"adapter_config\.json is missing or damaged"):
-        find_base_of(tmp_path, record)
+def test_record_answers_from_its_own_threshold_and_prior() -> None:
+    record = replace(RECORD, threshold=0.7, training_prior=0.8)
+    assert [record.label_of(p) for p in (0.0, 0.69, 0.7, 1.0)] == ["SAFE", "SAFE", "UNSAFE", "UNSAFE"]
+    assert record.at_prior(0.3, None) == 0.3
+    assert record.at_prior(0.5, 0.5) == pytest.approx(0.2)  # odds of 1, times (1 to 1) / (4 to 1)
+
+
+@pytest.mark.parametrize("p_unsafe", [float("nan"), float("inf"), -0.1, 1.5])
+def test_what_is_no_probability_has_no_answer(p_unsafe: float) -> None:
+    with pytest.raises(InputError, match="no number from 0 to 1, so there is no answer"):
+        RECORD.label_of(p_unsafe)

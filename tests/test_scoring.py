@@ -1,11 +1,16 @@
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from peft import get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from transformers import Qwen2VLForConditionalGeneration
 
 from benchmarks.held_generation import generate_held, question
 from data_prep.demo_renderer import Renderer
@@ -15,7 +20,8 @@ from recipes import forward, modeling, scoring
 from recipes.base_model import find_base
 from recipes.collator import VisionCollator
 from recipes.linear_probe import pooled_features
-from recipes.scoring import Scorer, label_of, label_token_ids, score_in_ways, score_rows
+from recipes.operating_point import label_of
+from recipes.scoring import NoProbabilityError, Scorer, label_token_ids, score_in_ways, score_rows
 from tests.test_cuda_graphs import Graphs
 
 SIZES = [(640, 360), (360, 640), (200, 200), (1280, 720), (57, 90), (640, 360), (28, 28)]
@@ -89,7 +95,8 @@ def test_score_is_the_plain_forward_s_softmax_over_the_two_labels(
     with torch.no_grad():
         logits = model(**batch).logits[:, -1]
     safe, unsafe = (logits[:, token].exp() for token in label_token_ids(collator))
-    torch.testing.assert_close(Scorer(model, label_token_ids(collator))(batch), unsafe / (safe + unsafe))
+    found = torch.as_tensor(Scorer(model, label_token_ids(collator))(batch))
+    torch.testing.assert_close(found, (unsafe / (safe + unsafe)).double(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -125,11 +132,113 @@ def test_every_way_to_answer_gives_the_plain_forward_s_score(
         batch = collator.prompts([row])
         with torch.no_grad():
             logits = model(**batch).logits[0, -1, label_token_ids(collator)]
-        assert abs(float(scorer(batch)) - float(logits.softmax(0)[LABELS.index(UNSAFE)])) < 1e-4
+        assert abs(float(scorer(batch)[0]) - float(logits.softmax(0)[LABELS.index(UNSAFE)])) < 1e-4
     graphed = scorer._graphed
     assert isinstance(graphed, Graphs) is replayed
     if isinstance(graphed, Graphs):
         assert graphed.captured == 1
+
+
+def test_p_is_as_fine_as_fp32_whatever_the_model_computes_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits around 20 come in steps of an eighth in bf16: 2,000 frames would share some 70 values of P."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2000, 1, 3584, generator=generator).bfloat16()
+    rows = (0.01 * torch.randn(2, 3584, generator=generator)).bfloat16()
+    rows += 20 * hidden.mean(0) / hidden.mean(0).square().sum()  # both logits have a mean of 20
+    logits = (hidden[:, 0].double() @ rows.double().t()).numpy()
+    assert 18 < logits.mean() < 22
+    stand_in: Any = SimpleNamespace(
+        model=SimpleNamespace(language_model=SimpleNamespace(norm=SimpleNamespace(weight=torch.ones(1)))),
+        lm_head=SimpleNamespace(weight=rows),
+    )
+    monkeypatch.setattr(scoring, "inputs_on_device", lambda *_: {})
+    monkeypatch.setattr(scoring, "place_frames", lambda *_: {})
+    monkeypatch.setattr(scoring, "last_hidden", lambda *_: hidden)
+    found = Scorer(stand_in, [0, 1])({"image_grid_thw": torch.zeros(1, 3, dtype=torch.long)})
+    expected = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-5)
+    assert len(np.unique(found)) > 1900
+    assert ((found >= 0.5) == (expected >= 0.5)).all()
+
+
+def test_a_p_that_is_no_number_is_never_answered(
+    model: Any, collator: VisionCollator, rows: list[dict[str, Any]]
+) -> None:
+    weight = next(weight for name, weight in model.named_parameters() if "lora_B" in name)
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight[0, 0] = torch.nan
+    try:
+        with pytest.raises(NoProbabilityError, match="is no number, so there is no answer"):
+            score_rows(model, collator, rows[:2], batch_size=2)
+        with model.disable_adapter():
+            assert np.isfinite(score_rows(model, collator, rows[:2], batch_size=2)).all()
+    finally:
+        with torch.no_grad():
+            weight.copy_(kept)
+
+
+@pytest.mark.parametrize("replayed", [False, True], ids=["called", "replayed"])
+def test_threads_that_ask_at_once_each_get_their_own_frame_s_answer(
+    model: Any,
+    collator: VisionCollator,
+    rows: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    replayed: bool,
+) -> None:
+    monkeypatch.setattr(scoring, "GraphedFunction", Graphs)
+    scorer = Scorer(model, label_token_ids(collator), cuda_graphs=replayed)
+    batches = [collator.prompts([row]) for row in (rows[0], rows[5], rows[1], rows[3])] * 8
+    one_by_one = [float(scorer(batch)[0]) for batch in batches]
+    with ThreadPoolExecutor(8) as threads:
+        at_once = [float(p[0]) for p in threads.map(scorer, batches)]
+    assert at_once == pytest.approx(one_by_one, abs=1e-6)
+    assert len(set(one_by_one)) >= 4
+
+
+class Reads(TorchDispatchMode):
+    """Notes the memory that operations read and didn't make themselves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: set[int] = set()
+        self.foreign: list[torch.Tensor] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_flatten((args, kwargs))[0]:
+            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage().data_ptr() not in self.made:
+                self.foreign.append(tensor)
+        result = function(*args, **(kwargs or {}))
+        self.made |= {
+            tensor.untyped_storage().data_ptr()
+            for tensor in tree_flatten(result)[0]
+            if isinstance(tensor, torch.Tensor)
+        }
+        return result
+
+
+def test_what_is_captured_is_an_input_or_the_scorer_s_own(
+    model: Any, collator: VisionCollator, rows: list[dict[str, Any]]
+) -> None:
+    """A graph reads memory where its capture found it: what anyone else owns may be gone by then."""
+    scorer = Scorer(model, label_token_ids(collator))
+    batch = collator.prompts(rows)
+    inputs = forward.inputs_on_device(scorer.base, batch)
+    owned = [*inputs.values(), *model.parameters(), *model.buffers(), scorer._rows]
+    owned += [
+        part
+        for module in modeling.quantized_modules(model).values()
+        for state in (module.weight.quant_state, module.weight.quant_state.state2)
+        for part in (state.absmax, state.code, state.offset)
+        if part is not None
+    ]
+    addresses = {tensor.untyped_storage().data_ptr() for tensor in owned}
+    with torch.no_grad(), Reads() as reads:
+        scorer._p_unsafe(inputs, tuple(map(tuple, batch["image_grid_thw"].tolist())))
+    assert reads.foreign
+    strangers = [tensor for tensor in reads.foreign if tensor.untyped_storage().data_ptr() not in addresses]
+    read_on_the_host = batch["image_grid_thw"]
+    assert [tensor for tensor in strangers if not torch.equal(tensor, read_on_the_host)] == []
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +269,40 @@ def test_labels_are_what_generate_gives_when_held_to_the_two_answers(
         assert [mine for mine, sure in zip(labels, clear, strict=True) if sure] == [
             theirs for theirs, sure in zip(generated, clear, strict=True) if sure
         ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"lora_dropout": 0.05, "target_modules": modeling.LLM_LINEARS},
+        {"use_rslora": True, "target_modules": ["v_proj", "gate_proj", "up_proj", "down_proj"]},
+        {"target_modules": ["q_proj", "up_proj"]},
+    ],
+    ids=["with dropout", "rank-stabilised", "two linears"],
+)
+@pytest.mark.parametrize("merge", [False, True], ids=["adapter on", "merged"])
+def test_plain_adapter_of_another_trainer_is_answered_as_peft_does(
+    collator: VisionCollator,
+    rows: list[dict[str, Any]],
+    small_base: Path,
+    tmp_path: Path,
+    settings: dict[str, Any],
+    merge: bool,
+) -> None:
+    def load() -> Any:
+        return Qwen2VLForConditionalGeneration.from_pretrained(small_base, dtype=torch.float32)
+
+    torch.manual_seed(0)
+    config = LoraConfig(task_type="CAUSAL_LM", r=8, lora_alpha=16, init_lora_weights=False, **settings)
+    get_peft_model(load(), config).save_pretrained(tmp_path)
+    theirs = PeftModel.from_pretrained(load(), tmp_path).eval()
+    base = find_base(str(small_base))
+    ours = modeling.load_base(base, dtype=torch.float32, load_in_4bit=False, device=torch.device("cpu"))
+    found = score_rows(modeling.load_adapter(ours, tmp_path, merge=merge), collator, rows, batch_size=1)
+    for row, p_unsafe in zip(rows, found, strict=True):
+        with torch.no_grad():
+            logits = theirs(**collator.prompts([row])).logits[0, -1, label_token_ids(collator)]
+        assert abs(p_unsafe - float(logits.softmax(0)[LABELS.index(UNSAFE)])) < 1e-4
 
 
 def test_an_adapter_is_never_merged_into_4_bits(small_base: Path, saved_adapter: Path) -> None:

@@ -39,7 +39,7 @@ from recipes.metrics import class_ids, compute_figures
 from recipes.operating_point import choose_threshold
 from recipes.run_settings import read_inputs, with_default_config
 from recipes.safety_record import read_record
-from recipes.scoring import score_rows
+from recipes.scoring import Scorer, score_rows
 from tests.test_cuda_graphs import Graphs
 from tests.tiny_data import many_clips, write_data
 
@@ -146,14 +146,13 @@ def test_best_checkpoint_is_the_one_saved(finished: Path) -> None:
 
 def test_logged_figures_are_those_of_scoring(finished: Path, data: Path) -> None:
     from recipes.adapted_model import load_adapted
-    from recipes.safety_record import find_base_of
+    from recipes.adapter_files import find_adapter
 
     summary = json.loads((finished / "training.json").read_text())
     logged = next(
         entry for entry in summary["log_history"] if entry["step"] == summary["best_step"] and "eval_macro_f1" in entry
     )
-    record = read_record(finished)
-    adapted = load_adapted(finished, record, find_base_of(finished, record))
+    adapted = load_adapted(find_adapter(finished))
     rows = open_dataset(str(data)).rows("validation")
     p_unsafe = score_rows(adapted.model, adapted.collator, rows, batch_size=3)
     figures = compute_figures(p_unsafe, class_ids(rows["response"]), threshold=0.5)
@@ -174,13 +173,13 @@ def test_threshold_is_chosen_on_the_validation_frames(
     settings: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from recipes.adapted_model import load_adapted
-    from recipes.safety_record import find_base_of
+    from recipes.adapter_files import find_adapter
 
     run = tmp_path / "run"
     assert train(settings, run, "--threshold", "recall>=0.9") == 0
     record = read_record(run)
     assert f"threshold {record.threshold:.4g}: {record.threshold_from}" in capsys.readouterr().err
-    adapted = load_adapted(run, record, find_base_of(run, record))
+    adapted = load_adapted(find_adapter(run))
     rows = open_dataset(str(data)).rows("validation")
     p_unsafe, truth = score_rows(adapted.model, adapted.collator, rows, batch_size=3), class_ids(rows["response"])
     threshold, reason = choose_threshold("recall>=0.9", p_unsafe, truth)
@@ -378,7 +377,10 @@ def test_accumulated_micro_batches_make_the_same_update(settings: list[str], tmp
 def test_diverged_training_ends_in_one_line(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("recipes.trainer.score_rows", lambda *_args, **_kwargs: np.array([0.5, np.nan]))
+    def one_is_no_number(scorer: Scorer, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        return torch.tensor([0.5] * (len(batch["input_ids"]) - 1) + [torch.nan])
+
+    monkeypatch.setattr(Scorer, "on_device", one_is_no_number)
     with pytest.raises(InputError, match="training diverged: at step 2"):
         train(settings, tmp_path / "run")
 
