@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,20 @@ from data_prep.files import PROJECT_ROOT
 # Nothing in the tests may reach the Hub or the user's caches. Set before any library reads them.
 HF_HOME = tempfile.mkdtemp(prefix="safe-unsafe-tests-")
 os.environ.update(HF_HOME=HF_HOME, HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What commit 9264ce6 wrote of a data set of 48 tiny frames.
+
+    A data folder, the same pushed as local/safe-unsafe-tiny, a finished run of four updates on the small base, and that
+    run as it was after two.
+    """
+
+    data: Path
+    hf_home: Path
+    run: Path
+    unfinished: Path
 
 
 @dataclass(frozen=True)
@@ -58,6 +73,15 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return Demo(root / "data", root / "outputs", root / "hf", done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """Unpack what an earlier version wrote, to be read and not to be changed."""
+    root = tmp_path_factory.mktemp("kept")
+    with tarfile.open(PROJECT_ROOT / "tests" / "data" / "made_by_9264ce6.tar.xz") as archive:
+        archive.extractall(root, filter="data")
+    return Kept(root / "data", root / "hf", root / "run", root / "unfinished")
 
 
 @pytest.fixture(scope="session")
