@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from qwen_vl_utils import process_vision_info, smart_resize
+from qwen_vl_utils import smart_resize
 from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
@@ -95,13 +95,11 @@ class VisionCollator:
         image = row["image"]
         if not isinstance(image, Image.Image):
             image = read_image(image["bytes"], image.get("path"))
-        if self.device.type == "cpu":
-            frame = _shrunk(image, self.max_pixels)
-        else:
-            images = self.processor.image_processor
-            frame = shrunk_on(self.device, image, self.max_pixels, images.patch_size * images.merge_size)
+        images = self.processor.image_processor
+        size = shrunk_size(image, self.max_pixels, images.patch_size * images.merge_size)
+        frame = _shrunk(image, size) if self.device.type == "cpu" else shrunk_on(self.device, image, size)
         # The frame comes resized; a second resize would blur it and break the one pixel limit.
-        pixels = self.processor.image_processor(images=[frame], do_resize=False, return_tensors="pt")
+        pixels = images(images=[frame], do_resize=False, return_tensors="pt")
         return pixels["pixel_values"].to(self.dtype), pixels["image_grid_thw"].cpu()
 
     def _features(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
@@ -152,24 +150,32 @@ class VisionCollator:
         return expanded, torch.cat([torch.arange(before).expand(3, -1), image, text.expand(3, -1)], dim=1)
 
 
-def _shrunk(image: Image.Image, max_pixels: int) -> torch.Tensor:
-    """Return an RGB image as uint8 of shape (3, height, width), its sides multiples of 28, of at most `max_pixels`."""
-    messages = chat_messages(image, "")
-    messages[0]["content"][0]["max_pixels"] = max_pixels
-    (image,), _ = process_vision_info([messages])
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def shrunk_size(image: Image.Image, max_pixels: int, multiple: int) -> tuple[int, int]:
+    """Return the height and width, multiples of `multiple`, at which the model sees an image: qwen-vl-utils' size.
+
+    That has at most `max_pixels`. Of a strip so narrow that qwen-vl-utils leaves nothing of a side, one multiple stays,
+    and of its length what the limit allows.
+    """
+    height, width = smart_resize(image.height, image.width, multiple, max_pixels=max_pixels)
+    longest = max_pixels // multiple**2 * multiple if 0 in (height, width) else max(height, width)
+    return min(max(height, multiple), longest), min(max(width, multiple), longest)
 
 
-def shrunk_on(device: torch.device, image: Image.Image, max_pixels: int, multiple: int) -> torch.Tensor:
+def _shrunk(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
+    """Return an RGB image as uint8 of shape (3, height, width), resized to `size` as qwen-vl-utils does."""
+    height, width = size
+    return torch.from_numpy(np.array(image.convert("RGB").resize((width, height)))).permute(2, 0, 1)
+
+
+def shrunk_on(device: torch.device, image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
     """Return the same computed on `device`, no value of a frame wider than high further from it than 2 of 255.
 
     Like Pillow it goes first over rows and then over columns, and rounds to whole values after either. Pillow itself
     begins with the columns of some frames that are higher than wide.
     """
-    height, width = smart_resize(image.height, image.width, multiple, max_pixels=max_pixels)
     frame = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float()
-    for size in ([image.height, width], [height, width]):
-        frame = resize(frame, size, InterpolationMode.BICUBIC, antialias=True).round_().clamp_(0, 255)
+    for sides in ([image.height, size[1]], [*size]):
+        frame = resize(frame, sides, InterpolationMode.BICUBIC, antialias=True).round_().clamp_(0, 255)
     return frame.to(torch.uint8)
 
 

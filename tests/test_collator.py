@@ -9,7 +9,7 @@ from transformers import Qwen2VLConfig, Qwen2VLModel
 from transformers.processing_utils import ProcessorMixin
 
 from data_prep.labels import LABELS, PROMPT, chat_messages
-from recipes.collator import IGNORED, VisionCollator, balanced_label_weights, shrunk_on
+from recipes.collator import IGNORED, VisionCollator, balanced_label_weights, shrunk_on, shrunk_size
 from recipes.modeling import load_processor
 from recipes.scoring import label_token_ids
 
@@ -181,11 +181,34 @@ def test_encoded_and_decoded_frames_give_the_same_batch(small_base: Path, tmp_pa
     assert torch.equal(encoded["pixel_values"], decoded["pixel_values"])
 
 
+@pytest.mark.parametrize("size", [(1920, 1080), (640, 360), (799, 301), (30, 20), (7, 7), (1, 150)])
+@pytest.mark.parametrize("max_pixels", [401408, 100352])
+def test_frames_are_shrunk_as_qwen_vl_utils_does(small_base: Path, size: tuple[int, int], max_pixels: int) -> None:
+    image = picture(*size)
+    messages = chat_messages(image, "")
+    messages[0]["content"][0]["max_pixels"] = max_pixels
+    (expected,), _ = process_vision_info([messages])
+    batch = VisionCollator(load_processor(small_base), max_pixels).pixels([{"image": image}])
+    processor = load_processor(small_base).image_processor
+    theirs = processor(images=[expected], do_resize=False, return_tensors="pt")
+    assert torch.equal(batch["pixel_values"], theirs["pixel_values"])
+    assert torch.equal(batch["image_grid_thw"], theirs["image_grid_thw"])
+
+
+@pytest.mark.parametrize(("size", "seen"), [((4000, 21), (28, 3584)), ((21, 4000), (3584, 28))])
+def test_strip_of_which_nothing_would_be_left_keeps_a_row_of_tokens(
+    small_base: Path, size: tuple[int, int], seen: tuple[int, int]
+) -> None:
+    assert shrunk_size(Image.new("RGB", size), 100352, 28) == seen
+    batch = VisionCollator(load_processor(small_base), 100352).pixels([{"image": Image.new("RGB", size)}])
+    assert batch["image_grid_thw"].tolist() == [[1, seen[0] // 14, seen[1] // 14]]
+
+
 @pytest.mark.parametrize("size", [(1920, 1080), (640, 360), (799, 301), (30, 20)])
 def test_frames_shrunk_on_the_card_are_pillow_s_within_2_of_255(size: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    on_card = shrunk_on(torch.device("cpu"), image, 100352, 28)
+    on_card = shrunk_on(torch.device("cpu"), image, shrunk_size(image, 100352, 28))
     messages = chat_messages(image, "")
     messages[0]["content"][0]["max_pixels"] = 100352
     (expected,), _ = process_vision_info([messages])
