@@ -77,5 +77,7 @@ def load_adapted(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = F
     processor = modeling.load_processor(adapter.folder)
     collator = VisionCollator(processor, record.max_pixels, dtype=dtype)
     card_collator = VisionCollator(processor, record.max_pixels, dtype=dtype, device=device)
+    for each in (collator, card_collator):
+        each.prompt_ids(record.prompt)  # kept from now on: a tokenizer takes one thread at a time
     scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=cuda_graphs)
     return AdaptedModel(adapted, collator, card_collator, record, scorer)

@@ -115,9 +115,25 @@ def adapter_for_another_base(folder: Path) -> list[str]:
         seed=0,
     )
     record.write(folder)
-    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": record.base_model}))
+    config = {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"], "base_model_name_or_path": record.base_model}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (folder / "adapter_model.safetensors").touch()
     shutil.copy(PROJECT_ROOT / "tests" / "data" / "frame.png", folder)
     return ["recipes/infer.py", "--adapter", str(folder), "--image", str(folder / "frame.png")]
+
+
+def adapter_of_another_kind(folder: Path) -> list[str]:
+    command = adapter_for_another_base(folder)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "use_dora": True}))
+    return command
+
+
+def record_of_another_kind(folder: Path) -> list[str]:
+    command = adapter_for_another_base(folder)
+    record = json.loads((folder / "safety.json").read_text())
+    (folder / "safety.json").write_text(json.dumps({**record, "dtype": "float64x"}))
+    return command
 
 
 def no_such_adapter(folder: Path) -> list[str]:
@@ -174,6 +190,8 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     strip_of_an_image: "3000x10 is a strip",
     no_such_yaml: "absent.yaml: no such file",
     adapter_for_another_base: "was trained on",
+    adapter_of_another_kind: "use_dora true in adapter_config.json is not computed here",
+    record_of_another_kind: "dtype 'float64x' is not one of bfloat16, float32",
     no_such_adapter: "no such folder; train one",
     uploads_of_no_size: "--max-upload-mb 0 must be 1 or more",
     prior_that_is_none: "--prior 50.0 is not between 0 and 1",

@@ -40,7 +40,7 @@ LAYERS = [
         "recipes.training_plot",
     },
     {"recipes.comparison", "recipes.intervals", "recipes.joined_lora", "recipes.safety_record", "recipes.collator"},
-    {"recipes.host_memory"},
+    {"recipes.adapter_files", "recipes.host_memory"},
     {"recipes.linear_probe", "recipes.modeling", "recipes.report_plots", "recipes.room"},
     {"recipes.report", "recipes.run_settings", "recipes.scoring", "recipes.model_card", "recipes.vision_cache"},
     {"recipes.adapted_model", "recipes.checkup", "recipes.report_page", "recipes.trainer"},
