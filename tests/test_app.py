@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from data_prep.files import PROJECT_ROOT
+from recipes.answer_page import SWEEP_SECONDS, UPLOAD_SECONDS
 from tests.conftest import Demo
 from tests.test_demo import answer_of
 
@@ -208,6 +210,22 @@ def test_file_that_is_too_large_is_refused(page: Page, tmp_path: Path) -> None:
     expect(page.locator("#answers li")).to_have_count(0)
 
 
+def test_visitors_who_drop_the_same_file_at_once_each_get_their_answer(page: Page, app: App, demo: Demo) -> None:
+    frame = frame_of(demo, "unsafe")
+    browser = page.context.browser
+    assert browser
+    visitors = [browser.new_page() for _ in range(3)]
+    for visitor in visitors:
+        visitor.set_default_timeout(PATIENCE_MS)
+        visitor.goto(app.address)
+        visitor.wait_for_selector("#drop input[type=file]", state="attached")
+    for visitor in visitors:
+        visitor.locator("#drop input[type=file]").set_input_files(frame)
+    for visitor in visitors:
+        assert answers(visitor, 1) == [answer_of(demo, frame)]
+        visitor.close()
+
+
 def test_everything_has_a_name_for_screen_readers(page: Page) -> None:
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll('button, input, [role=slider]')].filter(element => {
@@ -224,5 +242,12 @@ def test_nothing_was_asked_of_or_sent_to_anyone_else(page: Page, app: App, reque
     assert requests
     assert [url for url in requests if not url.startswith((app.address, "data:", "blob:"))] == []
     assert app.sent == []
-    kept = [path for path in app.temporary.rglob("*") if path.suffix in (".jpg", ".png", ".mp4", ".txt")]
-    assert kept == []
+
+    def kept() -> list[Path]:
+        return [path for path in app.temporary.rglob("*") if path.suffix in (".jpg", ".png", ".mp4", ".txt")]
+
+    assert [path for path in kept() if path.parent.name.startswith("taken-")] == []
+    sweeps_end = time.monotonic() + UPLOAD_SECONDS + 2 * SWEEP_SECONDS + 5
+    while kept() and time.monotonic() < sweeps_end:
+        time.sleep(0.5)
+    assert kept() == [], "what was dropped is removed within seconds"
