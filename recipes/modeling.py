@@ -27,13 +27,11 @@ from recipes.base_model import BaseModel, weight_files
 from recipes.forward import use_fused_modules
 from recipes.host_memory import keep_on_host
 from recipes.joined_linears import join_linears
+from recipes.library_settings import LLM_LINEARS
 from recipes.lora_linear import fuse_lora, unpacked_rows
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
 KEPT_IN_16_BITS = ["model.visual", "lm_head"]
-
-# The seven linears of a decoder layer. None of the vision tower's modules bears one of these names.
-LLM_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 MERGING_ROOM = 1.4  # times what the weights take; measured for the 7B: 1.25
 COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
