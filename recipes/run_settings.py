@@ -121,7 +121,7 @@ def typed(name: str, value: Any) -> Any:
         value = [value]
     if kind not in (list, dict) or not isinstance(value, kind):
         raise InputError(f"{name} {value!r} is not {_IN_WORDS[kind]}")
-    return checked_linears(value) if name == "lora_target_modules" else value
+    return checked_linears(list(value)) if name == "lora_target_modules" else value
 
 
 _IN_WORDS = {

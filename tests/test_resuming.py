@@ -188,7 +188,8 @@ class Killed(BaseException):
 
 def killed_at(patched: pytest.MonkeyPatch, write: int) -> list[str]:
     """Have the process end right before its write of that number, and return the list that takes their names."""
-    replace, torch_save, written = Path.replace, torch.save, []
+    replace, torch_save = Path.replace, torch.save
+    written: list[str] = []
 
     def count(name: str) -> None:
         if len(written) == write:
@@ -325,7 +326,7 @@ def test_gradient_that_is_no_number_ends_training_before_it_is_applied(
     def poisoned(trainer: SafetyTrainer, *args: Any) -> torch.Tensor:
         loss = step(trainer, *args)
         if trainer.state.global_step == 2:
-            trainer._trained[0].grad.fill_(float("nan"))  # type: ignore[union-attr]
+            trainer._trained[0].grad.fill_(float("nan"))
         return loss
 
     monkeypatch.setattr(SafetyTrainer, "training_step", poisoned)
