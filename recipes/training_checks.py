@@ -93,6 +93,16 @@ def updates_of(values: Mapping[str, Any], rows: int) -> int:
     return math.ceil(values["num_train_epochs"] * per_epoch)
 
 
+def checkpoints_of(values: Mapping[str, Any], rows: int) -> int:
+    """Return how many checkpoints lie on the disk at once, the one that is being saved included."""
+    if values["save_total_limit"]:
+        return int(values["save_total_limit"]) + 1
+    if values["save_strategy"] == "no":
+        return 1
+    updates, every = updates_of(values, rows), values["save_steps"]
+    return math.ceil(updates / (every if every >= 1 else max(math.ceil(updates * every), 1))) + 1
+
+
 def check_updates(values: Mapping[str, Any], rows: int) -> None:
     """Raise InputError where a run makes no update, or makes all of them while its learning rate still warms up from 0.
 

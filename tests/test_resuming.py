@@ -133,11 +133,16 @@ def test_run_stopped_at_each_update_and_moved_is_the_same_run(
     assert outcome(folder) == outcome(uninterrupted)
 
 
-def test_copied_run_leaves_the_original_alone(settings: list[str], uninterrupted: Path, tmp_path: Path) -> None:
-    """The path noted in the checkpoint is still there then, and isn't this run's."""
+@pytest.mark.parametrize("before", ["gone", "still there"])
+def test_trained_run_is_moved_with_its_best_checkpoint(
+    settings: list[str], uninterrupted: Path, tmp_path: Path, before: str
+) -> None:
+    """The path noted in the checkpoint is gone then or, where the run was copied, another run's."""
     copy = unfinished_copy(uninterrupted, tmp_path / "copy")
-    other = unfinished_copy(uninterrupted, tmp_path / "other")
-    shutil.copyfile(other / f"checkpoint-{STEPS}" / ADAPTER, other / "checkpoint-2" / ADAPTER)
+    other = tmp_path / before
+    if before == "still there":
+        unfinished_copy(uninterrupted, other)
+        shutil.copyfile(other / f"checkpoint-{STEPS}" / ADAPTER, other / "checkpoint-2" / ADAPTER)
     for state in copy.glob("checkpoint-*/trainer_state.json"):
         state.write_text(state.read_text().replace(str(uninterrupted), str(other)))
     reseal(copy)
