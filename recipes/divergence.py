@@ -14,7 +14,7 @@ class GradientWatch:
 
     def __init__(self, learning_rate: float) -> None:
         self._learning_rate = learning_rate
-        self._norm: torch.Tensor | None = None
+        self._norm: torch.Tensor | None = None  # on a GPU's host, page-locked
         self._arrived: torch.cuda.Event | None = None
         self._update = 0
 
@@ -29,9 +29,9 @@ class GradientWatch:
             self._norm = norm
             self.check()
             return
-        self._norm = torch.empty((), dtype=norm.dtype, pin_memory=True)
+        if self._norm is None or self._arrived is None:
+            self._norm, self._arrived = torch.empty((), dtype=norm.dtype, pin_memory=True), torch.cuda.Event()
         self._norm.copy_(norm.detach(), non_blocking=True)
-        self._arrived = torch.cuda.Event()
         self._arrived.record()
 
     def check(self) -> None:

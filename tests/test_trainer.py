@@ -41,6 +41,7 @@ from recipes.metrics import class_ids, compute_figures
 from recipes.operating_point import choose_threshold
 from recipes.safety_record import read_record
 from recipes.scoring import score_rows
+from recipes.training_checks import updates_of
 from tests.test_cuda_graphs import Graphs
 from tests.tiny_data import many_clips, write_data
 
@@ -496,6 +497,21 @@ def test_graphed_micro_batches_train_as_others_do(settings: list[str], tmp_path:
         weights.append([weight.detach().clone() for weight in trainer.model.parameters() if weight.requires_grad])
     assert trainer.graphed.replayed > STEPS
     torch.testing.assert_close(weights[1], weights[0])
+
+
+def test_updates_are_counted_as_the_trainer_does(settings: list[str], tmp_path: Path) -> None:
+    trainer = build(settings, tmp_path)
+    for changed in (
+        {"max_steps": 5},
+        {"max_steps": -1, "num_train_epochs": 1.3},
+        {"max_steps": -1, "num_train_epochs": 2.0, "gradient_accumulation_steps": 3},
+        {"max_steps": -1, "num_train_epochs": 1.0, "gradient_accumulation_steps": 3, "dataloader_drop_last": True},
+    ):
+        vars(trainer.args).update({"gradient_accumulation_steps": 1, **changed})
+        values = {**read_settings(settings).values, "gradient_accumulation_steps": 1, **changed}
+        rows = len(trainer.train_dataset)
+        counted = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
+        assert updates_of(values, rows) == counted
 
 
 def test_evaluating_changes_no_gradient(settings: list[str], tmp_path: Path) -> None:
