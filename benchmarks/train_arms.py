@@ -22,6 +22,7 @@ from benchmarks.train_flops import flops_per_frame
 from data_prep.files import from_root
 from recipes import sft_qwen2vl
 from recipes.base_model import find_base
+from recipes.command_line import read_settings
 
 GIB = 2**30
 CONFIGS = {name: f"recipes/configs/qwen2vl_7b_{name}.yaml" for name in ("8gb", "6gb", "80gb")}
@@ -67,7 +68,7 @@ def arguments_of(out: Path, recipe: str, run: str, **changed: Any) -> list[str]:
 def build(out: Path, recipe: str, **changed: Any) -> Any:
     """Build the trainer of a recipe as sft_qwen2vl.py does."""
     argv = arguments_of(out, recipe, f"measured-{recipe}", **changed)
-    run = sft_qwen2vl.prepare_run(argv, find_base(str(out / "base")))
+    run = sft_qwen2vl.prepare_run(read_settings(argv), find_base(str(out / "base")))
     sft_qwen2vl.fill_vision_cache(run)
     torch.cuda.reset_peak_memory_stats()
     return sft_qwen2vl.build_trainer(run)

@@ -46,6 +46,15 @@ def write_atomic(path: Path, content: bytes) -> None:
         raise
 
 
+def sync(path: Path) -> None:
+    """Return once a file's content, or a folder's list of names, is on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
     """Write files of these names below `folder` that belong together, in order; the last speaks for the others.
 

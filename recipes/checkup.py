@@ -14,11 +14,12 @@ from huggingface_hub import constants
 
 from data_prep.errors import InputError, one_line
 from data_prep.files import PROJECT_ROOT, from_root, to_root
-from data_prep.frames_dataset import TEST
+from data_prep.frames_dataset import TEST, TRAIN
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from recipes.base_model import BaseModel, find_base, weight_files
 from recipes.fit import GIB, predict
 from recipes.room import base_config, best_recipe, shortages
+from recipes.training_checks import checkpoints_of
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 MOST_ERROR = 0.02  # of a 4-bit product against a plain one of the same weights, relative, in bf16
@@ -193,7 +194,8 @@ def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[
             frames = sum(map(len, kept_splits))
             needs.append(("vision features", from_root(settings["vision_cache"]), features * frames))
         weights = sum((base[0].folder / file).stat().st_size for file in weight_files(base[0].folder))
-        kept = CHECKPOINT_BYTES * min(1.0, weights / DOWNLOAD_BYTES) * (settings["save_total_limit"] + 1)
+        rows = sum(len(each.dataset[TRAIN]) for each in source)
+        kept = CHECKPOINT_BYTES * min(1.0, weights / DOWNLOAD_BYTES) * checkpoints_of(settings, rows)
         needs.append(("checkpoints", from_root(settings["output_dir"]), kept))
     told = []
     for what, folder, needed in needs:

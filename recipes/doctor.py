@@ -1,8 +1,9 @@
 """Check this machine before an evening is lost: packages, GPU, memory, disk, base model and data, a line each.
 
-    python recipes/doctor.py [--config recipes/configs/qwen2vl_7b_8gb.yaml] [--json]
+    python recipes/doctor.py [--config recipes/configs/qwen2vl_7b_8gb.yaml] [--max_pixels 200704 …] [--json]
 
-Nothing is downloaded or trained. The exit status is 1 where a check fails.
+A run's lines may be overridden as in training, by flags of their names. Nothing is downloaded or trained. The exit
+status is 1 where a check fails.
 """
 
 import argparse
@@ -11,29 +12,32 @@ import sys
 from dataclasses import asdict
 
 from data_prep.errors import run_script
-from data_prep.files import from_root, to_root
+from data_prep.files import to_root
 from recipes.checkup import FAILED, examine
+from recipes.command_line import DEFAULT_CONFIG, read_settings
 from recipes.library_messages import results_alone_on_stdout, silence_known_messages
-from recipes.run_settings import DEFAULT_CONFIG, read_yaml
+from recipes.training_checks import check_settings
 
 
 def main(argv: list[str]) -> int:
     """Print a line for each check as it is done."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--config", default=DEFAULT_CONFIG, help="the YAML to be trained (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", metavar="YAML", help=f"the YAML to be trained (default: {DEFAULT_CONFIG})")
     parser.add_argument("--json", action="store_true", help="print an object a line: check, state, text")
-    args = parser.parse_args(argv)
+    args, overrides = parser.parse_known_args(argv)
+    settings = read_settings(overrides if args.config is None else ["--config", args.config, *overrides])
+    check_settings(settings.values)
     silence_known_messages()
-    config = from_root(args.config)
-    settings = read_yaml(config)
     failed = 0
     with results_alone_on_stdout() as results:
-        for finding in examine(settings):
+        for finding in examine(settings.values):
             failed += finding.state == FAILED
             line = f"{finding.check:<14} {finding.state:<8} {finding.text}"
             print(json.dumps(asdict(finding)) if args.json else line, file=results, flush=True)
     verdict = f"{failed} of the checks failed" if failed else "nothing stands in the way"
-    print(f"{to_root(config)}: {verdict}", file=sys.stderr)
+    print(f"{to_root(settings.config)}: {verdict}", file=sys.stderr)
     return 1 if failed else 0
 
 

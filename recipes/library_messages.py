@@ -20,6 +20,12 @@ def silence_known_messages() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # PEFT 0.21.2 asks transformers 5.23 under the old name.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # The best checkpoint is looked for in the run's folder, not at the path where that lay once.
+    logging.getLogger("transformers.trainer").addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return "recorded in the resumed state does not exist anymore" not in record.getMessage()
 
 
 def stay_offline() -> None:

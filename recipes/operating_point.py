@@ -43,13 +43,13 @@ def choose_threshold(rule: str, p_unsafe: np.ndarray, truth: np.ndarray) -> tupl
     `p_unsafe` and `truth`, the class ids, have shape (n,); both labels occur. `macro_f1` takes the highest macro-F1, of
     several that reach it the one nearest 0.5. `recall>=R` takes the highest threshold at which at least that share of
     the UNSAFE frames is answered UNSAFE. Thresholds lie half way between neighbouring P(UNSAFE), so that what rounding
-    does to a P changes no answer; 0.5 counts as one, too.
+    does to a P changes no answer; 0.5 counts as one, too, and so does 0, which alone finds a P of exactly 0.
     """
     fixed = fixed_threshold(rule)
     if fixed is not None:
         return fixed, "fixed"
     levels = np.unique(np.r_[0.0, p_unsafe, 1.0])
-    thresholds = np.unique(np.r_[(levels[1:] + levels[:-1]) / 2, 0.5])
+    thresholds = np.unique(np.r_[0.0, (levels[1:] + levels[:-1]) / 2, 0.5])
     unsafe, safe = np.sort(p_unsafe[truth == 1]), np.sort(p_unsafe[truth == 0])
     hits = len(unsafe) - np.searchsorted(unsafe, thresholds)
     false_alarms = len(safe) - np.searchsorted(safe, thresholds)

@@ -1,39 +1,20 @@
-"""A run's settings: the YAML it starts from, our own arguments, and the record that --resume compares with.
+"""The settings of a run: this project's own, all that are known by name, and a value as the kind that it must be.
 
 Imports neither torch nor TRL, so that a run's inputs are checked before either is loaded.
 """
 
 import json
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-import yaml
+from dataclasses import MISSING, dataclass, field, fields
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 from data_prep.errors import InputError
-from data_prep.files import from_root, write_json
+from recipes.fit import LLM_LINEARS
+from recipes.library_settings import NO_EFFECT, REFUSED, USED, Known
 from recipes.operating_point import check_rule
-from recipes.safety_record import RUN_FILE, is_finished
 
-DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
-LOCK_NAME = ".lock"
 MIN_PIXELS = 4 * 28 * 28  # four visual tokens, qwen-vl-utils' own lower limit
-
-# What may differ between a run and its continuation: where it runs and how it talks, never what it computes.
-_FREE_SETTINGS = {
-    "fit_check",
-    "resume",
-    "output_dir",
-    "dataloader_num_workers",
-    "dataloader_pin_memory",
-    "dataloader_persistent_workers",
-    "dataloader_prefetch_factor",
-    "disable_tqdm",
-    "log_level",
-    "report_to",
-    "run_name",
-    "vision_cache",
-}
+TRUE, FALSE, NULL = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0"), ("none", "null")
 
 
 @dataclass
@@ -106,102 +87,77 @@ class RecipeArguments:
         check_rule(self.threshold)
 
 
-@dataclass(frozen=True)
-class Inputs:
-    """The few settings that can be checked before torch and TRL are loaded."""
-
-    dataset: str
-    dataset_revision: str | None
-    model_name_or_path: str
-    model_revision: str | None
-    output_dir: Path
-    resume: bool
+def _own_settings() -> dict[str, Known]:
+    """Return RecipeArguments' fields as the libraries' settings are listed."""
+    hints, known = get_type_hints(RecipeArguments), {}
+    for each in fields(RecipeArguments):
+        kinds = [kind for kind in get_args(hints[each.name]) or (hints[each.name],) if kind is not NoneType]
+        known[each.name] = Known(kinds[0], None if each.default is MISSING else each.default)
+    return known
 
 
-def with_default_config(argv: list[str]) -> list[str]:
-    """Return the arguments with `--config` resolved against the project's root; the 8 GB recipe if there is none."""
-    argv = [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-    if "--config" not in argv:
-        return ["--config", str(from_root(DEFAULT_CONFIG)), *argv]
-    position = argv.index("--config") + 1
-    if position == len(argv):
-        raise InputError("--config needs the path of a YAML file, for example recipes/configs/demo_cpu.yaml")
-    argv[position] = str(from_root(argv[position]))
-    return argv
+EFFECTIVE = {**USED, **_own_settings()}
+KNOWN = {**EFFECTIVE, **NO_EFFECT, **{name: known for name, (known, _) in REFUSED.items()}}
 
 
-def read_inputs(argv: list[str]) -> Inputs:
-    """Read what can be checked early from the YAML of `--config` and the overrides that follow it.
+def typed(name: str, value: Any) -> Any:
+    """Return a setting's value as its kind, from what a YAML or a flag says of it.
 
-    Raises InputError for a missing or malformed YAML, and for one that names no base model or output folder.
+    Raises InputError where it is of another kind, and for a null where there must be a value.
     """
-    settings = read_yaml(Path(argv[argv.index("--config") + 1]))
-    for flag, value in zip(argv, [*argv[1:], "--"], strict=True):
-        if flag.startswith("--"):
-            name, equals, inline = flag[2:].partition("=")
-            settings[name.replace("-", "_")] = inline if equals else (True if value.startswith("--") else value)
-    for required in ("model_name_or_path", "output_dir", "dataset"):
-        if not settings.get(required):
-            raise InputError(f"{required} is not set; set it in the YAML or give --{required}")
-    return Inputs(
-        dataset=settings["dataset"],
-        dataset_revision=settings.get("dataset_revision"),
-        model_name_or_path=settings["model_name_or_path"],
-        model_revision=settings.get("model_revision"),
-        output_dir=from_root(settings["output_dir"]),
-        resume=str(settings.get("resume", False)).lower() in ("yes", "true", "t", "y", "1"),
-    )
+    kind, default = KNOWN[name]
+    if default is None and str(value).lower() in NULL:
+        return None
+    if value is None:
+        raise InputError(f"{name} is null; give it a value, or remove it")
+    if kind in (int, float):
+        return _number(name, kind, value)
+    if kind is bool and str(value).lower() in TRUE + FALSE:
+        return str(value).lower() in TRUE
+    if kind is str and not isinstance(value, dict):
+        return value if isinstance(value, list) else str(value)  # report_to may be a list
+    if kind is dict and isinstance(value, str):
+        value = _parsed(name, value)
+    if kind is list and isinstance(value, str):
+        value = [value]
+    if kind not in (list, dict) or not isinstance(value, kind):
+        raise InputError(f"{name} {value!r} is not {_IN_WORDS[kind]}")
+    return checked_linears(list(value)) if name == "lora_target_modules" else value
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Return a YAML's lines. Raises InputError where it is missing or malformed."""
+_IN_WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    list: "a list",
+    dict: "a mapping",
+    str: "a word",
+}
+
+
+def _number(name: str, kind: type, value: Any) -> Any:
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"--config {path}: no such file") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"--config {path}: not YAML ({error})") from None
-    if not isinstance(settings, dict):
-        raise InputError(f"--config {path}: must hold one 'name: value' a line")
-    return settings
+        number = float("" if isinstance(value, bool) else value)
+        whole = int(value) if isinstance(value, str) and kind is int else number
+    except (TypeError, ValueError):
+        raise InputError(f"{name} {value!r} is not {_IN_WORDS[kind]}") from None
+    if kind is int and whole != int(number):
+        raise InputError(f"{name} {value!r} is not {_IN_WORDS[kind]}")
+    return int(number) if kind is int else number
 
 
-def check_output_folder(inputs: Inputs) -> None:
-    """Raise InputError where the run's folder is in use: a finished run, or an unfinished one without `--resume`."""
-    folder = inputs.output_dir
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"output_dir {folder} is a file; name another with --output_dir")
-    found = {path.name for path in folder.iterdir()} - {LOCK_NAME} if folder.exists() else set()
-    if found and RUN_FILE not in found:
-        raise InputError(f"output_dir {folder} is not empty and holds no run; name another with --output_dir")
-    if inputs.resume or not _has_begun(folder):
-        return
-    if is_finished(folder):
+def _parsed(name: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise InputError(f"{name} {text!r} is not a mapping in JSON") from None
+
+
+def checked_linears(names: list[str]) -> list[str]:
+    """Return LoRA's targets. Raises InputError for one that is none of the seven: the vision tower stays frozen."""
+    unknown = sorted({str(name) for name in names} - set(LLM_LINEARS))
+    if unknown:
         raise InputError(
-            f"output_dir {folder} holds a finished run, which is never overwritten; name another output_dir"
+            f"lora_target_modules: {', '.join(unknown)} not among {', '.join(LLM_LINEARS)}; remove the line for all"
         )
-    raise InputError(f"output_dir {folder} holds an unfinished run; go on with --resume or name another output_dir")
-
-
-def _has_begun(folder: Path) -> bool:
-    """Say whether a run's folder holds work: a setting refused before the first checkpoint must not lock it."""
-    return is_finished(folder) or any(folder.glob("checkpoint-*"))
-
-
-def record_settings(folder: Path, settings: dict[str, Any]) -> None:
-    """Write the run's settings as run.json into its folder, or compare with what stands there.
-
-    Raises InputError where a continued run's settings or data differ from those it began with.
-    """
-    settings = json.loads(json.dumps(settings, default=str))
-    file = folder / RUN_FILE
-    if not _has_begun(folder):
-        write_json(file, settings)
-        return
-    begun = json.loads(file.read_text(encoding="utf-8"))
-    for name in sorted(set(begun) | set(settings)):
-        if name not in _FREE_SETTINGS and begun.get(name) != settings.get(name):
-            raise InputError(
-                f"--resume: {name} was {begun.get(name)!r} when {folder.name} began and is {settings.get(name)!r} now; "
-                f"set it back, or start anew with another output_dir"
-            )
+    return names

@@ -7,59 +7,38 @@ Every line of the YAML may be overridden by a flag of the same name. Without --c
 
 import math
 import os
-import shutil
 import sys
 from contextlib import redirect_stdout
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_prep.errors import InputError, run_script
-from data_prep.files import from_root, hold_lock, to_root, write_atomic, write_json
+from data_prep.files import from_root, to_root, write_atomic
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS, UNSAFE
 from recipes.base_model import BaseModel, find_base
-from recipes.checkpoints import last_whole_checkpoint
+from recipes.checkpoints import is_trained_out
+from recipes.command_line import Settings, read_settings
+from recipes.finishing import PLOT_FILE, attempt, fit_linear_probe, plot_training, save_adapter, training_summary
 from recipes.fit import predict
 from recipes.library_messages import silence_known_messages
+from recipes.library_settings import ALWAYS
 from recipes.model_card import model_card
 from recipes.operating_point import choose_threshold, fixed_threshold
 from recipes.room import base_config, best_recipe, shortages
-from recipes.run_settings import (
-    LOCK_NAME,
-    Inputs,
-    RecipeArguments,
-    check_output_folder,
-    read_inputs,
-    record_settings,
-    with_default_config,
-)
-from recipes.safety_record import DTYPES, SafetyRecord, is_finished
+from recipes.run_folder import RunFolder
+from recipes.run_settings import RecipeArguments
+from recipes.safety_record import SafetyRecord
 from recipes.signals import StopRequest, follow_launcher
+from recipes.training_checks import check_device, check_learned, check_reporting, check_settings, check_updates
 
 if TYPE_CHECKING:
-    import numpy as np
     from trl import ModelConfig, SFTConfig
 
     from recipes.collator import VisionCollator
     from recipes.trainer import SafetyTrainer
     from recipes.vision_cache import VisionCache
-
-HOST_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
-
-# What of TRL's ModelConfig is used here; setting anything else must not pass for an effect.
-USED_MODEL_SETTINGS = {
-    "model_name_or_path",
-    "model_revision",
-    "dtype",
-    "attn_implementation",
-    "load_in_4bit",
-    "lora_r",
-    "lora_alpha",
-    "lora_dropout",
-    "lora_target_modules",
-    "use_rslora",
-}
 
 
 @dataclass(frozen=True)
@@ -82,22 +61,19 @@ def main(argv: list[str]) -> int:
         follow_launcher()
     if {"-h", "--help"} & set(argv):
         return show_help()
-    argv = with_default_config(argv)
-    inputs = read_inputs(argv)
-    check_output_folder(inputs)
-    check_dataset(inputs.dataset, revision=inputs.dataset_revision)
-    base = find_base(inputs.model_name_or_path, inputs.model_revision)
+    settings = read_settings(argv)
+    check_settings(settings.values)
+    folder = RunFolder(from_root(settings.values["output_dir"]))
+    folder.check_free(resume=settings.values["resume"])
+    check_dataset(settings.values["dataset"], revision=settings.values["dataset_revision"])
+    base = find_base(settings.values["model_name_or_path"], settings.values["model_revision"])
 
-    run = prepare_run(argv, base)
+    run = prepare_run(settings, base)
     check_room(run)
     print(run.source.describe(), file=sys.stderr)
-    inputs.output_dir.mkdir(parents=True, exist_ok=True)
-    with hold_lock(inputs.output_dir / LOCK_NAME, f"another run is training into {inputs.output_dir}; wait or end it"):
-        record_settings(inputs.output_dir, run_record(run))
-        if is_finished(inputs.output_dir):
-            print(f"{inputs.output_dir.name}: this very run has finished already; nothing to do", file=sys.stderr)
-            return 0
-        return train(run, inputs)
+    with folder.locked():
+        folder.record(run_record(run))
+        return complete(run, folder) if folder.is_finished else train(run, folder)
 
 
 def show_help() -> int:
@@ -109,10 +85,26 @@ def show_help() -> int:
     return 0
 
 
-def prepare_run(argv: list[str], base: BaseModel) -> Run:
-    """Read the YAML and its overrides into the libraries' own dataclasses and ours, and open the data.
+def prepare_run(settings: Settings, base: BaseModel) -> Run:
+    """Turn settings into the libraries' own dataclasses and ours, and open the data.
 
-    Raises InputError for unknown names and unusable values.
+    Raises InputError for unusable values, and for a run that could learn nothing.
+    """
+    recipe_args, training_args, model_args = as_dataclasses(settings)
+    check_device(settings.values, training_args)
+    check_reporting(training_args.report_to)
+    have_an_update_ready(training_args)
+    training_args.output_dir = str(from_root(training_args.output_dir))
+    training_args.disable_tqdm = training_args.disable_tqdm or not sys.stderr.isatty()
+    source = open_dataset(recipe_args.dataset, revision=recipe_args.dataset_revision)
+    check_updates(settings.values, len(source.dataset["train"]))
+    return Run(recipe_args, training_args, model_args, base, source, the_prompt(source))
+
+
+def as_dataclasses(settings: Settings) -> "tuple[RecipeArguments, SFTConfig, ModelConfig]":
+    """Have TRL's parser make dataclasses of the settings, which were read before it was loaded.
+
+    Raises InputError for values that the libraries refuse.
     """
     from trl import ModelConfig, SFTConfig, TrlParser
 
@@ -121,67 +113,24 @@ def prepare_run(argv: list[str], base: BaseModel) -> Run:
 
     parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig))
     parser.error = refuse  # argparse would print all of its usage
+    parser.set_defaults_with_config(**{**settings.given, **ALWAYS})
     try:
-        recipe_args, training_args, model_args = parser.parse_args_and_config(argv)
+        recipe_args, training_args, model_args = parser.parse_args_into_dataclasses([], look_for_args_file=False)
     except (ValueError, TypeError) as error:
         raise InputError(f"settings: {error}") from None
-    check_settings(recipe_args, training_args, model_args)
-    have_an_update_ready(training_args)
-    training_args.output_dir = str(from_root(training_args.output_dir))
-    training_args.disable_tqdm = not sys.stderr.isatty()
-    source = open_dataset(recipe_args.dataset, revision=recipe_args.dataset_revision)
-    return Run(recipe_args, training_args, model_args, base, source, the_prompt(source))
-
-
-def check_settings(recipe_args: RecipeArguments, training_args: "SFTConfig", model_args: "ModelConfig") -> None:
-    """Raise InputError for settings that the libraries know and that have no effect, or a wrong one, here."""
-    for field in fields(model_args):
-        if field.name not in USED_MODEL_SETTINGS and getattr(model_args, field.name) != field.default:
-            raise InputError(f"{field.name} has no effect in this recipe; remove it")
-    if model_args.dtype not in DTYPES:
-        raise InputError(f"dtype {model_args.dtype!r} is not one of {', '.join(DTYPES)}")
-    if training_args.fp16:
-        raise InputError("fp16 would need its losses scaled, which isn't done here; remove it and set dtype to float32")
-    if training_args.bf16 != (model_args.dtype == "bfloat16"):
-        raise InputError(f"bf16 {training_args.bf16} and dtype {model_args.dtype!r} disagree; dtype decides")
-    if training_args.torch_compile:
-        raise InputError("torch_compile has no effect in this recipe; set compile_layers instead")
-    if model_args.attn_implementation not in (None, "sdpa"):
-        raise InputError(f"attn_implementation {model_args.attn_implementation!r}: only 'sdpa' is used here; remove it")
-    if training_args.resume_from_checkpoint is not None:
-        raise InputError("resume_from_checkpoint is not used here; --resume goes on from the last whole checkpoint")
-    if training_args.trust_remote_code:
-        raise InputError("trust_remote_code is never used here; remove it")
-    if recipe_args.optimizer_on_host and training_args.optim not in HOST_OPTIMIZERS:
-        raise InputError(f"optimizer_on_host runs AdamW: set optim to one of {', '.join(HOST_OPTIMIZERS)}")
-    if recipe_args.unpack_base and not model_args.load_in_4bit:
-        raise InputError("unpack_base has no effect without load_in_4bit; remove it")
-    if recipe_args.compile_layers and model_args.load_in_4bit and not recipe_args.unpack_base:
-        raise InputError("compile_layers needs unpack_base for a base in 4 bits; set it to true")
-    if recipe_args.compile_layers and training_args.device.type == "cpu":
-        raise InputError("compile_layers needs a GPU; set it to false")
-    if recipe_args.cuda_graphs and training_args.device.type == "cpu":
-        raise InputError("cuda_graphs needs a GPU; set it to false")
-    if recipe_args.cuda_graphs and (recipe_args.head_on_host or training_args.activation_checkpointing):
-        raise InputError("cuda_graphs needs head_on_host and activation_checkpointing set to false, or is false itself")
-    judged = training_args.eval_strategy != "no" and training_args.metric_for_best_model is not None
-    if recipe_args.early_stopping_patience is not None and not judged:
-        raise InputError("early_stopping_patience needs eval_strategy and metric_for_best_model; set them, or null")
-    if training_args.world_size > 1 or training_args.n_gpu > 1:
-        raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
+    model_args.lora_target_modules = settings.values["lora_target_modules"]
+    return recipe_args, training_args, model_args
 
 
 def check_room(run: Run) -> None:
     """Raise InputError where the run can't fit the card or the host, unless the settings say to try."""
     if run.training.device.type == "cpu" or not run.recipe.fit_check:
         return
-    from recipes.modeling import LLM_LINEARS, free_room
+    from recipes.modeling import free_room
 
     config = base_config(run.base.folder)
-    targets = run.model.lora_target_modules or LLM_LINEARS
-    settings = {**run_record(run), "lora_target_modules": [targets] if isinstance(targets, str) else targets}
     room = free_room(run.training.device)
-    if missing := shortages(predict(settings, config), **room):
+    if missing := shortages(predict(run_record(run), config), **room):
         best = best_recipe(config, **room)
         hint = f"{best} would fit" if best else "take fewer frames at once or a lower max_pixels"
         raise InputError(f"{missing[0]}; {hint}; --fit_check false tries nevertheless")
@@ -212,7 +161,7 @@ def run_record(run: Run) -> dict[str, Any]:
     return {**settings, **asdict(run.model), **asdict(run.recipe), **identity}
 
 
-def train(run: Run, inputs: Inputs) -> int:
+def train(run: Run, folder: RunFolder) -> int:
     """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
     from transformers import EarlyStoppingCallback, set_seed
 
@@ -227,30 +176,110 @@ def train(run: Run, inputs: Inputs) -> int:
         trainer.add_callback(StopOnRequest(stop))
         if run.recipe.early_stopping_patience is not None:
             trainer.add_callback(EarlyStoppingCallback(run.recipe.early_stopping_patience))
-        trainer.train(resume_from_checkpoint=checkpoint_to_resume(inputs))
+        trained = resume(trainer, folder) if run.recipe.resume else bool(trainer.train())
+        trainer.watch.check()
     step = trainer.state.global_step
-    if stop.received and step < trainer.state.max_steps:
+    if trained and stop.received and step < trainer.state.max_steps:
         print(f"stopped by {stop.received.name} at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
         return stop.exit_status
-    write_json(inputs.output_dir / "training.json", training_summary(trainer))
-    plot_training(trainer, inputs.output_dir)
-    threshold, threshold_from = operating_point(run, trainer)
-    fit_linear_probe(run, trainer, inputs.output_dir)
-    save_adapter(trainer, safety_record(run, threshold, threshold_from), inputs.output_dir)
-    print(to_root(inputs.output_dir))
+    finish(run, trainer, folder, trained=trained)
     return 0
 
 
-def checkpoint_to_resume(inputs: Inputs) -> str | None:
-    """Return the last whole checkpoint where the run is to be resumed; torn ones are told of and removed."""
-    if not inputs.resume:
-        return None
-    checkpoint, torn = last_whole_checkpoint(inputs.output_dir)
-    for path in torn:
-        print(f"{path.name} is torn, its save was cut off: passing it over and removing it", file=sys.stderr)
-        shutil.rmtree(path)  # left there, it would count as the newest when older checkpoints are let go
+def resume(trainer: "SafetyTrainer", folder: RunFolder) -> bool:
+    """Go on from the last whole checkpoint, or begin where there is none; say whether there was anything to train."""
+    checkpoint = folder.last_checkpoint()
     print(f"resuming from {checkpoint.name if checkpoint else 'the start'}", file=sys.stderr)
-    return str(checkpoint) if checkpoint else None
+    if checkpoint and is_trained_out(checkpoint):
+        trainer.take_up(checkpoint)
+        return False
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    return True
+
+
+def finish(run: Run, trainer: "SafetyTrainer", folder: RunFolder, *, trained: bool) -> None:
+    """Leave what a finished run holds: the adapter first, then its record, then what may be missing."""
+    state = trainer.state
+    check_learned(trainer.model, state.best_global_step if run.training.load_best_model_at_end else state.global_step)
+    folder.write_summary(training_summary(trainer), trained=trained)
+    folder.write_adapter(lambda place: save_adapter(trainer, place))
+    record = safety_record(run, *operating_point(run, trainer))
+    write_atomic(folder.path / "README.md", model_card(record, to_root(folder.path)).encode())
+    folder.finish(record)
+    attempt(PLOT_FILE, lambda: plot_training(folder.path))
+    add_linear_probe(run, trainer, folder)
+    print(to_root(folder.path))
+
+
+def complete(run: Run, folder: RunFolder) -> int:
+    """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status."""
+    from recipes.linear_probe import FILE_NAME
+    from recipes.modeling import use_all_cores
+
+    has_plot = (folder.path / PLOT_FILE).is_file()
+    lacks_probe = run.recipe.linear_probe and not (folder.path / FILE_NAME).is_file()
+    lacking = [what for what, lacks in ((PLOT_FILE, not has_plot), ("its linear probe", lacks_probe)) if lacks]
+    rest = f", but for {' and '.join(lacking)}" if lacking else "; nothing to do"
+    print(f"{folder.path.name}: this very run has finished already{rest}", file=sys.stderr)
+    if not has_plot:
+        attempt(PLOT_FILE, lambda: plot_training(folder.path))
+    if lacks_probe:
+        use_all_cores()
+        fill_vision_cache(run)
+        with redirect_stdout(sys.stderr):
+            add_linear_probe(run, build_trainer(run), folder)
+    return 0
+
+
+def add_linear_probe(run: Run, trainer: "SafetyTrainer", folder: RunFolder) -> None:
+    """Fit the linear probe where the settings want one; without it the run is whole, and --resume tries again."""
+    if run.recipe.linear_probe:
+        attempt(
+            "the linear probe",
+            lambda: fit_linear_probe(
+                trainer,
+                {split: run.source.rows(split) for split in ("train", "validation")},
+                balance_labels=run.recipe.balance_labels,
+                folder=folder.path,
+            ),
+        )
+
+
+def operating_point(run: Run, trainer: "SafetyTrainer") -> tuple[float, str]:
+    """Return the threshold that the settings name, or choose on the validation split, and how it came about."""
+    rule = run.recipe.threshold
+    fixed = fixed_threshold(rule)
+    if fixed is not None:
+        return fixed, "fixed"
+    threshold, reason = choose_threshold(rule, *trainer.score(run.source.rows("validation")))
+    print(f"threshold {threshold:.4g}: {reason}", file=sys.stderr)
+    return threshold, reason
+
+
+def training_prior(run: Run) -> float:
+    """Return the share that UNSAFE has in the training loss."""
+    responses = run.source.rows("train")["response"]
+    return 0.5 if run.recipe.balance_labels else responses.count(UNSAFE) / len(responses)
+
+
+def safety_record(run: Run, threshold: float, threshold_from: str) -> SafetyRecord:
+    """Describe how the adapter was trained and is to be asked."""
+    return SafetyRecord(
+        prompt=run.prompt,
+        labels=LABELS,
+        max_pixels=run.recipe.max_pixels,
+        base_model=run.base.name,
+        base_revision=run.base.revision,
+        dtype=run.model.dtype,
+        load_in_4bit=run.model.load_in_4bit,
+        threshold=threshold,
+        threshold_from=threshold_from,
+        training_prior=training_prior(run),
+        dataset=run.source.id,
+        dataset_revision=run.source.revision,
+        dataset_hash=run.source.content_hash,
+        seed=run.training.seed,
+    )
 
 
 def build_trainer(run: Run) -> "SafetyTrainer":
@@ -284,7 +313,6 @@ def build_trainer(run: Run) -> "SafetyTrainer":
         modeling.unpack_quantized(model, dtype)
     if recipe.compile_layers:
         modeling.compile_layers(model)
-    targets = run.model.lora_target_modules or modeling.LLM_LINEARS
     trainer = SafetyTrainer(
         model=model,
         optimizer_on_host=recipe.optimizer_on_host,
@@ -298,7 +326,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
             r=run.model.lora_r,
             alpha=run.model.lora_alpha,
             dropout=run.model.lora_dropout,
-            target_modules=[targets] if isinstance(targets, str) else targets,
+            target_modules=run.model.lora_target_modules,
             use_rslora=run.model.use_rslora,
         ),
     )
@@ -353,119 +381,6 @@ def build_collator(run: Run) -> "VisionCollator":
         balanced_label_weights(responses) if run.recipe.balance_labels else None,
         dtype=getattr(torch, run.model.dtype),
     )
-
-
-def training_summary(trainer: "SafetyTrainer") -> dict[str, Any]:
-    """Return what this process did, and say it in a line: steps, seconds, best figure, peak memory on the card."""
-    import torch
-
-    state = trainer.state
-    summary: dict[str, Any] = {
-        "steps": state.global_step,
-        "seconds": next(
-            (entry["train_runtime"] for entry in reversed(state.log_history) if "train_runtime" in entry), None
-        ),
-        "best_step": state.best_global_step,
-        "best_metric": state.best_metric,
-        "log_history": state.log_history,
-    }
-    if torch.cuda.is_available():
-        summary["peak_allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
-        summary["peak_reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
-    summary = finite(summary)
-    shown = {name: value for name, value in summary.items() if name != "log_history" and value is not None}
-    print(", ".join(f"{name} {value:.4g}" for name, value in shown.items()), file=sys.stderr)
-    return summary
-
-
-def finite(value: Any) -> Any:
-    """Return a JSON value with null in place of numbers that JSON lacks: a logged gradient norm may be infinite."""
-    if isinstance(value, dict):
-        return {name: finite(part) for name, part in value.items()}
-    if isinstance(value, list):
-        return [finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def operating_point(run: Run, trainer: "SafetyTrainer") -> tuple[float, str]:
-    """Return the threshold that the settings name, or choose on the validation split, and how it came about."""
-    rule = run.recipe.threshold
-    fixed = fixed_threshold(rule)
-    if fixed is not None:
-        return fixed, "fixed"
-    threshold, reason = choose_threshold(rule, *trainer.score(run.source.rows("validation")))
-    print(f"threshold {threshold:.4g}: {reason}", file=sys.stderr)
-    return threshold, reason
-
-
-def training_prior(run: Run) -> float:
-    """Return the share that UNSAFE has in the training loss."""
-    responses = run.source.rows("train")["response"]
-    return 0.5 if run.recipe.balance_labels else responses.count(UNSAFE) / len(responses)
-
-
-def fit_linear_probe(run: Run, trainer: "SafetyTrainer", folder: Path) -> None:
-    """Fit the linear probe that reports compare with, and save it beside the adapter, where the settings want one."""
-    if not run.recipe.linear_probe:
-        return
-    from recipes.linear_probe import fit_probe, pooled_features
-    from recipes.metrics import class_ids
-
-    def pooled(split: str) -> tuple["np.ndarray", "np.ndarray"]:
-        rows = run.source.rows(split)
-        features = pooled_features(
-            trainer.model.get_base_model(),
-            trainer.data_collator,
-            rows,
-            batch_size=run.training.per_device_eval_batch_size,
-            num_workers=run.training.dataloader_num_workers,
-        )
-        return features, class_ids(rows["response"])
-
-    probe, reason = fit_probe(pooled("train"), pooled("validation"), balance_labels=run.recipe.balance_labels)
-    print(reason, file=sys.stderr)
-    probe.write(folder)
-
-
-def plot_training(trainer: "SafetyTrainer", folder: Path) -> None:
-    """Leave a picture of the losses and the validation figures beside the adapter."""
-    from recipes.training_plot import training_plot
-
-    state = trainer.state
-    write_atomic(folder / "training.png", training_plot(finite(state.log_history), state.best_global_step))
-
-
-def safety_record(run: Run, threshold: float, threshold_from: str) -> SafetyRecord:
-    """Describe how the adapter was trained and is to be asked."""
-    return SafetyRecord(
-        prompt=run.prompt,
-        labels=LABELS,
-        max_pixels=run.recipe.max_pixels,
-        base_model=run.base.name,
-        base_revision=run.base.revision,
-        dtype=run.model.dtype,
-        load_in_4bit=run.model.load_in_4bit,
-        threshold=threshold,
-        threshold_from=threshold_from,
-        training_prior=training_prior(run),
-        dataset=run.source.id,
-        dataset_revision=run.source.revision,
-        dataset_hash=run.source.content_hash,
-        seed=run.training.seed,
-    )
-
-
-def save_adapter(trainer: "SafetyTrainer", record: SafetyRecord, folder: Path) -> None:
-    """Save the best adapter and its processor into the run's folder; safety.json comes last and marks it finished."""
-    unfinished = folder / ".adapter.unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    trainer.model.save_pretrained(str(unfinished))
-    trainer.processing_class.save_pretrained(unfinished)
-    write_atomic(unfinished / "README.md", model_card(record, to_root(folder)).encode())
-    for file in sorted(unfinished.iterdir()):
-        file.replace(folder / file.name)
-    unfinished.rmdir()
-    record.write(folder)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl
+from transformers import (
+    EarlyStoppingCallback,
+    PreTrainedModel,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+)
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import SFTTrainer
 
 from data_prep.errors import InputError
-from recipes.checkpoints import seal
+from recipes.checkpoints import STATE_NAME, best_checkpoint, seal, stopping_count
 from recipes.collator import VisionCollator
 from recipes.cuda_graphs import GraphedFunction
+from recipes.divergence import GradientWatch
 from recipes.forward import Batch, language_inputs, last_hidden
 from recipes.host_memory import HostAdamW, HostHead, token_losses
 from recipes.joined_lora import join_adapters
@@ -69,6 +76,9 @@ class SafetyTrainer(SFTTrainer):
         # The loss below is a mean over a micro-batch's rows, so accumulated micro-batches are to be averaged.
         self.model_accepts_loss_kwargs = False
         self.optimizer_on_host = optimizer_on_host
+        # transformers would let the last checkpoint go when training stops, before anything else is saved.
+        self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
+        self.watch = GradientWatch(self.args.learning_rate)
         self._take_up_adapter()
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
@@ -92,6 +102,29 @@ class SafetyTrainer(SFTTrainer):
         """Load an adapter; PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._take_up_adapter()
+
+    def _load_callback_state(self) -> None:
+        """Have what a checkpoint says of its run hold here; called once its state is loaded.
+
+        The best checkpoint lies in the run's folder, wherever that was when its path was noted. Early stopping goes on
+        counting. Lengths in updates follow the settings, of which those of logging are free to change.
+        """
+        state = self.state
+        if self.args.load_best_model_at_end and state.best_global_step:
+            state.best_model_checkpoint = str(best_checkpoint(Path(self.args.output_dir), state.best_global_step))
+        state.compute_steps(self.args, state.max_steps)
+        count = stopping_count(vars(state))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback) and count is not None:
+                callback.early_stopping_patience_counter = count[0]
+
+    def take_up(self, checkpoint: Path) -> None:
+        """Be as after training that ended at a checkpoint: with its state, and the best adapter where one is chosen."""
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
+        self._load_callback_state()
+        self._load_from_checkpoint(str(checkpoint))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that the settings name, or the host's AdamW."""
@@ -125,6 +158,12 @@ class SafetyTrainer(SFTTrainer):
         if all(weight.grad is None for weight in self._trained):
             raise RuntimeError("no weight of the adapter got a gradient")
         return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the gradients' norm, clipped or not. Raises InputError where training has diverged."""
+        norm = self.accelerator.clip_grad_norm_(self._trained, float("inf")) if grad_norm is None else grad_norm
+        self.watch.note(norm, self.state.global_step + 1)
+        return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""
@@ -188,6 +227,7 @@ class SafetyTrainer(SFTTrainer):
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
         """Score the validation split and log its figures, each under `<metric_key_prefix>_<figure>`."""
+        self.watch.check()
         p_unsafe, truth = self.score(self.eval_dataset if eval_dataset is None else eval_dataset)
         figures = {
             "loss": _log_loss(p_unsafe, truth),
@@ -199,14 +239,13 @@ class SafetyTrainer(SFTTrainer):
         return metrics
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
-        """Save a checkpoint, seal it, and only then let older ones go."""
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        """Save a checkpoint, seal it, and only then let older ones go. Raises InputError where training diverged."""
+        self.watch.check()
         super()._save_checkpoint(model, trial)
-        self.args.save_total_limit = limit
         seal(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
         rotate_checkpoints(
             output_dir=self.args.output_dir,
-            save_total_limit=limit,
+            save_total_limit=self._checkpoints_kept,
             best_model_checkpoint=self.state.best_model_checkpoint,
         )
 

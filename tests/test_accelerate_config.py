@@ -1,6 +1,7 @@
 """The launcher's configuration must not change what a run's YAML says."""
 
 import argparse
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from data_prep.files import PROJECT_ROOT
 from recipes import sft_qwen2vl
 from recipes.base_model import BaseModel
+from recipes.command_line import Settings
+from recipes.run_folder import RunFolder
 
 CONFIG = PROJECT_ROOT / "accelerate_config.yaml"
 DEMO = ["--config", str(PROJECT_ROOT / "recipes/configs/demo_cpu.yaml")]
@@ -30,9 +33,10 @@ def launcher_environment(*flags: str) -> dict[str, str]:
 @pytest.fixture
 def settings_under(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that reads the demo's settings in a given environment, as main does."""
-    monkeypatch.setattr(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: None)
+    rows = SimpleNamespace(dataset={"train": range(100)})
+    monkeypatch.setattr(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: rows)
+    monkeypatch.setattr(RunFolder, "check_free", lambda _folder, *, resume: None)
     monkeypatch.setattr(sft_qwen2vl, "the_prompt", lambda _source: "")
-    monkeypatch.setattr(sft_qwen2vl, "check_output_folder", lambda _inputs: None)
     monkeypatch.setattr(sft_qwen2vl, "check_dataset", lambda *_args, **_kwargs: None)
     monkeypatch.setattr(sft_qwen2vl, "find_base", lambda name, _revision: BaseModel(name, "0", PROJECT_ROOT))
 
@@ -41,8 +45,8 @@ def settings_under(monkeypatch: pytest.MonkeyPatch) -> Any:
         PartialState._reset_state()
         found: dict[str, Any] = {}
 
-        def stop_here(argv: list[str], base: BaseModel) -> Any:
-            found.update(prepare_run(argv, base).training.to_dict())
+        def stop_here(settings: Settings, base: BaseModel) -> Any:
+            found.update(prepare_run(settings, base).training.to_dict())
             raise KeyboardInterrupt
 
         prepare_run = sft_qwen2vl.prepare_run

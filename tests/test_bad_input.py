@@ -97,6 +97,20 @@ def no_such_yaml(folder: Path) -> list[str]:
     return ["recipes/sft_qwen2vl.py", "--config", str(folder / "absent.yaml")]
 
 
+def abbreviated_flag(folder: Path) -> list[str]:
+    write_data(folder / "data", many_clips())
+    return [*train(folder), "--output_d", str(folder / "other")]
+
+
+def setting_without_an_effect(folder: Path) -> list[str]:
+    write_data(folder / "data", many_clips())
+    return [*train(folder), "--label_smoothing_factor", "0.1"]
+
+
+def doctor_of_a_setting_that_is_none(folder: Path) -> list[str]:
+    return ["recipes/doctor.py", "--config", "recipes/configs/demo_cpu.yaml", "--max_pixel", "100352"]
+
+
 def adapter_for_another_base(folder: Path) -> list[str]:
     record = SafetyRecord(
         prompt=PROMPT,
@@ -189,6 +203,9 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     validation_of_one_class: "validation holds UNSAFE frames alone",
     strip_of_an_image: "3000x10 is a strip",
     no_such_yaml: "absent.yaml: no such file",
+    abbreviated_flag: "--output_d is no setting; did you mean output_dir?",
+    setting_without_an_effect: "label_smoothing_factor has no effect in this recipe; remove it",
+    doctor_of_a_setting_that_is_none: "--max_pixel is no setting; did you mean max_pixels?",
     adapter_for_another_base: "was trained on",
     adapter_of_another_kind: "use_dora true in adapter_config.json is not computed here",
     record_of_another_kind: "dtype 'float64x' is not one of bfloat16, float32",

@@ -1,6 +1,7 @@
 """Each check of doctor.py where what it looks at is wrong; tests/test_demo.py runs the script where all is well."""
 
 import importlib.metadata
+import json
 import os
 import shutil
 import tempfile
@@ -153,6 +154,21 @@ def test_folder_that_cannot_be_written_to_is_named(
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", refuse)
     with pytest.raises(InputError, match=f"{tmp_path} can't be written to .Permission denied.; mount or own it"):
         checkup.check_folders(settings)
+
+
+def test_yaml_of_a_few_lines_has_the_libraries_defaults_and_flags_override_it(
+    settings: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "run.yaml"
+    few = ("model_name_or_path", "output_dir", "vision_cache", "max_pixels")
+    config.write_text(yaml.safe_dump({"dataset": "local/absent", **{name: settings[name] for name in few}}))
+    status = doctor.main(
+        ["--config", str(config), "--json", "--use_cpu", "--bf16=false", "--dataset", str(settings["dataset"])]
+    )
+    states = {line["check"]: line["state"] for line in map(json.loads, capfd.readouterr().out.splitlines())}
+    assert {check for check, state in states.items() if state == "FAILED"} <= {"packages"}
+    assert states["disk"] == states["data set"] == "ok"
+    assert status == (states["packages"] == "FAILED")
 
 
 def test_status_says_whether_a_check_failed(

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from data_prep.files import PROJECT_ROOT
-from recipes.run_settings import RecipeArguments, read_inputs
+from recipes.command_line import read_settings
+from recipes.run_settings import RecipeArguments
 
 CONFIGS = sorted((PROJECT_ROOT / "recipes/configs").glob("*.yaml"))
 REFERENCE = PROJECT_ROOT / "recipes/configs/qwen2vl_7b_8gb.yaml"
@@ -80,7 +81,7 @@ def test_yaml_holds_known_names_of_the_right_type(config: Path, monkeypatch: pyt
         if not isinstance(value, list | dict) and name not in ("optim", "lr_scheduler_type", "report_to"):
             assert str(found).split(".")[-1].lower() == str(value).split(".")[-1].lower() or found == value, name
     assert training.output_dir == written["output_dir"]
-    assert read_inputs(["--config", str(config)]).model_name_or_path == model.model_name_or_path
+    assert read_settings(["--config", str(config)]).values["model_name_or_path"] == model.model_name_or_path
 
 
 def test_the_8_gb_recipe_is_what_was_asked_for() -> None:

@@ -221,6 +221,21 @@ def test_service_is_the_briefs() -> None:
     assert service() == expected
 
 
+def test_training_is_a_process_of_its_own_that_can_be_stopped() -> None:
+    """tests/test_sft_command.py runs and stops that very command."""
+    train = yaml.safe_load(COMPOSE.read_text())["services"]["train"]
+    assert (train["profiles"], train["build"], train["gpus"]) == (["train"], ".", "all")
+    assert (train["init"], train["stop_grace_period"]) == (True, "30m")
+    assert "stop_signal" not in train and "restart" not in train
+    assert isinstance(train["command"], list), "a shell would be the first process, and keep the signal to itself"
+    assert train["command"][:2] == ["python", "recipes/sft_qwen2vl.py"]
+    mounted = {volume.rpartition(":")[0] for volume in train["volumes"]}
+    assert mounted == {volume.rpartition(":")[0] for volume in service()["volumes"]}
+    written = {volume.split(":")[0] for volume in train["volumes"] if volume.endswith(":rw")}
+    assert written == {"./outputs", "./cache/hf", "./cache/vision"}
+    assert (train["environment"], train["shm_size"]) == (service()["environment"], service()["shm_size"])
+
+
 def test_page_is_optional_read_only_and_for_this_machine_alone() -> None:
     app = yaml.safe_load(COMPOSE.read_text())["services"]["app"]
     assert (app["profiles"], app["build"], app["gpus"]) == (["app"], ".", "all")

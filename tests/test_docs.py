@@ -113,11 +113,15 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
     elif words[0] == "docker":
         compose = yaml.safe_load((PROJECT_ROOT / "docker-compose.yml").read_text())
         name = compose["services"]["vlm"]["container_name"]
-        profile = compose["services"]["app"]["profiles"][0]
+        if words[2] == "--profile":
+            assert words[3] in compose["services"][words[-1]]["profiles"]
         assert words[1:] in (
             ["compose", "up", "-d", "--build"],
             ["exec", "-it", name, "bash"],
-            ["compose", "--profile", profile, "up", "app"],
+            ["compose", "--profile", "app", "up", "app"],
+            ["compose", "--profile", "train", "up", "-d", "train"],
+            ["compose", "--profile", "train", "logs", "-f", "train"],
+            ["compose", "--profile", "train", "stop", "train"],
         )
     elif words[0] == "hf":
         assert (Path(sys.executable).parent / "hf").is_file()

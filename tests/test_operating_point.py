@@ -24,6 +24,24 @@ def test_rule_chooses(rule: str, threshold: float) -> None:
     assert choose_threshold(rule, P_UNSAFE, TRUTH)[0] == pytest.approx(threshold)
 
 
+def test_recall_is_reached_where_p_is_exactly_0() -> None:
+    p_unsafe, truth = np.array([0.0, 0.4, 0.9, 0.2]), np.array([1, 1, 1, 0])
+    assert choose_threshold("recall>=1.0", p_unsafe, truth)[0] == 0.0
+    assert choose_threshold("recall>=0.6", p_unsafe, truth)[0] == pytest.approx(0.3)
+    assert choose_threshold("recall>=1", np.array([0.0, 0.0]), np.array([1, 0]))[0] == 0.0
+
+
+def test_recall_takes_the_highest_threshold_that_reaches_it() -> None:
+    """Against all candidates that could part the frames, 0 to 1 among them; P may lie on either end."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        truth = np.r_[0, 1, rng.integers(0, 2, size=10)]
+        p_unsafe, share = rng.integers(0, 11, size=12) / 10, rng.choice([0.3, 0.5, 0.9, 1.0])
+        chosen = choose_threshold(f"recall>={share}", p_unsafe, truth)[0]
+        reached = [(p_unsafe[truth == 1] >= each).mean() >= share for each in (chosen, np.nextafter(chosen + 0.1, 1))]
+        assert reached == [True, False] or (chosen >= 0.9 and reached[0])
+
+
 def test_choice_is_said_in_counts() -> None:
     assert choose_threshold("recall>=1", P_UNSAFE, TRUTH)[1] == (
         "recall>=1 on 7 validation frames: 4 of 4 UNSAFE frames found, 2 of 3 SAFE frames called UNSAFE"

@@ -31,15 +31,17 @@ from data_prep.frames_source import open_dataset
 from recipes import modeling, sft_qwen2vl
 from recipes.base_model import find_base
 from recipes.checkpoints import is_whole
+from recipes.command_line import read_settings
+from recipes.finishing import finite
 from recipes.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.joined_lora import JoinedLoraAttention, JoinedLoraMlp
 from recipes.linear_probe import read_probe
 from recipes.lora_linear import FusedLinear, FusedLinear4bit, FusedMlp
 from recipes.metrics import class_ids, compute_figures
 from recipes.operating_point import choose_threshold
-from recipes.run_settings import read_inputs, with_default_config
 from recipes.safety_record import read_record
 from recipes.scoring import Scorer, score_rows
+from recipes.training_checks import updates_of
 from tests.test_cuda_graphs import Graphs
 from tests.tiny_data import many_clips, write_data
 
@@ -160,8 +162,8 @@ def test_logged_figures_are_those_of_scoring(finished: Path, data: Path) -> None
 
 
 def test_run_that_no_longer_improves_ends_early_where_that_is_asked_for(settings: list[str], tmp_path: Path) -> None:
-    """With a learning rate of 0 the second validation can't be better than the first."""
-    flags = ["--learning_rate", "0", "--early_stopping_patience", "1", "--linear_probe", "false"]
+    """With a learning rate that changes next to nothing, the second validation can't be better than the first."""
+    flags = ["--learning_rate", "1e-12", "--early_stopping_patience", "1", "--linear_probe", "false"]
     assert train(settings, tmp_path / "run", *flags) == 0
     summary = json.loads((tmp_path / "run" / "training.json").read_text())
     assert (summary["steps"], summary["best_step"]) == (4, 2)
@@ -264,7 +266,18 @@ def test_resuming_with_other_settings_or_data_is_refused(settings: list[str], fi
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("learning_rat: 1", "learning_rat"),
+        ("learning_rat: 1", "'learning_rat' is no setting; did you mean learning_rate?"),
+        ("learning_rate: 0", "learning_rate 0 teaches nothing"),
+        ("learning_rate: null", "learning_rate is null; give it a value"),
+        ("learning_rate: fast", "learning_rate 'fast' is not a number"),
+        (
+            "max_steps: 1\nwarmup_steps: 0.05",
+            "warmup_steps 0.05 takes all of the 1 update; train longer, or set --warmup_steps 0",
+        ),
+        ("max_steps: 0\nnum_train_epochs: 0", "32 rows make no update"),
+        ("report_to: wandb", "report_to 'wandb' is not installed; install its package, or take one of none, "),
+        ("eval_strategy: steps\nload_best_model_at_end: true\nsave_steps: 4", "eval_steps 2 and save_steps 4 differ"),
+        ("lr_scheduler_type: sideways", "sideways"),
         ("dtype: bf16", "dtype 'bf16' is not one of bfloat16, float32"),
         ("dtype: bfloat16", "bf16 False and dtype 'bfloat16' disagree; dtype decides"),
         ("fp16: true", "fp16 would need its losses scaled"),
@@ -302,8 +315,7 @@ def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def prepared(*flags: str) -> sft_qwen2vl.Run:
-        argv = [*settings, "--output_dir", str(tmp_path), *flags]
-        run = sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path))
+        run = prepare([*settings, "--output_dir", str(tmp_path), *flags])
         on_card: Any = SimpleNamespace(device=torch.device("cuda", 0), to_dict=run.training.to_dict)
         return replace(run, training=on_card)
 
@@ -327,8 +339,7 @@ def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
 def test_loading_processes_have_an_update_s_batches_ready(
     settings: list[str], tmp_path: Path, flags: list[str], batches: int | None
 ) -> None:
-    argv = [*settings, "--output_dir", str(tmp_path), *flags]
-    run = sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path))
+    run = prepare([*settings, "--output_dir", str(tmp_path), *flags])
     assert run.training.dataloader_prefetch_factor == batches
 
 
@@ -365,7 +376,18 @@ def test_accumulated_micro_batches_make_the_same_update(settings: list[str], tmp
     for micro_batch, accumulated in ((8, 1), (4, 2), (2, 4)):
         run = tmp_path / str(micro_batch)
         sizes = ["--per_device_train_batch_size", str(micro_batch), "--gradient_accumulation_steps", str(accumulated)]
-        flags = ["--max_steps", "1", "--eval_steps", "1", "--save_steps", "1", "--lora_dropout", "0"]
+        flags = [
+            "--max_steps",
+            "1",
+            "--eval_steps",
+            "1",
+            "--save_steps",
+            "1",
+            "--lora_dropout",
+            "0",
+            "--warmup_steps",
+            "0",
+        ]
         assert train(settings, run, *sizes, *flags) == 0
         first.append(json.loads((run / "training.json").read_text())["log_history"][0])
     for logged in first[1:]:
@@ -387,7 +409,7 @@ def test_diverged_training_ends_in_one_line(
 
 def test_figures_that_json_lacks_become_null() -> None:
     history = {"log_history": [{"grad_norm": float("inf"), "step": 1}], "loss": float("nan"), "steps": 2}
-    assert sft_qwen2vl.finite(history) == {"log_history": [{"grad_norm": None, "step": 1}], "loss": None, "steps": 2}
+    assert finite(history) == {"log_history": [{"grad_norm": None, "step": 1}], "loss": None, "steps": 2}
 
 
 def test_checkpoints_name_their_base_as_the_yaml_does(finished: Path) -> None:
@@ -479,6 +501,21 @@ def test_graphed_micro_batches_train_as_others_do(settings: list[str], tmp_path:
     torch.testing.assert_close(weights[1], weights[0])
 
 
+def test_updates_are_counted_as_the_trainer_does(settings: list[str], tmp_path: Path) -> None:
+    trainer = build(settings, tmp_path)
+    for changed in (
+        {"max_steps": 5},
+        {"max_steps": -1, "num_train_epochs": 1.3},
+        {"max_steps": -1, "num_train_epochs": 2.0, "gradient_accumulation_steps": 3},
+        {"max_steps": -1, "num_train_epochs": 1.0, "gradient_accumulation_steps": 3, "dataloader_drop_last": True},
+    ):
+        vars(trainer.args).update({"gradient_accumulation_steps": 1, **changed})
+        values = {**read_settings(settings).values, "gradient_accumulation_steps": 1, **changed}
+        rows = len(trainer.train_dataset)
+        counted = trainer.set_initial_training_values(trainer.args, trainer.get_train_dataloader())[-1]
+        assert updates_of(values, rows) == counted
+
+
 def test_evaluating_changes_no_gradient(settings: list[str], tmp_path: Path) -> None:
     trainer = build(settings, tmp_path)
     _, expected = gradients(trainer, batch_of(trainer))
@@ -499,10 +536,14 @@ def test_vision_features_carry_no_gradient(settings: list[str], tmp_path: Path) 
     assert all(weight.grad is None for weight in tower.parameters())
 
 
+def prepare(argv: list[str]) -> sft_qwen2vl.Run:
+    found = read_settings(argv)
+    return sft_qwen2vl.prepare_run(found, find_base(found.values["model_name_or_path"]))
+
+
 def build(settings: list[str], folder: Path, *more: str) -> Any:
     """Set a trainer up without training, with activation checkpointing switched on as train() would."""
-    argv = with_default_config([*settings, "--lora_dropout", "0", "--output_dir", str(folder), *more])
-    run = sft_qwen2vl.prepare_run(argv, find_base(read_inputs(argv).model_name_or_path))
+    run = prepare([*settings, "--lora_dropout", "0", "--output_dir", str(folder), *more])
     sft_qwen2vl.fill_vision_cache(run)
     trainer = sft_qwen2vl.build_trainer(run)
     if trainer.args.activation_checkpointing:
