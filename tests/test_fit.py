@@ -103,6 +103,14 @@ def test_tied_table_counts_once_a_place(embedding_on_host: bool, head_on_host: b
     assert predict(settings, older) == fit
 
 
+def test_small_base_takes_most_while_its_vision_features_are_computed() -> None:
+    settings = settings_of("qwen2vl_7b_6gb", per_device_train_batch_size=1)
+    small, large = predict(settings, CONFIG_2B), predict(settings, CONFIG)
+    assert small.training_gib < 1.24 < small.card_gib < 1.6, "the tower alone takes 1.24 GiB"
+    assert large.card_gib == large.training_gib
+    assert not predict(settings_of("qwen2vl_7b_8gb"), CONFIG_2B).filling
+
+
 @pytest.mark.parametrize(("config", "parameters"), [(CONFIG, 8_291_375_616), (CONFIG_2B, 2_208_985_600)])
 def test_weights_of_a_base_are_the_published_number(config: dict[str, Any], parameters: int) -> None:
     assert base_weights(config) == pytest.approx(parameters, rel=5e-4), "norms and biases apart"

@@ -3,6 +3,7 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -103,9 +104,8 @@ def test_parts_compute_the_same_wherever_they_lie(
     placements: list[modeling.Placement],
 ) -> None:
     """With a CPU in the place of the card: accelerate takes it for another device than the host's "cpu"."""
-    dispatched: list[Any] = []
-    dispatch = modeling_utils.accelerate_dispatch
-    monkeypatch.setattr(modeling_utils, "accelerate_dispatch", lambda *args: (dispatched.append(args), dispatch(*args)))
+    dispatch = Mock(wraps=modeling_utils.accelerate_dispatch)
+    monkeypatch.setattr(modeling_utils, "accelerate_dispatch", dispatch)
     monkeypatch.setattr(
         modeling.Placement,
         "device_map",
@@ -127,7 +127,7 @@ def test_parts_compute_the_same_wherever_they_lie(
         )
         torch.testing.assert_close(logits_of(model), expected, rtol=1e-5, atol=1e-5)
         assert not any(hasattr(module, "_hf_hook") for module in model.modules())
-    assert len(dispatched) == len(placements) - (modeling.Placement() in placements)
+    assert dispatch.call_count == len(placements) - (modeling.Placement() in placements)
 
 
 def load_packed(folder: Path, dtype: torch.dtype = torch.float32, **how: Any) -> Any:
