@@ -1,12 +1,12 @@
 """Where a base model's files lie, and which base exactly it is. Imports neither torch nor transformers."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download, snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
@@ -27,6 +27,7 @@ from recipes.base_files import (
 from recipes.fit import quantization
 
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLED_BLOCKS = 64
 _BLOCK_BYTES = 65_536
 
@@ -72,37 +73,47 @@ def _folder_name(folder: Path) -> str:
 
 
 def _download(name: str, revision: str | None, *, local_files_only: bool) -> Path:
-    commit = revision
     try:
-        if not (local_files_only or constants.HF_HUB_OFFLINE):
-            commit = _look_before_downloading(name, revision)
-        return Path(snapshot_download(name, revision=commit, allow_patterns=_FILES, local_files_only=local_files_only))
+        if local_files_only or constants.HF_HUB_OFFLINE:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
+        if revision and _COMMIT.fullmatch(revision) and (folder := _cached(name, revision)):
+            return folder
+        commit = _look_before_downloading(name, revision)
+        return _cached(name, commit) or Path(snapshot_download(name, revision=commit, allow_patterns=_FILES))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         unreached = "" if local_files_only else " and the Hub can't be reached"
         raise InputError(
             f"base model {name!r} is not in the Hub cache{unreached}; where there is a network, run "
             f"'hf download {name}' with the same HF_HOME, then carry the cache over"
         ) from None
-    except EntryNotFoundError:
-        raise InputError(f"base model {name!r}: {CONFIG_FILE} is missing, so this is no model folder") from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
 
 
+def _cached(name: str, commit: str) -> Path | None:
+    """Return the snapshot of a commit, which never changes, where the cache holds all of it; the Hub isn't asked.
+
+    Asked for a commit, the library would try for 23 seconds where the Hub can't be reached.
+    """
+    try:
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=_FILES, local_files_only=True))
+        _check_files(name, folder)
+    except (LocalEntryNotFoundError, InputError):
+        return None
+    return folder
+
+
 def _look_before_downloading(name: str, revision: str | None) -> str:
     """Fetch config.json, and the index of a base in 4 bits, and check them; return the commit that they are of."""
-    config_file = Path(hf_hub_download(name, CONFIG_FILE, revision=revision))
-    commit = config_file.parent.name
-    config = read_config(name, config_file.parent)
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE]))
+    config = read_config(name, folder)
     check_config(name, config)
     if quantization(config) is not None:
-        try:
-            index = hf_hub_download(name, INDEX_FILE, revision=commit)
-        except EntryNotFoundError:
-            return commit  # one file, whose header is read once it is here
-        check_packed(name, read_index(Path(index)), config)
-    return commit
+        snapshot_download(name, revision=folder.name, allow_patterns=[INDEX_FILE])
+        if (folder / INDEX_FILE).is_file():  # else there is one file, whose header is read once it is here
+            check_packed(name, read_index(folder / INDEX_FILE), config)
+    return folder.name
 
 
 def _check_files(name: str, folder: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,23 @@ def test_base_is_downloaded_at_one_commit(hub: HubStub, small_base: Path) -> Non
     assert "README.md" not in asked_files(hub)
 
 
+def test_cached_base_is_enough_where_the_hub_cannot_be_reached(
+    hub_cache: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = cache_model(hub_cache, small_base, "plant/small")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", "http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}"
+    )
+    begin = time.monotonic()
+    assert find_base("plant/small").folder == snapshot
+    assert find_base("plant/small", COMMIT).folder == snapshot
+    assert time.monotonic() - begin < 10, "asked for a commit's files, the Hub's library tries for 23 seconds"
+    with pytest.raises(InputError, match="'plant/absent' is not in the Hub cache and the Hub can't be reached"):
+        find_base("plant/absent")
+
+
 @pytest.mark.parametrize(("changed", "message"), REFUSED, ids=lambda part: str(part)[:60])
 def test_nothing_but_config_json_is_downloaded_of_another_kind(
     hub: HubStub, small_base: Path, tmp_path: Path, changed: dict[str, Any], message: str
@@ -164,6 +182,14 @@ def test_nothing_but_config_json_is_downloaded_of_another_kind(
     with pytest.raises(InputError, match=re.escape(message)):
         find_base("plant/small")
     assert asked_files(hub) == {"config.json"}
+
+
+def test_download_that_was_cut_off_is_finished(hub: HubStub, hub_cache: Path, small_base: Path) -> None:
+    publish(hub, small_base)
+    snapshot = find_base("plant/small").folder
+    for name in ("tokenizer.json", "model.safetensors"):
+        (snapshot / name).unlink()
+        assert (find_base("plant/small").folder / name).is_file()
 
 
 def test_hub_without_that_model_or_revision_is_told(hub: HubStub, small_base: Path) -> None:

@@ -113,7 +113,7 @@ def test_without_a_gpu_it_says_so(script: str) -> None:
     done = subprocess.run(
         [sys.executable, f"benchmarks/{script}.py"],
         cwd=PROJECT_ROOT,
-        env={"PATH": "", "CUDA_VISIBLE_DEVICES": ""},
+        env={"PATH": "", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT_ROOT)},
         capture_output=True,
         text=True,
         check=False,

@@ -44,6 +44,7 @@ def test_tied_head_parts_from_the_embedding_and_stays_parted(tied_base: Path, em
     model.tie_weights()
     rows = model.lm_head.parts[0] if head else model.lm_head.weight
     assert rows.data_ptr() == model.get_input_embeddings().weight.data_ptr() == table.data_ptr()
+    assert not {id(weight) for weight in model.lm_head.parameters()} & {id(model.get_input_embeddings().weight)}
     assert isinstance(model.get_input_embeddings(), HostEmbedding) is embedding
     assert isinstance(model.lm_head, HostHead) is head
     model.to("meta")
