@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,18 @@ TRAIN_CLIPS_PER_CLASS = 7
 
 
 def run_benchmark(
-    argv: list[str], description: str | None, name: str, script: str, arms: Sequence[str]
+    argv: list[str],
+    description: str | None,
+    name: str,
+    script: str,
+    arms: Sequence[str],
+    *,
+    make: Callable[[Path, str], None] | None = None,
 ) -> dict[str, Any]:
     """Read a benchmark's command line, make base and frames, measure the arms asked for; return what was measured.
 
-    It is kept in `<out>/<name>.json`; `out` is outputs/<name> by default.
+    It is kept in `<out>/<name>.json`; `out` is outputs/<name> by default. Base and frames are prepare's, or what `make`
+    writes.
     """
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -36,7 +43,7 @@ def run_benchmark(
     args = parser.parse_args(argv)
     check_gpu()
     out = from_root(args.out)
-    prepare(out, args.like)
+    (make or prepare)(out, args.like)
     return measure_arms(out / f"{name}.json", script, args.arms)
 
 

@@ -1,11 +1,11 @@
 """Where a base model's files lie, and which base exactly it is. Imports neither torch nor transformers."""
 
 import hashlib
-import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -15,9 +15,19 @@ from huggingface_hub.errors import (
 
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
+from recipes.base_files import (
+    CONFIG_FILE,
+    INDEX_FILE,
+    check_config,
+    check_packed,
+    check_weights,
+    read_config,
+    read_index,
+)
+from recipes.fit import quantization
 
-MODEL_TYPE = "qwen2_vl"
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLED_BLOCKS = 64
 _BLOCK_BYTES = 65_536
 
@@ -38,21 +48,22 @@ class BaseModel:
 def find_base(name: str, revision: str | None = None, *, download: bool = True) -> BaseModel:
     """Find a base model: a folder of this project or machine, else a Hub id, downloaded unless it is in the cache.
 
-    Without `download` only what lies on this machine counts.
+    Without `download` only what lies on this machine counts. Of a base that isn't used here, nothing but config.json
+    is downloaded; of one in 4 bits, the index before the weights.
 
-    Raises InputError where it is neither, where it can't be had offline, where weight files are missing, or where it
-    is no Qwen2-VL.
+    Raises InputError where it is neither, where it can't be had offline, where it is no Qwen2-VL or quantized in a way
+    that isn't used here, or where weight files are missing, truncated or another model's.
     """
     folder = from_root(name)
     if folder.is_dir():
-        base = BaseModel(_folder_name(folder), _fingerprint(folder), folder)
-    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
+        name = _folder_name(folder)
+        _check_files(name, folder)
+        return BaseModel(name, _fingerprint(folder), folder)
+    if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"base model {name!r}: no such folder, and not a Hub id of the form owner/name")
-    else:
-        folder = _download(name, revision, local_files_only=not download)
-        base = BaseModel(name, folder.name, folder)
-    _check_files(base)
-    return base
+    folder = _download(name, revision, local_files_only=not download)
+    _check_files(name, folder)
+    return BaseModel(name, folder.name, folder)
 
 
 def _folder_name(folder: Path) -> str:
@@ -63,9 +74,12 @@ def _folder_name(folder: Path) -> str:
 
 def _download(name: str, revision: str | None, *, local_files_only: bool) -> Path:
     try:
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=local_files_only)
-        )
+        if local_files_only or constants.HF_HUB_OFFLINE:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
+        if revision and _COMMIT.fullmatch(revision) and (folder := _cached(name, revision)):
+            return folder
+        commit = _look_before_downloading(name, revision)
+        return _cached(name, commit) or Path(snapshot_download(name, revision=commit, allow_patterns=_FILES))
     except (LocalEntryNotFoundError, OfflineModeIsEnabled):
         unreached = "" if local_files_only else " and the Hub can't be reached"
         raise InputError(
@@ -77,30 +91,35 @@ def _download(name: str, revision: str | None, *, local_files_only: bool) -> Pat
         raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
 
 
-def _check_files(base: BaseModel) -> None:
-    config_file = base.folder / "config.json"
-    if not config_file.is_file():
-        raise InputError(f"base model {base.name!r}: {config_file.name} is missing, so this is no model folder")
+def _cached(name: str, commit: str) -> Path | None:
+    """Return the snapshot of a commit, which never changes, where the cache holds all of it; the Hub isn't asked.
+
+    Asked for a commit, the library would try for 23 seconds where the Hub can't be reached.
+    """
     try:
-        model_type = json.loads(config_file.read_text(encoding="utf-8"))["model_type"]
-    except (ValueError, KeyError, TypeError):
-        raise InputError(f"base model {base.name!r}: {config_file.name} is damaged; fetch it again") from None
-    if model_type != MODEL_TYPE:
-        raise InputError(f"base model {base.name!r} is a {model_type!r}; this recipe trains {MODEL_TYPE!r} only")
-    missing = [file for file in weight_files(base.folder) if not (base.folder / file).is_file()]
-    if missing:
-        raise InputError(
-            f"base model {base.name!r}: weight file {missing[0]} is missing ({len(missing)} in all); finish the "
-            f"download with 'hf download {base.name}'"
-        )
+        folder = Path(snapshot_download(name, revision=commit, allow_patterns=_FILES, local_files_only=True))
+        _check_files(name, folder)
+    except (LocalEntryNotFoundError, InputError):
+        return None
+    return folder
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Return the names of the files that hold a base's weights."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    return ["model.safetensors"]
+def _look_before_downloading(name: str, revision: str | None) -> str:
+    """Fetch config.json, and the index of a base in 4 bits, and check them; return the commit that they are of."""
+    folder = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE]))
+    config = read_config(name, folder)
+    check_config(name, config)
+    if quantization(config) is not None:
+        snapshot_download(name, revision=folder.name, allow_patterns=[INDEX_FILE])
+        if (folder / INDEX_FILE).is_file():  # else there is one file, whose header is read once it is here
+            check_packed(name, read_index(folder / INDEX_FILE), config)
+    return folder.name
+
+
+def _check_files(name: str, folder: Path) -> None:
+    config = read_config(name, folder)
+    check_config(name, config)
+    check_weights(name, folder, config)
 
 
 def _fingerprint(folder: Path) -> str:

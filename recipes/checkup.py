@@ -16,15 +16,16 @@ from data_prep.errors import InputError, one_line
 from data_prep.files import PROJECT_ROOT, from_root, to_root
 from data_prep.frames_dataset import TEST, TRAIN
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
-from recipes.base_model import BaseModel, find_base, weight_files
-from recipes.fit import GIB, predict
+from recipes.base_files import check_precision, weight_files
+from recipes.base_model import BaseModel, find_base
+from recipes.fit import GIB, adapter_weights, predict
 from recipes.room import base_config, best_recipe, shortages
 from recipes.training_checks import checkpoints_of
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 MOST_ERROR = 0.02  # of a 4-bit product against a plain one of the same weights, relative, in bf16
-DOWNLOAD_BYTES = 16.6e9  # Qwen/Qwen2-VL-7B-Instruct
-CHECKPOINT_BYTES = 0.6e9  # of the 7B, its optimizer's moments included
+DOWNLOAD_BYTES = {"Qwen/Qwen2-VL-7B-Instruct": 16.6e9, "Qwen/Qwen2-VL-2B-Instruct": 4.4e9}
+CHECKPOINT_BYTES = 16  # a weight of the adapter, its optimizer's moments included
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,7 @@ def check_four_bits(*, on_cpu: bool) -> str:
 def check_base(settings: Mapping[str, Any], found: list[BaseModel]) -> str:
     """Look the base model up on this machine, all its weight files included; `found` takes it."""
     base = find_base(settings["model_name_or_path"], settings.get("model_revision"), download=False)
+    check_precision(base.name, base_config(base.folder), load_in_4bit=settings.get("load_in_4bit", False))
     found.append(base)
     size = sum((base.folder / file).stat().st_size for file in weight_files(base.folder))
     return f"{base.name}, revision {base.revision[:12]}, {_in_words(size)} of weights"
@@ -183,19 +185,22 @@ def check_memory(settings: Mapping[str, Any], base: list[BaseModel], *, gpu_foun
     )
 
 
-def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[FramesSource]) -> str:
+def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[FramesSource]) -> str | Finding:
     """Compare what a run writes with what the disks have free: the base, the data set's kept features, checkpoints."""
     needs: list[tuple[str, Path, float]] = []
     if not base:
-        needs.append(("the base model", Path(constants.HF_HUB_CACHE), DOWNLOAD_BYTES))
+        name = settings["model_name_or_path"]
+        if name not in DOWNLOAD_BYTES:
+            return Finding("disk", SKIPPED, f"what base model {name!r} takes isn't known before it is here")
+        needs.append(("the base model", Path(constants.HF_HUB_CACHE), DOWNLOAD_BYTES[name]))
     else:
-        if features := predict(settings, base_config(base[0].folder)).disk_bytes_a_frame:
+        config = base_config(base[0].folder)
+        if features := predict(settings, config).disk_bytes_a_frame:
             kept_splits = [each.dataset[split] for each in source for split in each.dataset if split != TEST]
             frames = sum(map(len, kept_splits))
             needs.append(("vision features", from_root(settings["vision_cache"]), features * frames))
-        weights = sum((base[0].folder / file).stat().st_size for file in weight_files(base[0].folder))
         rows = sum(len(each.dataset[TRAIN]) for each in source)
-        kept = CHECKPOINT_BYTES * min(1.0, weights / DOWNLOAD_BYTES) * checkpoints_of(settings, rows)
+        kept = CHECKPOINT_BYTES * adapter_weights(settings, config) * checkpoints_of(settings, rows)
         needs.append(("checkpoints", from_root(settings["output_dir"]), kept))
     told = []
     for what, folder, needed in needs:

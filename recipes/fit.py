@@ -7,7 +7,7 @@ works with are counted in rows of the hidden and the inner size; how many of eac
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 GIB = 2**30
@@ -23,6 +23,10 @@ BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs
 KEPT_HIDDEN, KEPT_INNER = 12, 2
 WORKING_HIDDEN, WORKING_INNER = 7, 3
 
+# What a block of the vision tower works with a patch, in its width: its MLP's inner rows before and after the
+# activation, input, residual and norm. Not measured; only a base as small as the 2B takes more here than to train.
+FILLING_WIDTHS = 11
+
 # torch sets this aside for cuBLAS, for the forward and the backward thread each; 32 MiB each from Hopper on.
 WORKSPACE_BYTES = 2 * 8 * 2**20
 
@@ -32,15 +36,24 @@ UNPACKED_BYTES = 68 * 2**20
 
 @dataclass(frozen=True)
 class Fit:
-    """A prediction. `card` and `host` are in bytes by part; `disk_bytes_a_frame` is what kept vision features take."""
+    """A prediction, in bytes by part: `card` and `host` while it trains, `filling` of the card before that.
+
+    `disk_bytes_a_frame` is what kept vision features take; they are computed first.
+    """
 
     card: dict[str, float]
     host: dict[str, float]
     disk_bytes_a_frame: float
+    filling: dict[str, float] = field(default_factory=dict)
 
     @property
     def card_gib(self) -> float:
-        """The most that training allocates on the card, in GiB; the CUDA context comes on top."""
+        """The most that a run allocates on the card, in GiB; the CUDA context comes on top."""
+        return max(self.training_gib, sum(self.filling.values()) / GIB)
+
+    @property
+    def training_gib(self) -> float:
+        """The most that it allocates there once it trains."""
         return sum(self.card.values()) / GIB
 
     @property
@@ -60,25 +73,24 @@ def visual_tokens(width: int, height: int, max_pixels: int) -> int:
 
 def predict(settings: Mapping[str, Any], config: Mapping[str, Any], *, width: int = 1920, height: int = 1080) -> Fit:
     """Predict what training with a YAML's `settings` needs on a base of that `config`, for frames of one size."""
-    text, vision = config.get("text_config", config), config["vision_config"]
+    text, vision = text_config(config), config["vision_config"]
     hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
     two_bytes = 4 if settings["dtype"] == "float32" else 2
     tokens = visual_tokens(width, height, settings["max_pixels"])
     rows = settings["per_device_train_batch_size"] * (tokens + TEXT_TOKENS)
     shapes = linear_shapes(text)
     linears = layers * sum(out * into for out, into in shapes.values())
-    adapted = [shapes[name] for name in settings["lora_target_modules"]]
-    adapter = layers * settings["lora_r"] * sum(out + into for out, into in adapted)
-    table = text["vocab_size"] * hidden * two_bytes
+    adapter = adapter_weights(settings, config)
     unpacked = settings["unpack_base"] or not settings["load_in_4bit"]
+    ready = quantization(config)  # what is packed here is packed with double quantisation
+    packed = packed_bytes_a_weight(nested=ready is None or bool(ready.get("bnb_4bit_use_double_quant")))
 
     on_host, moments = settings["optimizer_on_host"], 8.0 if "8bit" not in settings["optim"] else 2.0
     adapter_bytes = adapter * (two_bytes if on_host else 4)
     card: dict[str, float] = {
-        "language model": linears * (two_bytes if unpacked else packed_bytes_a_weight()),
+        "language model": linears * (two_bytes if unpacked else packed),
         "vision tower": 0.0 if settings["cache_vision_features"] else vision_weights(vision, hidden) * two_bytes,
-        "embedding": 0.0 if settings["embedding_on_host"] else table,
-        "LM head": 0.0 if settings["head_on_host"] else table,
+        **_tables(settings, config, two_bytes, on_host=False),
         "adapter and gradients": 2.0 * adapter_bytes,
         "optimizer": 0.0 if on_host else adapter * moments,
         "cuBLAS workspace": WORKSPACE_BYTES,
@@ -88,11 +100,26 @@ def predict(settings: Mapping[str, Any], config: Mapping[str, Any], *, width: in
         largest = max(out * into for out, into in shapes.values()) * two_bytes
         card["unpacked weight"] = min(UNPACKED_BYTES, largest)
     host = {
-        "embedding": table if settings["embedding_on_host"] else 0.0,
-        "LM head": table if settings["head_on_host"] else 0.0,
+        **_tables(settings, config, two_bytes, on_host=True),
         "optimizer": 16.0 * adapter if on_host else 0.0,  # fp32 weights, gradients and two moments
     }
-    return Fit(card, host, tokens * hidden * two_bytes if settings["cache_vision_features"] else 0.0)
+    if not settings["cache_vision_features"]:
+        return Fit(card, host, 0.0)
+    patches = 4 * tokens * settings["per_device_eval_batch_size"]
+    filling = {
+        "vision tower": vision_weights(vision, hidden) * two_bytes,
+        "one block's forward pass": float(patches * FILLING_WIDTHS * vision["embed_dim"] * two_bytes),
+    }
+    return Fit(card, host, tokens * hidden * two_bytes, filling)
+
+
+def _tables(settings: Mapping[str, Any], config: Mapping[str, Any], element: int, *, on_host: bool) -> dict[str, float]:
+    """Return the bytes of embedding and LM head on the host, or on the card: of both in one place once if tied."""
+    text = text_config(config)
+    table = float(text["vocab_size"] * text["hidden_size"] * element)
+    here = {name: settings[f"{name}_on_host"] == on_host for name in ("embedding", "head")}
+    own_head = here["head"] and not (ties_head(config) and here["embedding"])
+    return {"embedding": table if here["embedding"] else 0.0, "LM head": table if own_head else 0.0}
 
 
 def _activations(
@@ -106,6 +133,39 @@ def _activations(
         kept = (layers - 1) * (KEPT_HIDDEN * hidden + KEPT_INNER * inner)
         working = 0
     return {"kept activations": rows * kept * element, "one layer's backward pass": rows * working * element}
+
+
+def base_weights(config: Mapping[str, Any]) -> float:
+    """Return how many weights a base has, norms and biases apart."""
+    text = text_config(config)
+    linears = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
+    tables = text["vocab_size"] * text["hidden_size"] * (1 if ties_head(config) else 2)
+    return linears + tables + vision_weights(config["vision_config"], text["hidden_size"])
+
+
+def adapter_weights(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    """Return how many weights the adapter of a YAML's `settings` has."""
+    text = text_config(config)
+    shapes = linear_shapes(text)
+    widths = sum(sum(shapes[name]) for name in settings["lora_target_modules"])
+    return int(text["num_hidden_layers"] * settings["lora_r"] * widths)
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the language model's part of a config.json; as published, it is the whole."""
+    part: Mapping[str, Any] = config.get("text_config") or config
+    return part
+
+
+def ties_head(config: Mapping[str, Any]) -> bool:
+    """Say whether the LM head shares the token embedding's weights, as the 2B's does."""
+    return bool(config.get("tie_word_embeddings") or text_config(config).get("tie_word_embeddings"))
+
+
+def quantization(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return how a base's weights were quantized before they were published, None where they weren't."""
+    settings: Mapping[str, Any] | None = config.get("quantization_config")
+    return settings or text_config(config).get("quantization_config") or None
 
 
 def linear_shapes(text: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
@@ -123,9 +183,9 @@ def linear_shapes(text: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     }
 
 
-def packed_bytes_a_weight() -> float:
-    """Return what one weight takes in NF4 with double quantisation, in bytes: 0.516."""
-    return 0.5 + 1 / BLOCK + 4 / (BLOCK * NESTED_BLOCK)
+def packed_bytes_a_weight(*, nested: bool = True) -> float:
+    """Return what one weight takes in 4 bits, in bytes: 0.516 with double (`nested`) quantisation, 0.5625 without."""
+    return 0.5 + (1 / BLOCK + 4 / (BLOCK * NESTED_BLOCK) if nested else 4 / BLOCK)
 
 
 def vision_weights(vision: Mapping[str, Any], hidden: int) -> float:

@@ -7,7 +7,6 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import Qwen2VLForConditionalGeneration
 
-from data_prep.errors import InputError
 from recipes.collator import IGNORED
 
 STREAMED_ROWS = 4608  # of the LM head on the card at once, twice: 31.5 MiB each for the 7B, just below a power of two
@@ -27,13 +26,15 @@ class HostHead(torch.nn.Module):
     """A frozen LM head that stays in host memory wherever its model is moved.
 
     Its weights, 1 GiB for the 7B, pass through the card a part at a time, once for a loss and its gradient together.
-    They are held in parts, because torch page-locks memory in powers of two: the whole would take 2 GiB.
+    They are held in parts, because torch page-locks memory in powers of two: the whole would take 2 GiB. Weights that
+    are page-locked already stay as they are.
     """
 
     def __init__(self, weight: torch.Tensor) -> None:
         super().__init__()
-        self.parts = list(weight.detach().cpu().split(STREAMED_ROWS))
-        self.pinned = False
+        weight = weight.detach().cpu()
+        self.parts = list(weight.split(STREAMED_ROWS))
+        self.pinned = weight.is_pinned()
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the weights' rows of `ids`, of shape (rows,) and on the CPU: (rows, hidden)."""
@@ -132,17 +133,29 @@ def token_losses(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tens
 
 
 def keep_on_host(model: Qwen2VLForConditionalGeneration, *, embedding: bool, head: bool) -> None:
-    """Keep the frozen token embedding, the LM head or both in host memory for good.
+    """Keep the frozen token embedding, the LM head or both in host memory for good; neither: leave all as it is.
 
-    Raises InputError for a model whose LM head shares the embedding's weights.
+    A head that shares the embedding's weights parts from it: the host holds them once, and so does the card where one
+    of the two is to stay there. `model` may come with both on the host.
     """
-    if model.config.tie_word_embeddings and (embedding or head):
-        raise InputError("embedding_on_host, head_on_host: this base ties its LM head to the embedding; set both false")
+    if not (embedding or head):
+        return
+    device = model.model.language_model.norm.weight.device
+    table, rows = model.get_input_embeddings().weight.detach(), model.lm_head.weight.detach()
+    if model.config.tie_word_embeddings and model.all_tied_weights_keys:
+        table = rows = table.cpu()
+        if embedding and head and device.type == "cuda":
+            table = rows = table.pin_memory()  # as the head's parts must be; else they would be a second copy
+    model.config.tie_word_embeddings = False  # or transformers' tie_weights would undo what follows
+    model.all_tied_weights_keys = {}
     if embedding:
-        table = model.get_input_embeddings().weight.detach().cpu()
-        model.set_input_embeddings(HostEmbedding.from_pretrained(table))
+        model.set_input_embeddings(HostEmbedding.from_pretrained(table.cpu()))
+    else:
+        model.get_input_embeddings().weight = torch.nn.Parameter(table.to(device), requires_grad=False)
     if head:
-        model.lm_head = HostHead(model.lm_head.weight)
+        model.lm_head = HostHead(rows)
+    else:
+        model.lm_head.weight = torch.nn.Parameter(rows.to(device), requires_grad=False)
 
 
 class HostAdamW(torch.optim.AdamW):

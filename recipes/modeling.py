@@ -3,8 +3,10 @@
 import logging
 import sys
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import torch
@@ -24,8 +26,9 @@ from transformers.utils.logging import disable_progress_bar
 
 from data_prep.errors import InputError
 from recipes.adapter_files import WEIGHTS_FILE
-from recipes.base_model import BaseModel, weight_files
-from recipes.fit import LLM_LINEARS
+from recipes.base_files import check_precision, read_config, weight_files
+from recipes.base_model import BaseModel
+from recipes.fit import LLM_LINEARS, base_weights, quantization
 from recipes.forward import use_fused_modules
 from recipes.host_memory import keep_on_host
 from recipes.joined_linears import join_linears
@@ -34,7 +37,7 @@ from recipes.lora_linear import fuse_lora, unpacked_rows
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
 KEPT_IN_16_BITS = ["model.visual", "lm_head"]
 
-MERGING_ROOM = 1.4  # times what the weights take; measured for the 7B: 1.25
+MERGING_ROOM = 1.4  # times what the weights take in 16 bits; measured for the 7B: 1.25
 COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
 
 
@@ -73,15 +76,23 @@ class Placement:
     head_on_host: bool = False
     without_vision: bool = False
 
-    def device_map(self, device: torch.device) -> dict[str, torch.device | str]:
-        """Return where each part is loaded to, so that none passes through a card that has no room for it."""
+    def device_map(self, device: torch.device, *, tied: bool = False) -> dict[str, torch.device | str]:
+        """Return where each part is loaded to, so that none passes through a card that has no room for it.
+
+        An LM head that is `tied` to the embedding is loaded where that is, on the host if either belongs there.
+        """
+        if device.type == "cpu" or self == Placement():
+            return {"": device}
+        return self.by_part(device, tied=tied)
+
+    def by_part(self, device: torch.device, *, tied: bool) -> dict[str, torch.device | str]:
+        """Return where each part is loaded to, by its module's path."""
+        either = tied and (self.embedding_on_host or self.head_on_host)
         on_host = {
-            "model.language_model.embed_tokens": self.embedding_on_host,
-            "lm_head": self.head_on_host,
+            "model.language_model.embed_tokens": self.embedding_on_host or either,
+            "lm_head": self.head_on_host or either,
             "model.visual": self.without_vision,
         }
-        if device.type == "cpu" or not any(on_host.values()):
-            return {"": device}
         on_card = ["model.language_model.layers", "model.language_model.norm", "model.language_model.rotary_emb"]
         return dict.fromkeys(on_card, device) | {
             name: "cpu" if elsewhere else device for name, elsewhere in on_host.items()
@@ -104,6 +115,16 @@ def quantization_config(dtype: torch.dtype) -> BitsAndBytesConfig:
     )
 
 
+def quantization_as_used(published: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Return how a base that comes in 4 bits was packed, with what is decided here: what is packed, what computes.
+
+    transformers would take `published` alone, whatever configuration it is given beside it.
+    """
+    own = quantization_config(dtype).to_dict()
+    decided = ("bnb_4bit_compute_dtype", "llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload")
+    return {**published, **{name: own[name] for name in decided}}
+
+
 def load_base(
     base: BaseModel,
     *,
@@ -111,31 +132,42 @@ def load_base(
     load_in_4bit: bool,
     device: torch.device,
     placement: Placement = Placement(),
-    attn_implementation: str | None = None,
 ) -> Qwen2VLForConditionalGeneration:
     """Load a base model, frozen, its parts where `placement` wants them; in 4-bit, check which modules were quantised.
 
-    Raises InputError for a placement that this base doesn't allow.
+    A base that comes in 4 bits is used as it is. Raises InputError where such a one is wanted in 16 bits, and where
+    weights are missing, which transformers would leave at random values.
     """
+    published = read_config(base.name, base.folder)
+    check_precision(base.name, published, load_in_4bit=load_in_4bit)
+    packed_already = quantization(published)
+    config = Qwen2VLConfig.from_pretrained(base.folder, local_files_only=True)
+    if packed_already is not None:
+        config.quantization_config = quantization_as_used(packed_already, dtype)
     if not sys.stderr.isatty():
         disable_progress_bar()
     logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # warns of parts that lie on the host
-    device_map = placement.device_map(device)
-    model = Qwen2VLForConditionalGeneration.from_pretrained(
+    device_map = placement.device_map(device, tied=config.tie_word_embeddings)
+    model, loading = Qwen2VLForConditionalGeneration.from_pretrained(
         base.folder,
+        config=config,
         dtype=dtype,
-        quantization_config=quantization_config(dtype) if load_in_4bit else None,
+        quantization_config=quantization_config(dtype) if load_in_4bit and packed_already is None else None,
         device_map=device_map,
-        attn_implementation=attn_implementation,
+        attn_implementation="sdpa",  # a configuration may name a kernel on the Hub, which would be fetched and run
         local_files_only=True,
         use_safetensors=True,
+        output_loading_info=True,
     )
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(f"base model {base.name!r} lacks {len(missing)} weights, such as {missing[0]}; fetch it again")
     if len(device_map) > 1:
         _undo_dispatch(model, device)
     model.name_or_path = model.config._name_or_path = base.name  # what PEFT writes beside adapters, not a path here
     model.requires_grad_(False)
     if load_in_4bit:
         check_quantized(model)
+        compute_in(model, dtype)
         compute_exactly_on_cpu(model)
     keep_on_host(model, embedding=placement.embedding_on_host, head=placement.head_on_host)
     if placement.without_vision:
@@ -194,8 +226,7 @@ def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:
     """Say whether a GPU has memory to spare for all of a base in 16 bits, its 4-bit weights beside it at first."""
     if device.type == "cpu":
         return False
-    in_16_bits: int = sum((base.folder / file).stat().st_size for file in weight_files(base.folder))
-    return free_memory(device) > MERGING_ROOM * in_16_bits
+    return free_memory(device) > MERGING_ROOM * 2 * base_weights(read_config(base.name, base.folder))
 
 
 def compile_layers(model: torch.nn.Module) -> None:
@@ -224,6 +255,19 @@ def compute_exactly_on_cpu(model: torch.nn.Module) -> None:
     """
     for module in quantized_modules(model).values():
         module.support_avx512bf16_for_cpu = False
+
+
+def compute_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Have a model in 4 bits compute in `dtype`, whatever it was saved in.
+
+    Of a base that comes in 4 bits transformers casts biases alone, and its 4-bit weights name the dtype that they were
+    made from, to which bitsandbytes would unpack them.
+    """
+    for weight in model.parameters():
+        if weight.is_floating_point():
+            weight.data = weight.data.to(dtype)
+    for module in quantized_modules(model).values():
+        module.weight.quant_state.dtype = dtype
 
 
 def check_quantized(model: Qwen2VLForConditionalGeneration) -> None:

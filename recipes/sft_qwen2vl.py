@@ -17,6 +17,7 @@ from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, to_root, write_atomic
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS, UNSAFE
+from recipes.base_files import check_precision
 from recipes.base_model import BaseModel, find_base
 from recipes.checkpoints import is_trained_out
 from recipes.command_line import Settings, read_settings
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> int:
     folder.check_free(resume=settings.values["resume"])
     check_dataset(settings.values["dataset"], revision=settings.values["dataset_revision"])
     base = find_base(settings.values["model_name_or_path"], settings.values["model_revision"])
+    check_precision(base.name, base_config(base.folder), load_in_4bit=settings.values["load_in_4bit"])
 
     run = prepare_run(settings, base)
     check_room(run)
@@ -307,7 +309,6 @@ def build_trainer(run: Run) -> "SafetyTrainer":
             head_on_host=recipe.head_on_host,
             without_vision=recipe.cache_vision_features,
         ),
-        attn_implementation=run.model.attn_implementation,
     )
     if recipe.unpack_base:
         modeling.unpack_quantized(model, dtype)

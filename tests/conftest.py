@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.files import PROJECT_ROOT
+from tests.made_bases import write_packed, write_tied
 
 # Nothing in the tests may reach the Hub or the user's caches. Set before any library reads them.
 HF_HOME = tempfile.mkdtemp(prefix="safe-unsafe-tests-")
@@ -88,3 +89,19 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
 def small_base() -> Path:
     """The small Qwen2-VL that ships with the project."""
     return PROJECT_ROOT / "tiny_base" / "weights"
+
+
+@pytest.fixture(scope="session")
+def tied_base(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small base with its LM head tied to the embedding, as the 2B's is."""
+    folder = tmp_path_factory.mktemp("bases") / "tied"
+    write_tied(small_base, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def packed_base(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small base in 4 bits as transformers saves it, made from fp32 as the tests' own 4-bit loading is."""
+    folder = tmp_path_factory.mktemp("bases") / "packed"
+    write_packed(small_base, folder, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True)
+    return folder

@@ -1,4 +1,4 @@
-"""A Hub on the loopback interface: the routes that `push_to_hub` and `load_dataset` use, and a record of requests."""
+"""A Hub on the loopback interface: what `push_to_hub`, `load_dataset` and downloads ask, and a record of requests."""
 
 import base64
 import hashlib
@@ -15,10 +15,11 @@ from urllib.parse import unquote, urlsplit
 
 @dataclass
 class Repo:
-    """One data set repository; its one revision is whatever was committed last."""
+    """One repository, of a data set unless it is said otherwise; its one revision is whatever was committed last."""
 
     private: bool
     files: dict[str, bytes] = field(default_factory=dict)
+    kind: str = "datasets"
 
     @property
     def sha(self) -> str:
@@ -86,9 +87,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.uploads[path.removeprefix("/upload/")] = body
             return self._send(200)
         parts = path.strip("/").removeprefix("api/").split("/")
+        if parts[0] not in ("datasets", "models"):
+            parts = ["models", *parts]  # whose files' addresses don't name the kind
         repo_id = "/".join(parts[1:3]).removesuffix(".git")
         repo = self.hub.repos.get(repo_id)
-        if parts[0] != "datasets" or repo is None:
+        if repo is None or parts[0] != repo.kind:
             return self._missing("RepoNotFound")
         return self._answer(repo_id, repo, parts[3:], body)
 

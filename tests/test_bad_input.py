@@ -14,6 +14,7 @@ from PIL import Image
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import LABELS, PROMPT
 from recipes.safety_record import SafetyRecord
+from tests.made_bases import change_config
 from tests.tiny_data import make_clip, many_clips, write_data
 
 DATASET = "Safe and Unsafe Behaviours Dataset"
@@ -175,6 +176,35 @@ def damaged_base(folder: Path) -> list[str]:
     return [*train(folder), "--model_name_or_path", str(folder / "other")]
 
 
+def copied_base(folder: Path) -> Path:
+    write_data(folder / "data", many_clips())
+    shutil.copytree(folder / "base", folder / "other")
+    return folder / "other"
+
+
+def truncated_base(folder: Path) -> list[str]:
+    weights = copied_base(folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    return [*train(folder), "--model_name_or_path", str(folder / "other")]
+
+
+def damaged_index_of_a_base(folder: Path) -> list[str]:
+    other = copied_base(folder)
+    (other / "model.safetensors").rename(other / "model-1.safetensors")
+    (other / "model.safetensors.index.json").write_text('{"weight_map": ')
+    return [*train(folder), "--model_name_or_path", str(other)]
+
+
+def base_of_another_kind(folder: Path) -> list[str]:
+    change_config(copied_base(folder), model_type="qwen2_5_vl")
+    return [*train(folder), "--model_name_or_path", str(folder / "other")]
+
+
+def base_by_awq(folder: Path) -> list[str]:
+    change_config(copied_base(folder), quantization_config={"quant_method": "awq"})
+    return [*train(folder), "--model_name_or_path", str(folder / "other")]
+
+
 def validation_of_one_class(folder: Path) -> list[str]:
     clips = [make_clip("train", 0, f"0_tr{n}") for n in range(4)] + [make_clip("train", 4, "4_tr0")]
     write_data(folder / "data", [*clips, make_clip("test", 0, "0_te0"), make_clip("test", 4, "4_te0")])
@@ -200,6 +230,10 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     base_not_in_the_cache: "base model 'Qwen/Qwen2-VL-7B-Instruct' is not in the Hub cache",
     output_folder_in_use: "holds a finished run, which is never overwritten",
     damaged_base: "config.json is damaged",
+    truncated_base: "weight file model.safetensors is truncated or damaged",
+    damaged_index_of_a_base: "this index of the base model's weights is damaged",
+    base_of_another_kind: "is a 'qwen2_5_vl'; this recipe trains 'qwen2_vl' only",
+    base_by_awq: "is quantized (awq)",
     validation_of_one_class: "validation holds UNSAFE frames alone",
     strip_of_an_image: "3000x10 is a strip",
     no_such_yaml: "absent.yaml: no such file",

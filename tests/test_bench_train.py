@@ -108,12 +108,12 @@ def test_projected_answer_takes_one_pass() -> None:
     assert memory == pytest.approx(6.525e9 * 4.516 / 192e9, rel=0.01)
 
 
-@pytest.mark.parametrize("script", ["bench_train", "bench_infer"])
+@pytest.mark.parametrize("script", ["bench_train", "bench_infer", "bench_bases"])
 def test_without_a_gpu_it_says_so(script: str) -> None:
     done = subprocess.run(
         [sys.executable, f"benchmarks/{script}.py"],
         cwd=PROJECT_ROOT,
-        env={"PATH": "", "CUDA_VISIBLE_DEVICES": ""},
+        env={"PATH": "", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(PROJECT_ROOT)},
         capture_output=True,
         text=True,
         check=False,

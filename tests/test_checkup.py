@@ -21,6 +21,8 @@ from data_prep.frames_source import open_dataset
 from recipes import checkup, doctor, modeling
 from recipes.base_model import BaseModel, find_base
 from recipes.checkup import FAILED, OK, SKIPPED, examine
+from tests.test_fit import CONFIG as SIZES_OF_THE_7B
+from tests.test_fit import CONFIG_2B as SIZES_OF_THE_2B
 from tests.tiny_data import many_clips, write_data
 
 
@@ -141,8 +143,42 @@ def test_full_disk_is_named_with_what_it_lacks(
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(InputError, match=rf"vision features: .* needed in {tmp_path / 'vision'}, and 0 MB are free"):
         checkup.check_disk(settings, base, [open_dataset(settings["dataset"])])
-    with pytest.raises(InputError, match=r"the base model: 16\.6 GB needed in"):
-        checkup.check_disk(settings, [], [])
+    for size, needed in (("7B", r"16\.6"), ("2B", r"4\.4")):
+        with pytest.raises(InputError, match=rf"the base model: {needed} GB needed in"):
+            checkup.check_disk({**settings, "model_name_or_path": f"Qwen/Qwen2-VL-{size}-Instruct"}, [], [])
+    found = checkup.check_disk({**settings, "model_name_or_path": "plant/other"}, [], [])
+    assert found == checkup.Finding(
+        "disk", SKIPPED, "what base model 'plant/other' takes isn't known before it is here"
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "said"), [(SIZES_OF_THE_7B, "checkpoints up to 1.9 GB"), (SIZES_OF_THE_2B, "checkpoints up to 886 MB")]
+)
+def test_checkpoints_take_what_the_base_s_adapter_does(
+    settings: dict[str, Any], tmp_path: Path, config: dict[str, Any], said: str
+) -> None:
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    base = BaseModel("./base", "0", tmp_path / "base")
+    recipe = {**settings, "lora_r": 16, "save_total_limit": 2, "cache_vision_features": False}
+    assert said in str(checkup.check_disk(recipe, [base], []))
+
+
+def test_truncated_base_is_told(settings: dict[str, Any], tmp_path: Path, small_base: Path) -> None:
+    shutil.copytree(small_base, tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    findings = {finding.check: finding for finding in examine({**settings, "model_name_or_path": str(file.parent)})}
+    assert findings["base model"].state == FAILED
+    assert "weight file model.safetensors is truncated or damaged" in findings["base model"].text
+
+
+def test_base_in_4_bits_is_for_a_recipe_in_4_bits(settings: dict[str, Any], packed_base: Path) -> None:
+    packed = {**settings, "model_name_or_path": str(packed_base)}
+    assert "of weights" in checkup.check_base(packed, [])
+    with pytest.raises(InputError, match="comes in 4 bits and can't be had in 16"):
+        checkup.check_base({**packed, "load_in_4bit": False}, [])
 
 
 def test_folder_that_cannot_be_written_to_is_named(

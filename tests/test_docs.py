@@ -24,7 +24,12 @@ DOCUMENTS = [
     PROJECT_ROOT / "tiny_base" / "weights" / "README.md",
 ]
 SFT = "recipes/sft_qwen2vl.py"
-NEEDS_A_GPU = {"benchmarks/bench_infer.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
+NEEDS_A_GPU = {
+    "benchmarks/bench_bases.py",
+    "benchmarks/bench_infer.py",
+    "benchmarks/bench_train.py",
+    "tiny_base/pretrain.py",
+}
 # The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
 # Run by test_app.py, test_checkup.py, test_clip_audit.py, test_bench_train.py, test_bench_frames.py and test_demo.py.

@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from data_prep.errors import InputError
 from recipes import host_memory, modeling
 from recipes.base_model import find_base
 from recipes.collator import IGNORED
-from recipes.host_memory import HostAdamW, HostHead, keep_on_host, rows_of_head, token_losses
+from recipes.host_memory import HostAdamW, HostEmbedding, HostHead, keep_on_host, rows_of_head, token_losses
 
 CPU = torch.device("cpu")
 
@@ -35,11 +34,22 @@ def test_embedding_and_head_stay_when_the_model_moves(model: Any) -> None:
         model.lm_head(hidden.requires_grad_())
 
 
-def test_tied_embedding_cannot_be_moved(model: Any) -> None:
-    model.config.tie_word_embeddings = True
-    with pytest.raises(InputError, match="ties its LM head"):
-        keep_on_host(model, embedding=True, head=False)
-    keep_on_host(model, embedding=False, head=False)
+@pytest.mark.parametrize(("embedding", "head"), [(True, False), (False, True), (True, True)])
+def test_tied_head_parts_from_the_embedding_and_stays_parted(tied_base: Path, embedding: bool, head: bool) -> None:
+    """On the host both are one table; what leaves the card is not brought back, nor tied again."""
+    base = find_base(str(tied_base))
+    model = modeling.load_base(base, dtype=torch.float32, load_in_4bit=False, device=CPU)
+    table = model.lm_head.weight.detach()
+    keep_on_host(model, embedding=embedding, head=head)
+    model.tie_weights()
+    rows = model.lm_head.parts[0] if head else model.lm_head.weight
+    assert rows.data_ptr() == model.get_input_embeddings().weight.data_ptr() == table.data_ptr()
+    assert not {id(weight) for weight in model.lm_head.parameters()} & {id(model.get_input_embeddings().weight)}
+    assert isinstance(model.get_input_embeddings(), HostEmbedding) is embedding
+    assert isinstance(model.lm_head, HostHead) is head
+    model.to("meta")
+    assert model.get_input_embeddings().weight.device.type == ("cpu" if embedding else "meta")
+    assert head or model.lm_head.weight.device.type == "meta"
 
 
 @pytest.mark.parametrize("scale", [0.1, 1.0, 100.0], ids=["flat", "plain", "logits in the thousands"])

@@ -25,6 +25,7 @@ LAYERS = [
         "data_prep.push_dataset",
     },
     {
+        "recipes.base_files",
         "recipes.base_model",
         "recipes.checkpoints",
         "recipes.cuda_graphs",

@@ -3,16 +3,21 @@ import re
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
+from bitsandbytes.functional import dequantize_4bit
 from joblib import cpu_count
 from peft import get_peft_model
 from safetensors.torch import load_file, save_file
+from transformers import Qwen2VLForConditionalGeneration, modeling_utils
 
 from data_prep.errors import InputError
 from recipes import modeling
 from recipes.base_model import BaseModel, find_base
+from tests.made_bases import write_packed
+from tests.test_fit import CONFIG as SIZES_OF_THE_7B
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"r": 4, "alpha": 8, "dropout": 0.0, "use_rslora": False}
@@ -61,6 +66,141 @@ def test_parts_lie_where_the_placement_says() -> None:
         "lm_head": card,
         "model.visual": "cpu",
     }
+
+
+@pytest.mark.parametrize(("embedding", "head"), [(True, False), (False, True), (True, True), (False, False)])
+def test_tied_head_is_loaded_where_the_embedding_is(embedding: bool, head: bool) -> None:
+    card = torch.device("cuda", 0)
+    placed = modeling.Placement(embedding, head, without_vision=True).device_map(card, tied=True)
+    expected = "cpu" if embedding or head else card
+    assert placed["model.language_model.embed_tokens"] == placed["lm_head"] == expected
+
+
+IDS = torch.tensor([[3, 9, 300, 7, 21]])
+
+
+def logits_of(model: Any) -> torch.Tensor:
+    """The language model's logits of IDS, its parts called as forward.py calls them."""
+    with torch.no_grad():
+        hidden = model.model.language_model(inputs_embeds=model.get_input_embeddings()(IDS)).last_hidden_state
+        return model.lm_head(hidden)
+
+
+PLACES = [modeling.Placement(e, h, v) for e in (True, False) for h in (True, False) for v in (True, False)]
+SOME_PLACES = [modeling.Placement(True, True, True), modeling.Placement(False, True, False)]
+
+
+@pytest.mark.parametrize(
+    ("tied", "load_in_4bit", "placements"),
+    [(False, False, PLACES), (True, False, PLACES), (True, True, SOME_PLACES)],
+    ids=["own head", "tied head", "tied head, 4 bits"],
+)
+def test_parts_compute_the_same_wherever_they_lie(
+    small_base: Path,
+    tied_base: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tied: bool,
+    load_in_4bit: bool,
+    placements: list[modeling.Placement],
+) -> None:
+    """With a CPU in the place of the card: accelerate takes it for another device than the host's "cpu"."""
+    dispatch = Mock(wraps=modeling_utils.accelerate_dispatch)
+    monkeypatch.setattr(modeling_utils, "accelerate_dispatch", dispatch)
+    monkeypatch.setattr(
+        modeling.Placement,
+        "device_map",
+        lambda self, device, *, tied: self.by_part(device, tied=tied) if self != modeling.Placement() else {"": device},
+    )
+    folder = tied_base if tied else small_base
+    plain = Qwen2VLForConditionalGeneration.from_pretrained(
+        folder,
+        dtype=torch.float32,
+        device_map={"": CPU},
+        quantization_config=modeling.quantization_config(torch.float32) if load_in_4bit else None,
+    )
+    modeling.compute_exactly_on_cpu(plain)
+    with torch.no_grad():
+        expected = plain(input_ids=IDS).logits
+    for placement in placements:
+        model = modeling.load_base(
+            find_base(str(folder)), dtype=torch.float32, load_in_4bit=load_in_4bit, device=CPU, placement=placement
+        )
+        torch.testing.assert_close(logits_of(model), expected, rtol=1e-5, atol=1e-5)
+        assert not any(hasattr(module, "_hf_hook") for module in model.modules())
+    assert dispatch.call_count == len(placements) - (modeling.Placement() in placements)
+
+
+def load_packed(folder: Path, dtype: torch.dtype = torch.float32, **how: Any) -> Any:
+    return modeling.load_base(find_base(str(folder)), dtype=dtype, load_in_4bit=True, device=CPU, **how)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_base_that_comes_in_4_bits_is_the_base_packed_here(
+    small_base: Path, packed_base: Path, dtype: torch.dtype
+) -> None:
+    ours, theirs = load(small_base, dtype=torch.float32), load_packed(packed_base, dtype)
+    for name, module in modeling.quantized_modules(theirs).items():
+        own = ours.get_submodule(name)
+        assert torch.equal(module.weight, own.weight)
+        assert module.weight.quant_state.dtype == module.compute_dtype == dtype
+        assert own.weight.quant_state.dtype == torch.float32
+    assert {weight.dtype for weight in theirs.model.visual.parameters()} == {dtype}
+    assert theirs.config.tie_word_embeddings is False and theirs.lm_head.weight.dtype == dtype
+    if dtype == torch.float32:
+        assert torch.equal(logits_of(theirs), logits_of(ours))
+    modeling.unpack_quantized(theirs, torch.float32)
+    modeling.unpack_quantized(ours, torch.float32)
+    layer = "model.language_model.layers.3.mlp.down_proj.weight"
+    assert torch.equal(theirs.get_parameter(layer), ours.get_parameter(layer))
+
+
+def test_base_that_comes_in_4_bits_gives_its_tower_alone(packed_base: Path, small_base: Path) -> None:
+    towers = [
+        modeling.load_tower(find_base(str(folder)), dtype=torch.float32, device=CPU)
+        for folder in (packed_base, small_base)
+    ]
+    own = towers[1].state_dict()
+    assert all(torch.equal(weight, own[name]) for name, weight in towers[0].state_dict().items())
+
+
+@pytest.mark.parametrize("quant_type", ["nf4", "fp4"])
+def test_packing_of_another_kind_computes_as_plain_modules_do(
+    small_base: Path, tmp_path: Path, quant_type: str
+) -> None:
+    """Single quantisation, names as newer versions save them, the dtype it was made from neither of ours, two files."""
+    folder = tmp_path / "packed"
+    save = {"save_original_format": False, "max_shard_size": "6MB"}
+    write_packed(small_base, folder, bnb_4bit_quant_type=quant_type, bnb_4bit_compute_dtype=torch.float16, save=save)
+    model = load_packed(folder)
+    name, module = next(iter(modeling.quantized_modules(model).items()))
+    assert (module.weight.quant_state.quant_type, module.weight.quant_state.nested) == (quant_type, False)
+    x = torch.randn(5, module.in_features)
+    weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
+    expected = torch.nn.functional.linear(x, weight, module.bias)
+    torch.testing.assert_close(module(x), expected)
+    modeling.unpack_quantized(model, torch.float32)
+    torch.testing.assert_close(model.get_submodule(name)(x), expected)
+
+
+def test_packed_vision_tower_is_refused(small_base: Path, tmp_path: Path) -> None:
+    write_packed(small_base, tmp_path / "packed", kept=["lm_head"], bnb_4bit_quant_type="nf4")
+    with pytest.raises(InputError, match=r"visual\.blocks\.0\.attn\.proj is in 4 bits .* use one in 16 bits, such as"):
+        find_base(str(tmp_path / "packed"))
+
+
+def test_base_in_4_bits_is_refused_where_16_are_wanted(packed_base: Path) -> None:
+    with pytest.raises(InputError, match="comes in 4 bits and can't be had in 16; set load_in_4bit to true"):
+        load(packed_base, load_in_4bit=False)
+
+
+def test_weights_that_a_base_lacks_are_told(small_base: Path, tmp_path: Path) -> None:
+    """transformers would leave them at random values."""
+    shutil.copytree(small_base, tmp_path / "base")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    del weights["visual.merger.mlp.0.bias"]
+    save_file(weights, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"lacks 1 weights, such as model\.visual\.merger\.mlp\.0\.bias; fetch"):
+        load(tmp_path / "base")
 
 
 def test_base_without_vision_has_no_tower_and_the_tower_alone_is_the_base_s(small_base: Path) -> None:
@@ -194,10 +334,13 @@ def test_all_cores_are_used_whatever_the_launcher_left() -> None:
 def test_merging_wants_room_for_all_of_the_base(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, free_gib: int, share: float, room: bool
 ) -> None:
-    """A base of 16 GiB on a card of 80, of which `free_gib` are free and `share` may be allocated."""
-    weights = tmp_path / "model.safetensors"
-    with weights.open("wb") as file:
-        file.truncate(16 * 2**30)
+    """The 7B, 15.4 GiB in 16 bits, on a card of 80, of which `free_gib` are free and `share` may be allocated.
+
+    It comes in 4 bits here, whose files take 5.5.
+    """
+    packed = {**SIZES_OF_THE_7B, "model_type": "qwen2_vl", "quantization_config": {"load_in_4bit": True}}
+    (tmp_path / "config.json").write_text(json.dumps(packed))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gib * 2**30, 80 * 2**30))
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share)
     base = BaseModel("./base", "0" * 40, tmp_path)

@@ -465,6 +465,59 @@ def test_no_option_changes_loss_or_gradients(
         assert error <= 1e-4, f"{name}: {error}"
 
 
+def test_tied_base_gives_the_same_loss_and_gradients_wherever_its_table_lies(
+    settings: list[str], tied_base: Path, tmp_path: Path
+) -> None:
+    found = []
+    for number, places in enumerate(
+        ([], ["embedding_on_host"], ["head_on_host"], ["embedding_on_host", "head_on_host"])
+    ):
+        flags = [flag for place in places for flag in OPTIONS[place]]
+        base = ["--model_name_or_path", str(tied_base), "--load_in_4bit", "false"]
+        trainer = build(settings, tmp_path / str(number), *base, *flags)
+        found.append(gradients(trainer, batch_of(trainer)))
+    expected_loss, expected = found[0]
+    for loss, each in found[1:]:
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        assert all((each[name] - expected[name]).norm() <= 1e-4 * expected[name].norm() for name in expected)
+
+
+@pytest.mark.parametrize(("kind", "in_4_bits"), [("tied_base", False), ("packed_base", True)])
+def test_other_base_trains_and_answers(
+    settings: list[str],
+    small_base: Path,
+    tmp_path: Path,
+    kind: str,
+    in_4_bits: bool,
+    request: pytest.FixtureRequest,
+    data: Path,
+) -> None:
+    """With all that small cards' recipes switch on; merged or not, and on the same bits packed here."""
+    from recipes.adapted_model import load_adapted
+    from recipes.adapter_files import find_adapter
+
+    folder, run = request.getfixturevalue(kind), tmp_path / "run"
+    short = ["--max_steps", "1", "--eval_steps", "1", "--save_steps", "1", "--vision_cache", str(tmp_path / "vision")]
+    options = [flag for name in OPTIONS if name != "unpack_base" for flag in OPTIONS[name]]
+    base_flags = ["--model_name_or_path", str(folder), "--load_in_4bit", str(in_4_bits)]
+    assert train(settings, run, *base_flags, "--lora_dropout", "0", *short, *options) == 0
+    adapter = find_adapter(run)
+    record, base = adapter.record, adapter.base
+    assert (record.base_model, record.load_in_4bit) == (str(folder), in_4_bits)
+    assert any(weight.abs().max() > 0 for weight in load_file(run / "adapter_model.safetensors").values())
+    bases = [base, find_base(str(small_base))] if kind == "packed_base" else [base]
+    rows = open_dataset(str(data)).rows("validation").select(range(4))
+    p_unsafe = [
+        score_rows(adapted.model, adapted.collator, rows, batch_size=4)
+        for each in bases
+        for merge in (False, True)
+        for adapted in [load_adapted(replace(adapter, base=each), merge=merge)]
+    ]
+    assert np.ptp(p_unsafe[0]) > 0
+    for other in p_unsafe[1:]:
+        np.testing.assert_allclose(other, p_unsafe[0], atol=1e-5)
+
+
 def test_all_options_together_train_as_none_does(
     settings: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
