@@ -85,25 +85,35 @@ class _StreamedLosses(torch.autograd.Function):
     """Cross entropy against a head that is seen once, part by part.
 
     The gradient of a position's loss is the rows' mean under the softmax, less the target's row. Sums are kept relative
-    to the largest logit so far and rescaled when a larger one comes: the online softmax of arXiv 1805.02867.
+    to the largest logit so far and rescaled when a larger one comes: the online softmax of arXiv 1805.02867. Logits and
+    sums are never rounded to 16 bits, as where a target is nearly certain its row and the mean almost cancel; and the
+    target's logit is one of those summed over, so that no loss is negative.
     """
 
     @staticmethod
     def forward(ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, head: HostHead) -> torch.Tensor:
         counted = labels != IGNORED
-        targets = head.rows(labels.where(counted, 0)).to(hidden.device).float()
+        targets = labels.where(counted, 0)
         largest = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
-        total, weighted = torch.zeros_like(largest), torch.zeros_like(hidden, dtype=torch.float32)
-        for rows in head.stream(hidden.device):
-            logits = (hidden @ rows.t()).float()
+        total, of_target, weighted = (
+            torch.zeros_like(part, dtype=torch.float32) for part in (largest, largest, hidden)
+        )
+        for number, rows in enumerate(head.stream(hidden.device)):
+            logits = _fp32_product(hidden, rows.t())
+            here = (targets // STREAMED_ROWS == number).nonzero().squeeze(1)
+            if len(here):
+                at = here.to(hidden.device), (targets[here] % STREAMED_ROWS).to(hidden.device)
+                of_target[at[0], 0] = logits[at]
             larger = torch.maximum(largest, logits.amax(1, keepdim=True))
             shares, rescaling = (logits - larger).exp(), (largest - larger).exp()
             total = total * rescaling + shares.sum(1, keepdim=True)
-            weighted = weighted * rescaling + (shares.to(rows.dtype) @ rows).float()
+            weighted = weighted * rescaling + _fp32_product(shares.to(rows.dtype), rows)
             largest = larger
         counted = counted.to(hidden.device)
-        losses = (total.log() + largest).squeeze(1) - (hidden.float() * targets).sum(1)
-        ctx.save_for_backward((weighted / total - targets) * counted[:, None])
+        # The total counts the largest as exactly 1, so neither term is below 0.
+        losses = (total.log() + (largest - of_target)).squeeze(1)
+        rows_of_targets = head.rows(targets).to(hidden.device).float()
+        ctx.save_for_backward((weighted / total - rows_of_targets) * counted[:, None])
         ctx.dtype = hidden.dtype
         return losses * counted
 
@@ -111,6 +121,13 @@ class _StreamedLosses(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (of_hidden,) = ctx.saved_tensors
         return (gradient[:, None] * of_hidden).to(ctx.dtype), None, None
+
+
+def _fp32_product(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return a matrix product in fp32, as a card sums it anyway; torch would round it to the factors' 16 bits."""
+    if one.is_cuda:
+        return torch.mm(one, other, out_dtype=torch.float32)
+    return one.float() @ other.float()
 
 
 def rows_of_head(head: torch.nn.Module, ids: Sequence[int], device: torch.device) -> torch.Tensor:

@@ -65,6 +65,45 @@ def test_losses_of_a_streamed_head_are_cross_entropy(
     assert not streamed.grad[1].any()
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pull", [0.0, 9.0, 20.0], ids=["unsure", "half sure", "sure"])
+def test_a_streamed_head_is_no_further_from_exact_than_one_on_the_card(pull: float, device: str) -> None:
+    """In bf16, against fp64; an error's size is a root mean square over positions, of gradients relative to them."""
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(20000, 512, generator=generator) * 0.05).bfloat16()
+    labels = torch.randint(0, len(weight), (24,), generator=generator)
+    targets = weight[labels].float()
+    pulled = pull * targets / targets.square().sum(1, keepdim=True)
+    hidden = (torch.randn(24, 512, generator=generator) + pulled).bfloat16()
+    on_card = torch.nn.Linear(512, len(weight), bias=False, dtype=torch.bfloat16)
+    on_card.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def found(head: torch.nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = hidden.detach().clone().requires_grad_()
+        losses = token_losses(head.to(hidden.device), hidden, labels)
+        losses.sum().backward()
+        return losses.detach().cpu().double(), hidden.grad.cpu().double()
+
+    exact = hidden.double().requires_grad_()
+    losses = cross_entropy(exact @ weight.double().t(), labels, reduction="none")
+    losses.sum().backward()
+
+    def errors(of: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
+        relative = (of[1] - exact.grad).norm(dim=1) / exact.grad.norm(dim=1)
+        return float((of[0] - losses.detach()).square().mean().sqrt()), float(relative.square().mean().sqrt())
+
+    streamed = found(HostHead(weight), hidden.to(device))
+    assert (streamed[0] >= 0).all()
+    loss_error, gradient_error = errors(streamed)
+    most = errors(found(on_card, hidden.to(device)))
+    assert loss_error <= min(most[0], 1e-5)
+    assert gradient_error <= 1.05 * most[1]
+    assert gradient_error <= 1e-2
+
+
 def test_losses_of_a_head_on_the_card_are_cross_entropy(model: Any) -> None:
     hidden = torch.randn(3, model.config.text_config.hidden_size)
     labels = torch.tensor([3, IGNORED, 7])
