@@ -1,5 +1,6 @@
 """The SFTTrainer subclass: row weights, label figures while training, whole checkpoints, an orderly stop."""
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -72,6 +73,7 @@ class SafetyTrainer(SFTTrainer):
         super().__init__(model=model, **kwargs)
         self.model_accepts_loss_kwargs = False  # or tokens would be counted, and the card waited for
         self.optimizer_on_host = optimizer_on_host
+        self._host_optimizer: HostAdamW | None = None
         self._take_up_adapter()
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
@@ -99,7 +101,7 @@ class SafetyTrainer(SFTTrainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that the settings name, or the host's AdamW."""
         if self.optimizer is None and self.optimizer_on_host:
-            self.optimizer = HostAdamW(
+            self.optimizer = self._host_optimizer = HostAdamW(
                 self._trained,
                 lr=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
@@ -121,13 +123,22 @@ class SafetyTrainer(SFTTrainer):
         return inputs
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """Clip the adapter's gradients and return their norm, without a walk through the frozen base.
+        """Clip the adapter's gradients and return their norm before."""
+        return self._clipped_to(self.args.max_grad_norm)
 
-        Raises RuntimeError where none has a gradient: it would train nothing, and say nothing.
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the norm that is logged, also where nothing is clipped."""
+        return self._clipped_to(math.inf) if grad_norm is None else grad_norm
+
+    def _clipped_to(self, norm: float) -> torch.Tensor:
+        """Clip an update's gradients, without a walk through the frozen base, and return their norm before.
+
+        Raises RuntimeError where there is none: it would train nothing, and say nothing.
         """
-        if all(weight.grad is None for weight in self._trained):
+        updated = self._trained if self._host_optimizer is None else [self._host_optimizer.with_gradient()]
+        if all(weight.grad is None for weight in updated):
             raise RuntimeError("no weight of the adapter got a gradient")
-        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+        return self.accelerator.clip_grad_norm_(updated, norm)
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""
@@ -148,11 +159,15 @@ class SafetyTrainer(SFTTrainer):
         `num_items_in_batch` is the number of the update's rows.
         """
         if self.graphed is None:
-            return super().training_step(model, inputs, num_items_in_batch)
-        if not self.model.training:
-            self.model.train()
-        self._hold_gradients()
-        return self.graphed(training_inputs(self.model.get_base_model(), inputs, num_items_in_batch))
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            if not self.model.training:
+                self.model.train()
+            self._hold_gradients()
+            loss = self.graphed(training_inputs(self.model.get_base_model(), inputs, num_items_in_batch))
+        if self._host_optimizer is not None:
+            self._host_optimizer.add_gradients()
+        return loss
 
     def _hold_gradients(self) -> None:
         """Have the gradients lie where the graphs add to them, zeroed if they were let go of."""

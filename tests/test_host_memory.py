@@ -163,6 +163,26 @@ def test_updates_too_small_for_16_bits_add_up() -> None:
     assert card[0] < 1, "one step of 1e-4 is less than bf16 can tell from 1"
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_of_16_bits_add_up_in_fp32(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(host_memory, "ADDED_AT_ONCE", 7)
+    cards = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16, device=device)) for shape in ((3, 4), (5,))]
+    optimizer = HostAdamW(cards, lr=1.0, weight_decay=0.0)
+    assert optimizer.with_gradient().grad is None
+    for _ in range(2):  # an update leaves nothing for the next
+        expected = torch.zeros(17, dtype=torch.float64)
+        for step in range(16):
+            drawn = torch.randn(17, generator=torch.Generator().manual_seed(step)).bfloat16()
+            cards[0].grad = drawn[:12].view(3, 4).to(device)
+            cards[1].grad = drawn[12:].to(device) if step else None
+            expected += drawn.double() if step else torch.cat([drawn[:12], torch.zeros(5)]).double()
+            optimizer.add_gradients()
+            assert cards[0].grad is None
+        torch.testing.assert_close(optimizer.with_gradient().grad.double(), expected, rtol=1e-6, atol=1e-6)
+        optimizer.step()
+        assert optimizer.with_gradient().grad is None
+
+
 def test_scheduler_steers_the_host_s_weights() -> None:
     card = torch.nn.Parameter(torch.zeros(2))
     optimizer = HostAdamW([card], lr=1.0, weight_decay=0.0)
