@@ -212,7 +212,7 @@ class SafetyTrainer(SFTTrainer):
                 f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
                 "learning_rate"
             )
-        return p_unsafe, class_ids(rows["response"])
+        return p_unsafe, class_ids(rows["response"][:])
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -498,8 +498,9 @@ def test_row_weighs_the_same_however_rows_fall_into_micro_batches(
 IN_16_BITS = ["--dtype", "bfloat16", "--bf16", "true", "--optimizer_on_host", "true", "--load_in_4bit", "false"]
 
 
+@pytest.mark.parametrize("graphed", [False, True], ids=["called", "graphed"])
 def test_gradients_of_16_bits_are_summed_in_fp32_clipped_and_told(
-    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graphed: bool
 ) -> None:
     """Against fp64, at the place where AdamW reads the sum; summed in bf16, eight micro-batches err by 0.3 %."""
     trainer = build(settings, tmp_path, *IN_16_BITS)
@@ -519,6 +520,8 @@ def test_gradients_of_16_bits_are_summed_in_fp32_clipped_and_told(
         read.append(optimizer.param_groups[0]["params"][0].grad.double())
 
     monkeypatch.setattr(torch.optim.AdamW, "step", note)
+    monkeypatch.setattr("recipes.cuda_graphs.ORDINARY_CALLS", 0)
+    trainer.graphed = Graphs(trainer._loss_and_gradients) if graphed else None
     trainer.create_optimizer()
     for limit in (0.0, 0.5 * float(expected.norm())):
         trainer.args.max_grad_norm = limit
