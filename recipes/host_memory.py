@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import cross_entropy
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import Qwen2VLForConditionalGeneration
 
 from data_prep.errors import InputError
@@ -219,6 +220,20 @@ class HostAdamW(torch.optim.AdamW):
         self.add_gradients()
         self._add_from_bus()
         return self.on_host
+
+    @torch.no_grad()
+    def clip(self, most: float) -> torch.Tensor | None:
+        """Scale the sum of the gradients to a norm of `most` where it is larger; return the norm before.
+
+        Returns None where there are no gradients. Norms of single weights come first: in one go fp32 adds the squares
+        of 40 million up to 0.6 % less.
+        """
+        gradient = self.with_gradient().grad
+        if gradient is None:
+            return None
+        norm = get_total_norm(gradient.split([weight.numel() for weight in self.on_card]))
+        clip_grads_with_norm_(self.on_host, most, norm)
+        return norm
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:

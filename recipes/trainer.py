@@ -135,10 +135,15 @@ class SafetyTrainer(SFTTrainer):
 
         Raises RuntimeError where there is none: it would train nothing, and say nothing.
         """
-        updated = self._trained if self._host_optimizer is None else [self._host_optimizer.with_gradient()]
-        if all(weight.grad is None for weight in updated):
+        if self._host_optimizer is not None:
+            found = self._host_optimizer.clip(norm)
+        elif all(weight.grad is None for weight in self._trained):
+            found = None
+        else:
+            found = self.accelerator.clip_grad_norm_(self._trained, norm)
+        if found is None:
             raise RuntimeError("no weight of the adapter got a gradient")
-        return self.accelerator.clip_grad_norm_(updated, norm)
+        return found
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""

@@ -183,6 +183,20 @@ def test_gradients_of_16_bits_add_up_in_fp32(monkeypatch: pytest.MonkeyPatch, de
         assert optimizer.with_gradient().grad is None
 
 
+def test_gradients_are_clipped_to_an_exact_norm() -> None:
+    """In one go fp32 adds the squares of ten million up to less."""
+    cards = [torch.nn.Parameter(torch.zeros(250_000, dtype=torch.bfloat16)) for _ in range(40)]
+    optimizer = HostAdamW(cards, lr=1.0)
+    assert optimizer.clip(1.0) is None
+    generator = torch.Generator().manual_seed(0)
+    for card in cards:
+        card.grad = torch.randn(card.shape, generator=generator).bfloat16()
+    expected = float(torch.stack([card.grad.double().norm() for card in cards]).norm())
+    for most, left in ((2 * expected, expected), (0.5 * expected, 0.5 * expected)):
+        assert float(optimizer.clip(most)) == pytest.approx(expected, rel=1e-5)
+        assert float(optimizer.with_gradient().grad.double().norm()) == pytest.approx(left, rel=1e-5)
+
+
 def test_scheduler_steers_the_host_s_weights() -> None:
     card = torch.nn.Parameter(torch.zeros(2))
     optimizer = HostAdamW([card], lr=1.0, weight_decay=0.0)
