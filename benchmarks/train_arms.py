@@ -20,6 +20,7 @@ import yaml
 from benchmarks.train_exactness import exactness
 from benchmarks.train_flops import flops_per_frame
 from data_prep.files import from_root
+from data_prep.frames_source import open_dataset
 from recipes import sft_qwen2vl
 from recipes.base_model import find_base
 from recipes.command_line import read_settings
@@ -264,7 +265,7 @@ def large_card(out: Path) -> dict[str, Any]:
     }
     base = find_base(str(out / "base"))
     cache = VisionCache(out / "vision", base, max_pixels=max_pixels_of("80gb"), dtype=torch.bfloat16)
-    frames = EncodedFrames([trainer.train_dataset])
+    frames = EncodedFrames(open_dataset(str(out / "data")), ("train",))
     begin = time.perf_counter()
     device = trainer.model.device
     filled = fill(

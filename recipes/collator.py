@@ -18,6 +18,7 @@ from recipes.signals import leave_process_group
 
 IGNORED = -100  # what cross entropy leaves out
 DECISION_SHARE = 0.5
+PIXELS_VERSION = 1  # raised with every change in what `pixels` gives for a frame: kept vision features come from it
 CPU = torch.device("cpu")
 
 Row = Mapping[str, Any]

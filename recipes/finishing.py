@@ -80,7 +80,7 @@ def fit_linear_probe(trainer: "SafetyTrainer", rows: Mapping[str, Any], *, balan
             batch_size=trainer.args.per_device_eval_batch_size,
             num_workers=trainer.args.dataloader_num_workers,
         )
-        return features, class_ids(rows[split]["response"])
+        return features, class_ids(rows[split]["response"][:])
 
     probe, reason = fit_probe(pooled("train"), pooled("validation"), balance_labels=balance_labels)
     print(reason, file=sys.stderr)

@@ -24,6 +24,8 @@ from transformers.vision_utils import get_vision_position_ids
 
 Batch = Mapping[str, torch.Tensor]
 
+FEATURES_VERSION = 1  # raised with every change in what frame_features gives for pixels: features are kept on disk
+
 
 class FrameAttention(VisionAttention):
     """The vision tower's attention over frames of one size as one batched call instead of one call a frame."""

@@ -149,7 +149,7 @@ def have_an_update_ready(training_args: "SFTConfig") -> None:
 
 def the_prompt(source: FramesSource) -> str:
     """Return the one prompt that all training rows ask. Raises InputError where there are several."""
-    prompts = sorted(set(source.dataset["train"]["prompt"]))
+    prompts = source.dataset["train"].unique("prompt")
     if len(prompts) != 1:
         raise InputError(f"data set {source.id!r} asks {len(prompts)} different prompts; an adapter answers one")
     return prompts[0]
@@ -260,7 +260,7 @@ def operating_point(run: Run, trainer: "SafetyTrainer") -> tuple[float, str]:
 
 def training_prior(run: Run) -> float:
     """Return the share that UNSAFE has in the training loss."""
-    responses = run.source.rows("train")["response"]
+    responses = run.source.rows("train")["response"][:]
     return 0.5 if run.recipe.balance_labels else responses.count(UNSAFE) / len(responses)
 
 
@@ -358,7 +358,7 @@ def fill_vision_cache(run: Run) -> None:
 
     computed = fill(
         vision_cache_of(run),
-        EncodedFrames([run.source.rows("train"), run.source.rows("validation")]),
+        EncodedFrames(run.source, ("train", "validation")),
         build_collator(run),
         run.base,
         device=run.training.device,
@@ -375,7 +375,7 @@ def build_collator(run: Run) -> "VisionCollator":
     from recipes.collator import VisionCollator, balanced_label_weights
     from recipes.modeling import load_processor
 
-    responses = run.source.rows("train")["response"]
+    responses = run.source.rows("train")["response"][:]
     return VisionCollator(
         load_processor(run.base.folder),
         run.recipe.max_pixels,

@@ -1,6 +1,7 @@
 """The SFTTrainer subclass: row weights, label figures while training, whole checkpoints, an orderly stop."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Hashable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,18 +34,21 @@ from recipes.scoring import NoProbabilityError, score_rows
 from recipes.signals import StopRequest, leave_process_group
 
 
-def training_inputs(model: torch.nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
-    """Return what answer_loss reads of VisionCollator's batch: what language_inputs gives, and the batch's targets.
+def training_inputs(model: torch.nn.Module, batch: Batch, rows: int | None = None) -> dict[str, torch.Tensor]:
+    """Return what answer_loss reads of VisionCollator's batch: what language_inputs gives, targets, and `rows`.
 
-    Those lie where the LM head does.
+    Targets lie where the LM head does. `rows`, a scalar beside the hidden states, is how many rows the loss is a mean
+    over: those of a whole update, the batch's own by default. As a tensor it may differ at every replay of a graph.
     """
     inputs = language_inputs(model, batch)
-    device = "cpu" if isinstance(model.lm_head, HostHead) else inputs["inputs_embeds"].device
-    return inputs | {name: batch[name].to(device, non_blocking=True) for name in ("labels", "loss_weights")}
+    on = inputs["inputs_embeds"].device
+    head = "cpu" if isinstance(model.lm_head, HostHead) else on
+    targets = {name: batch[name].to(head, non_blocking=True) for name in ("labels", "loss_weights")}
+    return inputs | targets | {"rows": torch.full((), float(rows or len(batch["labels"])), device=on)}
 
 
 def answer_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the weighted negative log-likelihood of the answers' tokens, a scalar: the mean over rows.
+    """Return the weighted negative log-likelihood of the answers' tokens, a scalar: their sum divided by `rows`.
 
     `inputs` are training_inputs', whose rows end with their answers, and `model` the base that bears the adapter. The
     LM head runs on the answers' positions alone: for the 7B, logits of every position would take 1.5 MB a token.
@@ -52,7 +56,7 @@ def answer_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> t
     labels, weights = inputs["labels"], inputs["loss_weights"]
     hidden = last_hidden(model, inputs, labels.shape[1] + 1)[:, :-1]
     losses = token_losses(model.lm_head, hidden.flatten(0, 1), labels.flatten())
-    return losses @ weights.flatten().to(losses.device, non_blocking=True) / len(labels)
+    return losses @ weights.flatten().to(losses.device, non_blocking=True) / inputs["rows"]
 
 
 class SafetyTrainer(SFTTrainer):
@@ -65,6 +69,7 @@ class SafetyTrainer(SFTTrainer):
     data_collator: VisionCollator
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
+    loss_is_scaled_for_ga = True  # compute_loss divides by an update's rows, however they fall into micro-batches
 
     def __init__(
         self, *, model: PreTrainedModel, optimizer_on_host: bool = False, cuda_graphs: bool = False, **kwargs: Any
@@ -73,12 +78,12 @@ class SafetyTrainer(SFTTrainer):
         # would set for it also sit on the vision tower's patch embedding and have the frozen tower back-propagate.
         model.enable_input_require_grads = lambda: None
         super().__init__(model=model, **kwargs)
-        # The loss below is a mean over a micro-batch's rows, so accumulated micro-batches are to be averaged.
-        self.model_accepts_loss_kwargs = False
+        self.model_accepts_loss_kwargs = False  # or tokens would be counted, and the card waited for
         self.optimizer_on_host = optimizer_on_host
         # transformers would let the last checkpoint go when training stops, before anything else is saved.
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
         self.watch = GradientWatch(self.args.learning_rate)
+        self._host_optimizer: HostAdamW | None = None
         self._take_up_adapter()
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
@@ -129,7 +134,7 @@ class SafetyTrainer(SFTTrainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that the settings name, or the host's AdamW."""
         if self.optimizer is None and self.optimizer_on_host:
-            self.optimizer = HostAdamW(
+            self.optimizer = self._host_optimizer = HostAdamW(
                 self._trained,
                 lr=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
@@ -151,34 +156,58 @@ class SafetyTrainer(SFTTrainer):
         return inputs
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
-        """Clip the adapter's gradients and return their norm, without a walk through the frozen base.
-
-        Raises RuntimeError where none has a gradient: it would train nothing, and say nothing.
-        """
-        if all(weight.grad is None for weight in self._trained):
-            raise RuntimeError("no weight of the adapter got a gradient")
-        return self.accelerator.clip_grad_norm_(self._trained, self.args.max_grad_norm)
+        """Clip the adapter's gradients and return their norm before."""
+        return self._clipped_to(self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
-        """Return the gradients' norm, clipped or not. Raises InputError where training has diverged."""
-        norm = self.accelerator.clip_grad_norm_(self._trained, float("inf")) if grad_norm is None else grad_norm
+        """Return the norm that is logged, clipped or not. Raises InputError where training has diverged."""
+        norm = self._clipped_to(math.inf) if grad_norm is None else grad_norm
         self.watch.note(norm, self.state.global_step + 1)
         return norm
+
+    def _clipped_to(self, norm: float) -> torch.Tensor:
+        """Clip an update's gradients, without a walk through the frozen base, and return their norm before.
+
+        Raises RuntimeError where there is none: it would train nothing, and say nothing.
+        """
+        if self._host_optimizer is not None:
+            found = self._host_optimizer.clip(norm)
+        elif all(weight.grad is None for weight in self._trained):
+            found = None
+        else:
+            found = self.accelerator.clip_grad_norm_(self._trained, norm)
+        if found is None:
+            raise RuntimeError("no weight of the adapter got a gradient")
+        return found
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""
         return 0
 
-    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
-        """Add a micro-batch's gradients to the adapter's, and return its share of the update's loss."""
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], int]:
+        """Return an update's micro-batches, fewer at an epoch's end, and how many rows they hold together."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(len(batch["labels"]) for batch in batches)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: int | None = None
+    ) -> torch.Tensor:
+        """Add a micro-batch's gradients to the adapter's, and return its share of the update's loss.
+
+        `num_items_in_batch` is the number of the update's rows.
+        """
         if self.graphed is None:
-            return super().training_step(model, inputs, *args)
-        if not self.model.training:
-            self.model.train()
-        self._hold_gradients()
-        return self.graphed(
-            training_inputs(self.model.get_base_model(), inputs), self.current_gradient_accumulation_steps
-        )
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            if not self.model.training:
+                self.model.train()
+            self._hold_gradients()
+            loss = self.graphed(training_inputs(self.model.get_base_model(), inputs, num_items_in_batch))
+        if self._host_optimizer is not None:
+            self._host_optimizer.add_gradients()
+        return loss
 
     def _hold_gradients(self) -> None:
         """Have the gradients lie where the graphs add to them, zeroed if they were let go of."""
@@ -189,8 +218,8 @@ class SafetyTrainer(SFTTrainer):
             for weight, gradient in zip(self._trained, self._gradients, strict=True):
                 weight.grad = gradient
 
-    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor], micro_batches: int) -> torch.Tensor:
-        loss = answer_loss(self.model.get_base_model(), inputs) / micro_batches
+    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor], _variant: Hashable = None) -> torch.Tensor:
+        loss = answer_loss(self.model.get_base_model(), inputs)
         loss.backward()
         return loss.detach()
 
@@ -199,11 +228,14 @@ class SafetyTrainer(SFTTrainer):
         model: torch.nn.Module,
         inputs: dict[str, Any],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: int | None = None,
     ) -> torch.Tensor:
-        """Return the batch's loss, the mean over its rows; see answer_loss."""
+        """Return the batch's share of the update's loss; see answer_loss.
+
+        `num_items_in_batch` is the number of the update's rows, the batch's own by default.
+        """
         base = self.model.get_base_model()
-        return answer_loss(base, training_inputs(base, inputs))
+        return answer_loss(base, training_inputs(base, inputs, num_items_in_batch))
 
     def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
@@ -221,7 +253,7 @@ class SafetyTrainer(SFTTrainer):
                 f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
                 "learning_rate"
             ) from None
-        return p_unsafe, class_ids(rows["response"])
+        return p_unsafe, class_ids(rows["response"][:])
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"

@@ -1,3 +1,4 @@
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,15 @@ from transformers import Qwen2VLConfig, Qwen2VLModel
 from transformers.processing_utils import ProcessorMixin
 
 from data_prep.labels import LABELS, PROMPT, chat_messages
-from recipes.collator import IGNORED, VisionCollator, balanced_label_weights, shrunk_on, shrunk_size
+from recipes.collator import (
+    IGNORED,
+    PIXELS_VERSION,
+    VisionCollator,
+    _shrunk,
+    balanced_label_weights,
+    shrunk_on,
+    shrunk_size,
+)
 from recipes.modeling import load_processor
 from recipes.scoring import label_token_ids
 
@@ -170,6 +179,12 @@ def test_frames_are_resized_once(small_base: Path, monkeypatch: pytest.MonkeyPat
     restored = (pixels * torch.tensor(processor.image_std) + torch.tensor(processor.image_mean)) * 255
     expected = torch.from_numpy(np.array(resize(picture(640, 360), (420, 224)))).float()
     assert (restored - expected).abs().max() < 0.01
+
+
+def test_shrunk_frames_are_those_of_their_version() -> None:
+    """Where this digest changes PIXELS_VERSION goes up, or vision features kept from before are taken for today's."""
+    digest = hashlib.sha256(_shrunk(picture(640, 360), (224, 420)).numpy().tobytes()).hexdigest()
+    assert (PIXELS_VERSION, digest[:16]) == (1, "c1385206cb5e3bd9")
 
 
 def test_encoded_and_decoded_frames_give_the_same_batch(small_base: Path, tmp_path: Path) -> None:

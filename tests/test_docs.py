@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import pytest
 import yaml
@@ -32,7 +33,7 @@ NEEDS_A_GPU = {
 }
 # The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_checkup.py, test_clip_audit.py, test_bench_train.py, test_bench_frames.py and test_demo.py.
+# Run by test_app.py, test_checkup.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",
@@ -40,6 +41,7 @@ OWN_TEST = {
     "data_prep/audit.py",
     "benchmarks/project_card.py",
     "benchmarks/bench_frames.py",
+    "benchmarks/bench_start.py",
 }
 
 
@@ -223,6 +225,14 @@ def test_frames_figures_are_those_of_the_benchmark() -> None:
     cpu = {(each["arm"], each["gop"]): each["cpu_seconds_a_clip"] for each in results["arms"]}
     ratios = ", ".join(f"1/{cpu['ffmpeg', gop] / cpu['ours', gop]:.1f}" for gop in (25, 50, 250))
     assert f"| {ratios} |" in DOCUMENTS[0].read_text()
+
+
+def test_start_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/start_two_cores.json").read_text())
+    before, now = ([start["total_seconds"] for start in results[name]] for name in ("starts_at_9264ce6", "starts"))
+    row = f"| total | {median(before):.1f} | {now[0]:.1f} | {median(now[1:]):.1f} |"
+    assert row in DOCUMENTS[1].read_text()
+    assert max(now) < 30
 
 
 @pytest.mark.parametrize("recipe", ["8gb", "6gb"])

@@ -75,6 +75,45 @@ def test_losses_of_a_streamed_head_are_cross_entropy(
     assert not streamed.grad[1].any()
 
 
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"))]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("pull", [0.0, 9.0, 20.0], ids=["unsure", "half sure", "sure"])
+def test_a_streamed_head_is_no_further_from_exact_than_one_on_the_card(pull: float, device: str) -> None:
+    """In bf16, against fp64; an error's size is a root mean square over positions, of gradients relative to them."""
+    generator = torch.Generator().manual_seed(0)
+    weight = (torch.randn(20000, 512, generator=generator) * 0.05).bfloat16()
+    labels = torch.randint(0, len(weight), (24,), generator=generator)
+    targets = weight[labels].float()
+    pulled = pull * targets / targets.square().sum(1, keepdim=True)
+    hidden = (torch.randn(24, 512, generator=generator) + pulled).bfloat16()
+    on_card = torch.nn.Linear(512, len(weight), bias=False, dtype=torch.bfloat16)
+    on_card.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+    def found(head: torch.nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden = hidden.detach().clone().requires_grad_()
+        losses = token_losses(head.to(hidden.device), hidden, labels)
+        losses.sum().backward()
+        return losses.detach().cpu().double(), hidden.grad.cpu().double()
+
+    exact = hidden.double().requires_grad_()
+    losses = cross_entropy(exact @ weight.double().t(), labels, reduction="none")
+    losses.sum().backward()
+
+    def errors(of: tuple[torch.Tensor, torch.Tensor]) -> tuple[float, float]:
+        relative = (of[1] - exact.grad).norm(dim=1) / exact.grad.norm(dim=1)
+        return float((of[0] - losses.detach()).square().mean().sqrt()), float(relative.square().mean().sqrt())
+
+    streamed = found(HostHead(weight), hidden.to(device))
+    assert (streamed[0] >= 0).all()
+    loss_error, gradient_error = errors(streamed)
+    most = errors(found(on_card, hidden.to(device)))
+    assert loss_error <= min(most[0], 1e-5)
+    assert gradient_error <= 1.05 * most[1]
+    assert gradient_error <= 1e-2
+
+
 def test_losses_of_a_head_on_the_card_are_cross_entropy(model: Any) -> None:
     hidden = torch.randn(3, model.config.text_config.hidden_size)
     labels = torch.tensor([3, IGNORED, 7])
@@ -132,6 +171,40 @@ def test_updates_too_small_for_16_bits_add_up() -> None:
     assert card.dtype == torch.bfloat16
     torch.testing.assert_close(card.detach().float(), torch.full((4,), 0.99), atol=4e-3, rtol=0)
     assert card[0] < 1, "one step of 1e-4 is less than bf16 can tell from 1"
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_gradients_of_16_bits_add_up_in_fp32(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(host_memory, "ADDED_AT_ONCE", 7)
+    cards = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16, device=device)) for shape in ((3, 4), (5,))]
+    optimizer = HostAdamW(cards, lr=1.0, weight_decay=0.0)
+    assert optimizer.with_gradient().grad is None
+    for _ in range(2):  # an update leaves nothing for the next
+        expected = torch.zeros(17, dtype=torch.float64)
+        for step in range(16):
+            drawn = torch.randn(17, generator=torch.Generator().manual_seed(step)).bfloat16()
+            cards[0].grad = drawn[:12].view(3, 4).to(device)
+            cards[1].grad = drawn[12:].to(device) if step else None
+            expected += drawn.double() if step else torch.cat([drawn[:12], torch.zeros(5)]).double()
+            optimizer.add_gradients()
+            assert cards[0].grad is None
+        torch.testing.assert_close(optimizer.with_gradient().grad.double(), expected, rtol=1e-6, atol=1e-6)
+        optimizer.step()
+        assert optimizer.with_gradient().grad is None
+
+
+def test_gradients_are_clipped_to_an_exact_norm() -> None:
+    """In one go fp32 adds the squares of ten million up to less."""
+    cards = [torch.nn.Parameter(torch.zeros(250_000, dtype=torch.bfloat16)) for _ in range(40)]
+    optimizer = HostAdamW(cards, lr=1.0)
+    assert optimizer.clip(1.0) is None
+    generator = torch.Generator().manual_seed(0)
+    for card in cards:
+        card.grad = torch.randn(card.shape, generator=generator).bfloat16()
+    expected = float(torch.stack([card.grad.double().norm() for card in cards]).norm())
+    for most, left in ((2 * expected, expected), (0.5 * expected, 0.5 * expected)):
+        assert float(optimizer.clip(most)) == pytest.approx(expected, rel=1e-5)
+        assert float(optimizer.with_gradient().grad.double().norm()) == pytest.approx(left, rel=1e-5)
 
 
 def test_scheduler_steers_the_host_s_weights() -> None:

@@ -3,11 +3,16 @@
 import io
 import shutil
 from collections import namedtuple
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset, Features, Value
+from datasets import Image as DatasetImage
 from PIL import Image
 
 from data_prep.errors import InputError
@@ -15,7 +20,7 @@ from recipes import modeling, vision_cache
 from recipes.base_model import BaseModel, find_base
 from recipes.collator import VisionCollator
 from recipes.forward import frame_features
-from recipes.vision_cache import VisionCache, fill
+from recipes.vision_cache import EncodedFrames, VisionCache, fill
 
 MAX_PIXELS = 100352
 SIZES = [(64, 64), (64, 64), (90, 60)]
@@ -47,8 +52,19 @@ def cache_in(folder: Path, base: BaseModel, max_pixels: int = MAX_PIXELS) -> Vis
     return VisionCache(folder, base, max_pixels=max_pixels, dtype=torch.float32)
 
 
+def encoded_frames(frames: list[bytes], content_hash: str = "0" * 64) -> EncodedFrames:
+    """Return frames as a data set's, the first of them train's and the others validation's."""
+    columns = Features({"image": DatasetImage(decode=False), "clip": Value("string")})
+    splits = {
+        split: Dataset.from_list([{"image": {"bytes": encoded, "path": None}, "clip": ""} for encoded in part], columns)
+        for split, part in {"train": frames[:1], "validation": frames[1:]}.items()
+    }
+    source: Any = SimpleNamespace(content_hash=content_hash, rows=splits.get)
+    return EncodedFrames(source, ("train", "validation"))
+
+
 def filled(cache: VisionCache, frames: list[bytes], collator: VisionCollator, base: BaseModel) -> int:
-    return fill(cache, frames, collator, base, device=CPU, batch_size=2, num_workers=0)
+    return fill(cache, encoded_frames(frames), collator, base, device=CPU, batch_size=2, num_workers=0)
 
 
 def test_features_kept_are_the_tower_s(
@@ -74,6 +90,43 @@ def test_what_is_kept_is_not_computed_again(
     assert filled(cache, frames, collator, base) == 1
     monkeypatch.setattr(vision_cache, "load_tower", None)  # calling it would fail
     assert filled(cache, frames, collator, base) == 0
+
+
+def unreadable(frames: EncodedFrames) -> Iterator[bytes]:
+    raise AssertionError("a frame was read")
+
+
+def test_later_starts_read_no_frame(
+    tmp_path: Path, frames: list[bytes], base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a million would take minutes. What a data set's frames are is told by its content hash."""
+    cache = cache_in(tmp_path, base)
+    assert cache.missing(encoded_frames(frames)) == [0, 1, 2]
+    for encoded in frames[:2]:
+        cache.write(encoded, torch.zeros(1, 4), torch.ones(3))
+    other = encoded_frames([frames[2], frames[0]], "1" * 64)
+    assert cache.missing(other) == [0], "another data set's frames are others"
+    monkeypatch.setattr(EncodedFrames, "__iter__", unreadable)
+    monkeypatch.setattr(EncodedFrames, "__getitem__", unreadable)
+    assert cache.missing(encoded_frames(frames)) == [2]
+    assert cache_in(tmp_path, base, 200704).missing(encoded_frames(frames)) == [0, 1, 2]
+    cache.path(frames[0]).unlink()
+    assert cache.missing(other) == [0, 1]
+
+
+@pytest.mark.parametrize("damage", [b"", b"cut off", b"\0" * 160], ids=["emptied", "cut off", "overwritten"])
+def test_damaged_list_of_frames_is_made_anew(
+    tmp_path: Path, frames: list[bytes], base: BaseModel, damage: bytes
+) -> None:
+    """Believed, it would hide that frames are missing; no start would mend it."""
+    cache = cache_in(tmp_path, base)
+    cache.missing(encoded_frames(frames))
+    (kept,) = (path for path in tmp_path.iterdir() if path.is_file())
+    whole = kept.read_bytes()
+    assert len(whole) == 160
+    kept.write_bytes(damage)
+    assert cache.missing(encoded_frames(frames)) == [0, 1, 2]
+    assert kept.read_bytes() == whole
 
 
 def test_folder_may_be_deleted(tmp_path: Path, frames: list[bytes], collator: VisionCollator, base: BaseModel) -> None:
@@ -111,7 +164,9 @@ def test_damaged_entry_is_refused(
         cache.read(frames[0])
 
 
-def test_key_holds_all_that_features_depend_on(tmp_path: Path, frames: list[bytes], base: BaseModel) -> None:
+def test_key_holds_all_that_features_depend_on(
+    tmp_path: Path, frames: list[bytes], base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other_revision = BaseModel(base.name, "0" * 40, base.folder)
     folders = {
         cache_in(tmp_path, base).folder,
@@ -119,7 +174,16 @@ def test_key_holds_all_that_features_depend_on(tmp_path: Path, frames: list[byte
         cache_in(tmp_path, other_revision).folder,
         VisionCache(tmp_path, base, max_pixels=MAX_PIXELS, dtype=torch.bfloat16).folder,
     }
-    assert len(folders) == 4
+    for ours in ("PIXELS_VERSION", "FEATURES_VERSION", "_LAYOUT"):
+        with monkeypatch.context() as patched:
+            patched.setattr(vision_cache, ours, 99)
+            folders.add(cache_in(tmp_path, base).folder)
+    installed = vision_cache.version
+    for package in ("pillow", "qwen-vl-utils", "torch", "torchvision", "transformers"):
+        with monkeypatch.context() as patched:
+            patched.setattr(vision_cache, "version", lambda name: "99" if name == package else installed(name))  # noqa: B023
+            folders.add(cache_in(tmp_path, base).folder)
+    assert len(folders) == 4 + 3 + 5
     cache = cache_in(tmp_path, base)
     assert len({cache.path(encoded) for encoded in frames}) == 3
 

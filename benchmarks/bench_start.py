@@ -1,0 +1,227 @@
+"""Time how long a training takes to begin on a large data set whose vision features are kept already.
+
+    python benchmarks/bench_start.py --out outputs/bench_start --rows 500000
+
+It makes a data set of tiny frames and an entry of kept features for each. What is timed is all that sft_qwen2vl.py does
+from its settings to the first update's batch, but for imports and the data set's own check: as often as asked, each
+time in a process of its own. The first time reads every frame once, as the first training on a data set does.
+"""
+
+import argparse
+import io
+import json
+import multiprocessing
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stdout, suppress
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
+
+from benchmarks.surroundings import cpu_name
+from data_prep.errors import run_script
+from data_prep.files import from_root, write_json
+from data_prep.frames_dataset import TEST, TRAIN, VALIDATION, frame_features
+from data_prep.frames_source import FramesSource
+from data_prep.labels import LABELS, PROMPT
+from recipes import sft_qwen2vl
+from recipes.base_model import find_base
+from recipes.command_line import read_settings
+from recipes.report import versions
+
+if TYPE_CHECKING:
+    from recipes.trainer import SafetyTrainer
+
+BASE, CONFIG = "./tiny_base/weights", "recipes/configs/demo_cpu.yaml"
+SIDE, FRAME_BYTES, FRAMES_PER_CLIP, ROWS_AT_ONCE = 56, 1000, 20, 1000
+CONTENT = "0" * 64  # stands for the content hash, which the data set's own check finds out
+
+
+def main(argv: list[str]) -> int:
+    """Make rows and entries, time every start, write bench_start.json, print a table, one line of JSON last."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="outputs/bench_start", help="folder to write (default: %(default)s)")
+    parser.add_argument("--rows", type=int, default=500_000, help="training and validation rows (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=4, help="starts, the first included (default: %(default)s)")
+    args = parser.parse_args(argv)
+    out = from_root(args.out) / str(args.rows)
+    out.mkdir(parents=True, exist_ok=True)
+    make_rows(out, args.rows)
+    in_its_own_process(make_entries, out)
+    starts = [in_its_own_process(measure, out) for _ in range(args.rounds)]
+    results = {
+        "cpu": cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        **versions(),
+        "rows": args.rows,
+        "frame_bytes": FRAME_BYTES,
+        "starts": starts,
+    }
+    write_json(out / "bench_start.json", results)
+    print(as_table(results))
+    return 0
+
+
+def in_its_own_process(function: Callable[[Path], Any], out: Path) -> Any:
+    """Return what the function returns; its memory and what it has imported end with it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, out).result()
+
+
+def make_rows(out: Path, rows: int) -> None:
+    """Write the splits as Arrow files, a tenth for validation, unless they are there."""
+    from datasets.arrow_writer import ArrowWriter
+
+    sizes = {TRAIN: rows - rows // 10, VALIDATION: rows // 10, TEST: len(LABELS)}
+    first = 0
+    for split, size in sizes.items():
+        path = arrow_file(out, split)
+        if not path.exists():
+            unfinished = path.with_suffix(".unfinished")
+            with ArrowWriter(path=str(unfinished), features=frame_features()) as writer:
+                for begin in range(first, first + size, ROWS_AT_ONCE):
+                    writer.write_batch(made_rows(range(begin, min(begin + ROWS_AT_ONCE, first + size))))
+                writer.finalize()
+            unfinished.rename(path)
+        first += size
+
+
+def arrow_file(out: Path, split: str) -> Path:
+    """Return where a split's rows lie."""
+    return out / f"{split}.arrow"
+
+
+def made_rows(numbers: range) -> dict[str, list[Any]]:
+    """Return the columns of some rows. A frame's bytes are a picture's and its number, so that each is its own."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", (SIDE, SIDE), "gray").save(file, "JPEG")
+    picture = file.getvalue()
+    return {
+        "image": [
+            {"bytes": picture + str(n).encode().rjust(FRAME_BYTES - len(picture)), "path": None} for n in numbers
+        ],
+        "prompt": [PROMPT for _ in numbers],
+        "response": [LABELS[n % len(LABELS)] for n in numbers],
+        "clip": [f"clip{n // FRAMES_PER_CLIP}" for n in numbers],
+        "sample": [n % FRAMES_PER_CLIP for n in numbers],
+        "source_class": ["0" for _ in numbers],
+    }
+
+
+def open_rows(out: Path) -> FramesSource:
+    """Return the made data set."""
+    from datasets import Dataset, DatasetDict, NamedSplit
+
+    splits = {
+        split: Dataset.from_file(str(arrow_file(out, split)), split=NamedSplit(split))
+        for split in (TRAIN, VALIDATION, TEST)
+    }
+    return FramesSource(DatasetDict(splits), "made", None, CONTENT)
+
+
+def prepared(out: Path) -> sft_qwen2vl.Run:
+    """Return the run that the demo's recipe is on the made data set."""
+    settings = {
+        "dataset": "made",
+        "model_name_or_path": BASE,
+        "output_dir": out / "run",
+        "vision_cache": out / "vision",
+        "report_to": "none",
+    }
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    source = open_rows(out)
+    with patch.object(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: source):
+        return sft_qwen2vl.prepare_run(read_settings(["--config", str(from_root(CONFIG)), *flags]), find_base(BASE))
+
+
+def make_entries(out: Path) -> None:
+    """Write the kept features of every frame: the first one's, as all show one picture, under each frame's own name."""
+    from recipes.collator import encoded_image
+
+    run = prepared(out)
+    cache = sft_qwen2vl.vision_cache_of(run)
+    entry = None
+    for split in (TRAIN, VALIDATION):
+        for row in run.source.rows(split):
+            encoded = encoded_image(row)
+            entry = entry or entry_of(run, encoded)
+            path = cache.path(encoded)
+            if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(entry)
+
+
+def entry_of(run: sft_qwen2vl.Run, encoded: bytes) -> bytes:
+    """Return what the vision cache keeps of a frame, given as its encoded bytes."""
+    import torch
+
+    from recipes.forward import frame_features as features_of
+    from recipes.modeling import load_tower
+
+    cache = sft_qwen2vl.vision_cache_of(run)
+    tower = load_tower(run.base, dtype=torch.float32, device=torch.device("cpu"))
+    pixels = sft_qwen2vl.build_collator(run).pixels([{"image": {"bytes": encoded}}])
+    features = features_of(tower, pixels["pixel_values"], pixels["image_grid_thw"])
+    cache.write(encoded, features, pixels["image_grid_thw"][0])
+    return cache.path(encoded).read_bytes()
+
+
+def measure(out: Path) -> dict[str, Any]:
+    """Begin a training; return the seconds of each part and the process's memory at its peak."""
+    import recipes.trainer  # imports don't count
+    import recipes.vision_cache  # noqa: F401
+
+    seconds: dict[str, float] = {}
+
+    def timed(part: str, function: Callable[[], Any]) -> Any:
+        begin = time.perf_counter()
+        result = function()
+        seconds[part] = time.perf_counter() - begin
+        return result
+
+    with redirect_stdout(sys.stderr):
+        run = timed("settings, the one prompt", lambda: prepared(out))
+        timed("the data set in a line", lambda: print(run.source.describe()))
+        timed("kept features found", lambda: sft_qwen2vl.fill_vision_cache(run))
+        trainer = timed("base, adapter, trainer", lambda: sft_qwen2vl.build_trainer(run))
+        timed("first update's batch", lambda: until_first_update(trainer))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"seconds": seconds, "total_seconds": sum(seconds.values()), "peak_gib": peak / 2**30}
+
+
+def until_first_update(trainer: "SafetyTrainer") -> None:
+    """Train up to where the first update would begin, its batch made."""
+    from transformers import TrainerCallback
+
+    class Begun(Exception):
+        pass
+
+    class EndThere(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            raise Begun
+
+    trainer.add_callback(EndThere)
+    with suppress(Begun):
+        trainer.train()
+
+
+def as_table(results: dict[str, Any]) -> str:
+    """Lay out what was measured as text, one line of JSON last."""
+    first, *later = results["starts"]
+    lines = [f"{results['rows']} rows, seconds   {'first start':>14}{'later starts':>14}"]
+    for part in (*first["seconds"], "total"):
+        of = [start["total_seconds"] if part == "total" else start["seconds"][part] for start in (first, *later)]
+        lines.append(f"{part:<26}{of[0]:>14.1f}{median(of[1:] or of):>14.1f}")
+    lines.append(f"peak memory of a process: {max(start['peak_gib'] for start in results['starts']):.2f} GiB")
+    return "\n".join([*lines, json.dumps(results)])
+
+
+if __name__ == "__main__":
+    run_script(main)
