@@ -214,6 +214,31 @@ def test_answering_figures_are_those_of_the_run() -> None:
     assert f"| {arms['small']['peak_allocated_gib']:.2f} GiB; {arms['start']['again']:.1f} s |" in readme
 
 
+def test_other_bases_figures_are_those_of_the_run() -> None:
+    arms = json.loads((PROJECT_ROOT / "benchmarks/results/bases_2b_h100.json").read_text())["arms"]
+    document = (PROJECT_ROOT / "benchmarks/README.md").read_text()
+    rows = [run for arm in arms.values() for run in arm["runs"]]
+    assert len(rows) == 7
+    for row in rows:
+        gib = f"{row['peak_allocated_gib']:.2f} | {row['predicted_gib']:.2f}"
+        assert f"| {row['frames_at_once']} | {gib} |" in document, row["run"]
+    assert set(arms["packed"]["p_unsafe_off"].values()) == {0.0}
+    sizes = arms["packed"]["gigabytes"]
+    assert f"{sizes['2b_in_4_bits']:.2f} GB of disk instead of {sizes['2b']:.2f}" in document
+
+
+def test_p_s_distances_are_those_of_the_run() -> None:
+    found = json.loads((PROJECT_ROOT / "benchmarks/results/infer_7b_h100.json").read_text())["arms"]["equality"]
+    document = (PROJECT_ROOT / "benchmarks/README.md").read_text()
+    for way in ("plain, bf16", "4-bit, graph", "merged, graph", "merged, compiled graph"):
+        assert f"| {found[way]['max']:.3f} | {found[way]['median']:.4f} |" in document, way
+    for way in ("4-bit", "merged"):
+        each = [found[f"{way}, batches of {size}"] for size in (1, 2, 4, 8, 16, 32, 64)]
+        largest, middle = ([row[figure] for row in each] for figure in ("max", "median"))
+        bounds = f"{min(largest):.3f} to {max(largest):.3f} | {min(middle):.4f} to {max(middle):.4f}"
+        assert f"| {bounds} |" in document, way
+
+
 def test_small_model_s_figures_are_those_of_the_benchmark() -> None:
     results = json.loads((PROJECT_ROOT / "benchmarks/results/infer_small_two_cores.json").read_text())
     ours, command = results["ours"], sorted(results["command_seconds"])[1]

@@ -498,7 +498,18 @@ def test_other_base_trains_and_answers(
     from recipes.adapter_files import find_adapter
 
     folder, run = request.getfixturevalue(kind), tmp_path / "run"
-    short = ["--max_steps", "1", "--eval_steps", "1", "--save_steps", "1", "--vision_cache", str(tmp_path / "vision")]
+    short = [
+        "--max_steps",
+        "1",
+        "--warmup_steps",
+        "0",
+        "--eval_steps",
+        "1",
+        "--save_steps",
+        "1",
+        "--vision_cache",
+        str(tmp_path / "vision"),
+    ]
     options = [flag for name in OPTIONS if name != "unpack_base" for flag in OPTIONS[name]]
     base_flags = ["--model_name_or_path", str(folder), "--load_in_4bit", str(in_4_bits)]
     assert train(settings, run, *base_flags, "--lora_dropout", "0", *short, *options) == 0
