@@ -38,7 +38,9 @@ def settings_under(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(RunFolder, "check_free", lambda _folder, *, resume: None)
     monkeypatch.setattr(sft_qwen2vl, "the_prompt", lambda _source: "")
     monkeypatch.setattr(sft_qwen2vl, "check_dataset", lambda *_args, **_kwargs: None)
-    monkeypatch.setattr(sft_qwen2vl, "find_base", lambda name, _revision: BaseModel(name, "0", PROJECT_ROOT))
+    monkeypatch.setattr(
+        sft_qwen2vl, "find_base", lambda name, _revision: BaseModel(name, "0", PROJECT_ROOT / "tiny_base/weights")
+    )
 
     def read(environment: dict[str, str]) -> dict[str, Any]:
         AcceleratorState._reset_state(reset_partial_state=True)
