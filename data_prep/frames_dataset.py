@@ -270,9 +270,9 @@ def count_splits(dataset: "DatasetDict") -> dict[str, SplitCounts]:
     """Count frames, clips and answers of each split."""
     counts = {}
     for split in dataset:
-        answers = Counter(dataset[split]["response"])
+        answers = Counter(dataset[split]["response"][:])
         labels = {label: answers[label] for label in LABELS}
-        counts[split] = SplitCounts(len(dataset[split]), len(set(dataset[split]["clip"])), labels)
+        counts[split] = SplitCounts(len(dataset[split]), len(set(dataset[split]["clip"][:])), labels)
     return counts
 
 

@@ -408,19 +408,20 @@ def fit_linear_probe(run: Run, trainer: "SafetyTrainer", folder: Path) -> None:
     """Fit the linear probe that reports compare with, and save it beside the adapter, where the settings want one."""
     if not run.recipe.linear_probe:
         return
-    from recipes.linear_probe import fit_probe, pooled_features
+    from recipes.linear_probe import Features, fit_probe, pooled_features
     from recipes.metrics import class_ids
 
-    def pooled(split: str) -> tuple["np.ndarray", "np.ndarray"]:
+    def pooled(split: str) -> tuple[Features, "np.ndarray"]:
         rows = run.source.rows(split)
         features = pooled_features(
             trainer.model.get_base_model(),
             trainer.data_collator,
             rows,
             batch_size=run.training.per_device_eval_batch_size,
+            folder=folder,
             num_workers=run.training.dataloader_num_workers,
         )
-        return features, class_ids(rows["response"])
+        return features, class_ids(rows["response"][:])
 
     probe, reason = fit_probe(pooled("train"), pooled("validation"), balance_labels=run.recipe.balance_labels)
     print(reason, file=sys.stderr)
