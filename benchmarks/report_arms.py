@@ -77,13 +77,9 @@ def time_report(data: Path, out: Path) -> dict[str, Any]:
 
 def audit(twin: str) -> dict[str, Any]:
     """Return what is known of the clips: one of them has a twin, so that there are figures without it."""
-    names = ("identical_clips", "near_identical_clips", "left_out_of_train", "leaks_in_train", "damaged")
-    return {
-        **{name: [] for name in names},
-        "single_frame_clips": [],
-        "test_clips_with_twins": [{"clip": twin}],
-        "fps": 1,
-    }
+    nothing = ("identical_clips", "near_identical_clips", "left_out_of_train", "leaks_in_train", "damaged")
+    found: dict[str, Any] = {name: [] for name in (*nothing, "single_frame_clips")}
+    return {**found, "test_clips_with_twins": [{"clip": twin}], "fps": 1}
 
 
 def config(record: Any) -> dict[str, Any]:
