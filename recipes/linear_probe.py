@@ -93,7 +93,8 @@ def pooled_features(
 ) -> StoredFeatures:
     """Return the pooled features of every row, in order, of shape (rows, hidden), kept ones where the collator has.
 
-    They are written as they are computed, to the disk that `folder` is on: 7 GB for 500,000 frames of the 7B.
+    They are written as they are computed, to the disk that `folder` is on: 7 GB for 500,000 frames of the 7B. Raises
+    InputError where that is full.
     """
     loader = batches(rows, collator.vision, batch_size=batch_size, num_workers=num_workers)
     progress = tqdm(loader, desc="linear probe", unit="batch", disable=not sys.stderr.isatty())

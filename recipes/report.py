@@ -66,7 +66,7 @@ def split_figures(
     the clips that the audit found a twin of, None where there was no audit. With a `prior`, for which P(UNSAFE) and
     threshold are given, frames are weighed so that UNSAFE has that share; what counts frames or clips, and McNemar's
     test, still does. Figures that the data don't define are None. Every figure has its 95 % interval from a bootstrap
-    over clips beside it.
+    over clips beside it; `clips` counts those with frames of each label.
     """
     truth, names = class_ids(rows["response"]), np.asarray(rows["clip"])
     clips = np.unique(names, return_inverse=True)[1]
@@ -80,6 +80,7 @@ def split_figures(
     baselines = {name: other and other.results() for name, other in {**asked, "always_unsafe": always}.items()}
     right = (p_unsafe >= threshold) == truth
     return {
+        "clips": {label: len(np.unique(clips[truth == LABELS.index(label)])) for label in LABELS},
         "results": adapter.results(),
         "at_plain_threshold": {"value": PLAIN_THRESHOLD, **adapter.at(PLAIN_THRESHOLD).results()},
         "confusion_matrix": confusion_matrix((p_unsafe >= threshold).astype(int), truth),

@@ -85,17 +85,18 @@ def headline(report: Mapping[str, Any]) -> list[str]:
     prior = report["threshold"]["prior"]["stated"]
     weighed = "" if prior is None else f", weighed for a share of {prior:g} {UNSAFE} ones"
     alike = "" if prior is None else ", weighed alike,"
-    clips, unsafe_clips = _clips(report, LABELS), _clips(report, [UNSAFE])
-    said = [f"Of {frame['n']} frames{of_clips}{weighed}, {_share(frame, 'accuracy', clips)} were answered right."]
+    clips = report["clips"]
+    right = _share(frame, "accuracy", clip["n"] if clip else max(clips.values()))
+    said = [f"Of {frame['n']} frames{of_clips}{weighed}, {right} were answered right."]
     if unsafe:
         said.append(
             f"Of {unsafe} {UNSAFE} frames it found {matrix[UNSAFE][UNSAFE]} and missed {matrix[UNSAFE][SAFE]}: "
-            f"{_share(frame, 'recall', unsafe_clips)} found."
+            f"{_share(frame, 'recall', clips[UNSAFE])} found."
         )
     if safe:
         said.append(f"Of {safe} {SAFE} frames it called {matrix[SAFE][UNSAFE]} {UNSAFE}, a false alarm.")
     if clip:
-        right = _share(clip, "accuracy", clips)
+        right = _share(clip, "accuracy", clip["n"])
         said.append(f"By the mean P(UNSAFE) of each clip's frames, {right} of the clips{alike} are right.")
     base = report["comparison"].get("base_model")
     if base and (macro_f1 := base["frame"]["macro_f1"]) and macro_f1["interval"]:
@@ -105,11 +106,6 @@ def headline(report: Mapping[str, Any]) -> list[str]:
             f"{macro_f1['second']:.3f}, a difference of {macro_f1['value']:+.3f} ({low:+.3f} to {high:+.3f})."
         )
     return said
-
-
-def _clips(report: Mapping[str, Any], labels: Sequence[str]) -> int:
-    """Return of how many clips the frames of these labels are."""
-    return sum(row["clips"] for row in report["per_source_class"].values() if row["label"] in labels)
 
 
 def _share(figures: Mapping[str, Any], name: str, clips: int) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.errors import InputError
+
 
 class StoredFeatures:
     """Features of shape (frames, width), in fp32; a slice of frames is read when it is asked for.
@@ -29,11 +31,21 @@ class StoredFeatures:
 
 
 def store(parts: Iterable[np.ndarray], folder: Path) -> StoredFeatures:
-    """Write features, of shape (some frames, width) each, as they come, on the disk that `folder` is on."""
+    """Write features, of shape (some frames, width) each, as they come, on the disk that `folder` is on.
+
+    Raises InputError where that is full.
+    """
     file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
     frames = width = 0
     for part in parts:
-        file.write(np.ascontiguousarray(part, np.float32).data)
         frames, width = frames + len(part), part.shape[1]
-    file.flush()
+        try:
+            file.write(np.ascontiguousarray(part, np.float32).data)
+            file.flush()
+        except OSError as error:
+            gib = frames * width * 4 / 2**30
+            raise InputError(
+                f"{folder}: no room for {gib:.1f} GiB of the linear probe's features ({error.strerror}); free some and "
+                "go on with --resume, or set linear_probe: false"
+            ) from None
     return StoredFeatures(file, (frames, width))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
 from data_prep.files import PROJECT_ROOT
 from recipes.fit import predict
@@ -27,7 +28,7 @@ SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {"benchmarks/bench_infer.py", "benchmarks/bench_train.py", "tiny_base/pretrain.py"}
 # The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_checkup.py, test_clip_audit.py, test_bench_train.py, test_bench_frames.py and test_demo.py.
+# Run by test_app.py, test_checkup.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",
@@ -35,6 +36,7 @@ OWN_TEST = {
     "data_prep/audit.py",
     "benchmarks/project_card.py",
     "benchmarks/bench_frames.py",
+    "benchmarks/bench_report.py",
 }
 
 
@@ -256,6 +258,15 @@ def test_operating_points_are_those_of_the_benchmark() -> None:
     assert as_table(results["ways"]) in DOCUMENTS[1].read_text()
     best = max(results["ways"], key=lambda way: way["frame"]["macro_f1"]["mean"])
     assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
+
+
+def test_report_s_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/report_two_cores.json").read_text())
+    assert bench_report.as_table(results) in DOCUMENTS[1].read_text()
+    arms = {(arm["what"], arm["version"], arm["frames"]): arm for arm in results["arms"]}
+    report, probe = arms["report", "now", 100_000], arms["probe", "now", 500_000]
+    assert report["whole_seconds"]["most"] < 60 and report["peak_gb"] < 2
+    assert probe["peak_gb"] < 4
 
 
 def test_nothing_in_the_tree_names_a_machine() -> None:

@@ -70,6 +70,13 @@ def test_stored_features_are_what_was_written(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found[frames], features[frames])
 
 
+def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("r+b", buffering=0) as full:
+        monkeypatch.setattr("tempfile.TemporaryFile", lambda dir: full)
+        with pytest.raises(InputError, match=r"no room for 0\.1 GiB .*No space left on device.*go on with --resume"):
+            store([np.ones((5000, 3584), np.float32)], tmp_path)
+
+
 def test_fit_holds_a_small_part_of_the_features(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 10 MB a tenth, with all that the solver works with."""
     monkeypatch.setattr(linear_probe, "_BLOCK", 2**14)

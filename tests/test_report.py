@@ -42,6 +42,13 @@ def test_frames_and_clips_of_a_table_worked_out_by_hand() -> None:
     assert frame.keys() == clip.keys()
 
 
+def test_clips_are_counted_by_the_labels_of_their_frames() -> None:
+    """Whatever behaviour they are said to show: frames may be relabelled by hand."""
+    relabelled = {**ROWS, "response": ["SAFE", "SAFE", *ROWS["response"][2:]]}
+    assert split_figures(ROWS, P_UNSAFE, NOBODY, threshold=0.5)["clips"] == {"SAFE": 2, "UNSAFE": 2}
+    assert split_figures(relabelled, P_UNSAFE, NOBODY, threshold=0.5)["clips"] == {"SAFE": 3, "UNSAFE": 2}
+
+
 def test_confusion_matrix_and_classes_count_frames() -> None:
     report = split_figures(ROWS, P_UNSAFE, NOBODY, threshold=0.5)
     assert report["confusion_matrix"] == {"SAFE": {"SAFE": 1, "UNSAFE": 2}, "UNSAFE": {"SAFE": 2, "UNSAFE": 2}}
