@@ -57,7 +57,10 @@ def draw_clips(clips: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.n
 
     The last ones are kept: all classifiers of a report are judged on the same resamples.
     """
-    times = np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), size=resamples).astype(np.int32)
+    rng, shares = np.random.default_rng(seed), np.full(clips, 1 / clips)
+    times = np.empty((resamples, clips), np.int32)
+    for row in times:
+        row[:] = rng.multinomial(clips, shares)
     times.setflags(write=False)
     return times
 

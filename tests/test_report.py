@@ -94,6 +94,8 @@ def test_stated_prior_weighs_all_figures_and_no_count() -> None:
         assert report[same] == plain[same]
     assert difference["mcnemar"] == plain["comparison"]["base_model"]["mcnemar"]
     assert [row["n"] for row in report["calibration"]] == [row["n"] for row in plain["calibration"]]
+    (bin_of_both,) = [row for row in report["calibration"] if row["from"] == 0.6]  # a frame of a and one of c
+    assert bin_of_both["unsafe_share"] == pytest.approx(0.1 / 4 / (0.1 / 4 + 0.9 / 3))
     assert report["at_plain_threshold"]["frame"] == frame
 
 
