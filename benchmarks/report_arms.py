@@ -10,7 +10,6 @@ line of JSON: seconds by step, and the most memory that the process held, before
 import argparse
 import importlib
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -42,8 +41,12 @@ def main(argv: list[str]) -> int:
 
 
 def peak_gb() -> float:
-    """Return the most memory that this process held so far, in GB, files mapped into it included."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GB
+    """Return the most memory that this program held so far, in GB, files mapped into it included.
+
+    Linux's VmHWM, because ru_maxrss begins with what the process that started this one held.
+    """
+    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:")]
+    return int(line.split()[1]) * 1024 / GB
 
 
 def time_report(data: Path, out: Path) -> dict[str, Any]:
