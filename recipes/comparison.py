@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,26 +10,31 @@ import numpy as np
 
 from data_prep.errors import InputError
 from data_prep.files import to_root
-from recipes.intervals import Scores, mcnemar, paired_intervals
-from recipes.metrics import class_ids, compute_figures, mean_by_clip
+from recipes.intervals import mcnemar
+from recipes.judged import Judged
+from recipes.metrics import class_ids
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A finished evaluation as its folder keeps it: n frames by clip and sample, their labels and P(UNSAFE)."""
+    """A finished evaluation as its folder keeps it: n frames by clip and sample, their labels and P(UNSAFE).
+
+    `prior` is the share of UNSAFE frames that was stated for it, None where none was.
+    """
 
     folder: Path
     threshold: float
     frames: list[tuple[str, int]]
     labels: list[str]
     p_unsafe: np.ndarray
+    prior: float | None = None
 
 
 def read_evaluation(folder: Path) -> Evaluation:
     """Read an evaluation's `report.json` and `predictions.jsonl`. Raises InputError where one is gone or damaged."""
     try:
         report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-        threshold = float(report["threshold"]["value"])
+        threshold, prior = float(report["threshold"]["value"]), report["threshold"]["prior"]["stated"]
         predictions = (folder / "predictions.jsonl").read_bytes()
         if hashlib.sha256(predictions).hexdigest() != report["predictions_sha256"]:
             raise InputError(f"{folder}: predictions.jsonl isn't what report.json was made from; evaluate again")
@@ -38,8 +42,10 @@ def read_evaluation(folder: Path) -> Evaluation:
         p_unsafe = np.array([float(row["p_unsafe"]) for row in rows])
         if not (((p_unsafe >= 0) & (p_unsafe <= 1)).all() and 0 <= threshold <= 1):
             raise ValueError("a P(UNSAFE) or the threshold is no number from 0 to 1")
+        if prior is not None and not 0 < float(prior) < 1:
+            raise ValueError("the stated prior is no number between 0 and 1")
         frames = [(row["clip"], row["sample"]) for row in rows]
-        return Evaluation(folder, threshold, frames, [row["label"] for row in rows], p_unsafe)
+        return Evaluation(folder, threshold, frames, [row["label"] for row in rows], p_unsafe, prior)
     except FileNotFoundError as error:
         missing = Path(error.filename).name
         raise InputError(f"{folder}: no {missing}; name the eval folder of a finished evaluation") from None
@@ -50,8 +56,12 @@ def read_evaluation(folder: Path) -> Evaluation:
 def compare_evaluations(first: Evaluation, second: Evaluation) -> dict[str, Any]:
     """Return compare_answers of two evaluations, whatever the order of their frames.
 
-    Raises InputError where they aren't of the same frames under the same labels.
+    Raises InputError where they aren't of the same frames under the same labels, or for another stated prior each.
     """
+    if first.prior != second.prior:
+        stated = ("none" if each.prior is None else f"{each.prior:g}" for each in (first, second))
+        folders = f"{first.folder} and {second.folder}"
+        raise InputError(f"{folders} are for stated priors {' and '.join(stated)}; evaluate both with the same --prior")
     order = {frame: position for position, frame in enumerate(second.frames)}
     if order.keys() != set(first.frames):
         raise InputError(
@@ -61,50 +71,25 @@ def compare_evaluations(first: Evaluation, second: Evaluation) -> dict[str, Any]
     moved = [order[frame] for frame in first.frames]
     if [second.labels[position] for position in moved] != first.labels:
         raise InputError(f"{second.folder} and {first.folder} label the same frames differently; evaluate both again")
-    return compare_answers(
-        (first.p_unsafe, first.threshold),
-        (second.p_unsafe[moved], second.threshold),
-        class_ids(first.labels),
-        [clip for clip, _ in first.frames],
+    truth, clips = class_ids(first.labels), np.array([clip for clip, _ in first.frames])
+    return compare(
+        Judged.of(first.p_unsafe, truth, clips, threshold=first.threshold, prior=first.prior),
+        Judged.of(second.p_unsafe[moved], truth, clips, threshold=second.threshold, prior=second.prior),
     )
 
 
-def compare_answers(
-    first: tuple[np.ndarray, float], second: tuple[np.ndarray, float], truth: np.ndarray, clips: Sequence[str]
-) -> dict[str, Any]:
-    """Set two classifiers, each P(UNSAFE) and its threshold, side by side on the same frames, and on their clips.
+def compare(first: Judged, second: Judged) -> dict[str, Any]:
+    """Set two classifiers side by side on the same frames, and on their clips.
 
     `frame` and `clip` hold each figure of the first and of the second, their difference and its paired interval;
     `mcnemar` counts clips. Where clips have no label of their own, the latter two are None.
     """
-    of_frames = [Scores.of(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
-    of_clips = [mean_by_clip(p_unsafe, truth, clips) for p_unsafe, _ in (first, second)]
-    thresholds = (first[1], second[1])
-    compared: dict[str, Any] = {"frame": _differences(of_frames, thresholds), "clip": None, "mcnemar": None}
-    if all(of_clips):
-        alone = [each_clip_its_own(*each) for each in of_clips if each]
-        compared["clip"] = _differences(alone, thresholds)
-        right = [(each.p_unsafe >= at) == each.truth for each, at in zip(alone, thresholds, strict=True)]
+    compared: dict[str, Any] = {"frame": first.frame.above(second.frame), "clip": None, "mcnemar": None}
+    if first.clip and second.clip:
+        compared["clip"] = first.clip.above(second.clip)
+        right = [(each.scores.p_unsafe >= each.threshold) == each.scores.truth for each in (first.clip, second.clip)]
         compared["mcnemar"] = mcnemar(*right)
     return compared
-
-
-def _differences(both: Sequence[Scores], thresholds: tuple[float, float]) -> dict[str, Any]:
-    first, second = (
-        compute_figures(each.p_unsafe, each.truth, threshold=at) for each, at in zip(both, thresholds, strict=True)
-    )
-    bounds = paired_intervals(*both, threshold=thresholds[0], other_threshold=thresholds[1])
-    differences: dict[str, Any] = dict.fromkeys(first)
-    for name, one in first.items():
-        other = second[name]
-        if one is not None and other is not None:
-            differences[name] = {"first": one, "second": other, "value": one - other, "interval": bounds[name]}
-    return differences
-
-
-def each_clip_its_own(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
-    """Return the scores of clips, by mean_by_clip, as frames that are each of a clip of their own."""
-    return Scores(p_unsafe, truth, np.arange(len(truth)))
 
 
 def comparison_as_table(first: Evaluation, second: Evaluation, compared: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from data_prep.frames_source import FramesSource, open_dataset
 from recipes.adapter_files import find_adapter
 from recipes.library_messages import silence_known_messages, stay_offline
 from recipes.model_card import is_own_card, model_card
-from recipes.prior_shift import check_prior
+from recipes.prior_shift import BASE_PRIOR, at_prior, check_prior
 from recipes.safety_record import SafetyRecord
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def main(argv: list[str]) -> int:
     revision = args.dataset_revision or (record.dataset_revision if args.dataset is None else None)
     source = open_dataset(dataset, revision=revision)
     rows = rows_to_evaluate(source, args.split, record)
+    check_labels(rows, args.split, args.prior)
     if args.blank_frames:
         rows = rows.map(blank_frame, load_from_cache_file=False, keep_in_memory=True)
 
@@ -68,6 +69,8 @@ def main(argv: list[str]) -> int:
     if report_folder == folder / "eval":
         renew_card(folder, record, report)
     print(as_table(report))
+    if args.prior is not None:
+        print(f"figures are for a share of {args.prior:g} UNSAFE frames; counts are the split's own", file=sys.stderr)
     if args.blank_frames:
         print("blank frames: an AUROC and a balanced accuracy of 0.5 are what should be seen", file=sys.stderr)
     print(f"report: {to_root(report_folder / 'report.html')}", file=sys.stderr)
@@ -113,7 +116,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--prior",
         type=float,
         metavar="SHARE",
-        help="correct P(UNSAFE) for this share of UNSAFE frames; the threshold is applied to what comes out",
+        help="make the report for a plant with this share of UNSAFE frames: P(UNSAFE) corrected, frames weighed for it",
     )
     parser.add_argument(
         "--blank-frames",
@@ -134,10 +137,20 @@ def rows_to_evaluate(source: FramesSource, split: str, record: SafetyRecord) -> 
     rows = source.rows(split)
     if len(rows) == 0:
         raise InputError(f"data set {source.id!r}: split {split!r} holds no frame")
-    other = set(rows["prompt"]) - {record.prompt}
+    other = set(rows["prompt"][:]) - {record.prompt}
     if other:
         raise InputError(f"data set {source.id!r} asks {min(other)!r}, the adapter was trained on {record.prompt!r}")
     return rows
+
+
+def check_labels(rows: Any, split: str, prior: float | None) -> None:
+    """Raise InputError where a prior is stated and the rows have one label alone: they can't be weighed for it."""
+    labels = set(rows["response"][:])
+    if prior is not None and len(labels) == 1:
+        raise InputError(
+            f"--prior {prior:g}: split {split!r} holds {labels.pop()} frames alone and can't be weighed for it; "
+            "leave --prior out"
+        )
 
 
 def score_split(
@@ -145,12 +158,11 @@ def score_split(
 ) -> tuple["np.ndarray", dict[str, "np.ndarray | None"]]:
     """Return P(UNSAFE), of shape (rows,), by the adapter, and by its base alone and the linear probe, by their names.
 
-    The base is None where it is skipped, the probe where training fitted none.
+    The base is None where it is skipped, the probe where training fitted none. For a stated prior each is corrected.
     """
     from recipes.linear_probe import read_probe
     from recipes.scoring import score_in_ways
 
-    probe = read_probe(folder)
     scored = score_in_ways(
         adapted.model,
         adapted.collator,
@@ -159,11 +171,26 @@ def score_split(
         num_workers=args.num_workers,
         show_progress=sys.stderr.isatty(),
         without_adapter=not args.skip_base_model,
-        pooled=probe is not None,
+        probe=read_probe(folder),
     )
-    p_unsafe = adapted.record.at_prior(scored.p_unsafe, args.prior)
-    by_probe = probe.p_unsafe(scored.pooled) if probe and scored.pooled is not None else None
-    return p_unsafe, {"base_model": scored.without_adapter, "linear_probe": by_probe}
+    found = {"adapter": scored.p_unsafe, "base_model": scored.without_adapter, "linear_probe": scored.by_probe}
+    made_under = {"adapter": adapted.record.training_prior, **priors_of_others(adapted.record)}
+    if args.prior is not None:
+        found = {
+            name: None if scores is None else at_prior(scores, training_prior=made_under[name], prior=args.prior)
+            for name, scores in found.items()
+        }
+    p_unsafe = found.pop("adapter")
+    assert p_unsafe is not None
+    return p_unsafe, found
+
+
+def priors_of_others(record: SafetyRecord) -> dict[str, float]:
+    """Return the share of UNSAFE frames under which the P(UNSAFE) of base and linear probe are taken to be.
+
+    The probe is fitted to the adapter's rows, weighed as they are for the adapter.
+    """
+    return {"base_model": BASE_PRIOR, "linear_probe": record.training_prior}
 
 
 def make_report(
@@ -177,15 +204,16 @@ def make_report(
     """Return all of the report that follows from the scores and the data."""
     from recipes.report import SCHEMA_VERSION, about_data, clips_not_clean, split_figures
 
-    columns = {name: rows[name] for name in ("clip", "source_class", "response")}
-    not_clean = clips_not_clean(source, args.split)
+    columns = {name: rows[name][:] for name in ("clip", "source_class", "response")}
+    not_clean, threshold = clips_not_clean(source, args.split), record.threshold_at(args.prior)
     return {
         "schema_version": SCHEMA_VERSION,
-        **split_figures(columns, p_unsafe, others, threshold=record.threshold, not_clean=not_clean),
+        **split_figures(columns, p_unsafe, others, threshold=threshold, not_clean=not_clean, prior=args.prior),
         "threshold": {
-            "value": record.threshold,
+            "value": threshold,
+            "in_training": record.threshold,
             "chosen": record.threshold_from,
-            "prior": {"training": record.training_prior, "stated": args.prior},
+            "prior": {"training": record.training_prior, "stated": args.prior, **priors_of_others(record)},
         },
         **about_data(source, args.split),
     }
@@ -263,7 +291,7 @@ def write_report(
     from recipes.report_page import report_page, worst_mistakes
     from recipes.report_plots import draw_plots, standalone
 
-    columns = {name: rows[name] for name in ("clip", "sample", "source_class", "response")}
+    columns = {name: rows[name][:] for name in ("clip", "sample", "source_class", "response")}
     answers = [label_of(p, report["threshold"]["value"]) for p in p_unsafe]
     frames = predictions(columns, p_unsafe, answers, report["config"]["split"])
     lines = "".join(json.dumps(frame, allow_nan=False) + "\n" for frame in frames).encode()

@@ -69,15 +69,16 @@ def plot_training(folder: Path) -> None:
 
 def fit_linear_probe(trainer: "SafetyTrainer", rows: Mapping[str, Any], *, balance_labels: bool, folder: Path) -> None:
     """Fit the linear probe that reports compare with on `rows`, by split, and save it beside the adapter."""
-    from recipes.linear_probe import fit_probe, pooled_features
+    from recipes.linear_probe import Features, fit_probe, pooled_features
     from recipes.metrics import class_ids
 
-    def pooled(split: str) -> tuple["np.ndarray", "np.ndarray"]:
+    def pooled(split: str) -> tuple[Features, "np.ndarray"]:
         features = pooled_features(
             trainer.model.get_base_model(),
             trainer.data_collator,
             rows[split],
             batch_size=trainer.args.per_device_eval_batch_size,
+            folder=folder,
             num_workers=trainer.args.dataloader_num_workers,
         )
         return features, class_ids(rows[split]["response"][:])

@@ -69,7 +69,10 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--json", action="store_true", help="print an object a line: image, label, p_unsafe, threshold, latency_ms"
     )
     parser.add_argument(
-        "--prior", type=float, metavar="SHARE", help="correct P(UNSAFE) for this share of UNSAFE frames"
+        "--prior",
+        type=float,
+        metavar="SHARE",
+        help="correct P(UNSAFE) for this share of UNSAFE frames; a threshold that a rule chose moves with it",
     )
     parser.add_argument(
         "--compile",
@@ -128,13 +131,13 @@ def answer(path: str, adapted: "AdaptedModel", prior: float | None) -> dict[str,
     began = time.perf_counter()
     (scored,) = adapted.p_unsafe([read_image(file_of(path), printable(path))])
     p_unsafe = float(record.at_prior(scored, prior))
-    label = record.label_of(p_unsafe)
+    label = record.label_of(p_unsafe, prior)
     latency = 1000 * (time.perf_counter() - began)
     return {
         "image": printable(path),
         "label": label,
         "p_unsafe": p_unsafe,
-        "threshold": record.threshold,
+        "threshold": record.threshold_at(prior),
         "latency_ms": round(latency, 1),
     }
 

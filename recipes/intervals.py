@@ -3,67 +3,136 @@
 Frames of one clip are near-copies, so clips are drawn anew, each with all its frames (the cluster bootstrap: Field and
 Welsh, "Bootstrapping clustered data", 2007). Intervals are the 2.5th to the 97.5th percentile of the drawn figures. The
 calibration error's lies high: drawing clips anew adds noise to every bin, and noise only adds to it.
+
+Where a share of UNSAFE frames is stated, it is a fact about the plant and not one more thing that varies: frames are
+weighed anew in each resample, so that it holds in each.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from recipes.metrics import calibration_bin
+from recipes.metrics import NEEDS_BOTH_LABELS, NEEDS_UNSAFE, calibration_bin
 
 RESAMPLES = 2000
 SEED = 0
 LEAST_DEFINED = 0.5  # of the resamples: below it, an interval would tell of the others alone
-_CELLS_AT_ONCE = 2_000_000  # resamples times frames that are ranked together: 16 MB a temporary
+LEAST_CLIPS = 2  # one clip drawn anew is the same clip
+_CELLS_AT_ONCE = 200_000  # resamples times frames that are ranked together: temporaries that a core's cache holds
 
 Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """P(UNSAFE) of n frames, their class ids and the clips they are of, all of shape (n,)."""
+    """P(UNSAFE) of n frames, their class ids and the numbers of their clips, from 0 on, all of shape (n,)."""
 
     p_unsafe: np.ndarray
     truth: np.ndarray
     clip_of_row: np.ndarray
 
     @classmethod
-    def of(cls, p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str]) -> "Scores":
-        """Number the clips by their names."""
+    def of(cls, p_unsafe: np.ndarray, truth: np.ndarray, clips: ArrayLike) -> "Scores":
+        """Number the clips by their names, or by numbers that may have gaps."""
         return cls(p_unsafe, truth, np.unique(np.asarray(clips), return_inverse=True)[1])
 
+    @property
+    def clips(self) -> int:
+        """Return how many clips the frames are of."""
+        return int(self.clip_of_row.max()) + 1
 
+    def by_clip(self, values: np.ndarray) -> np.ndarray:
+        """Return the sum of n values over each clip's SAFE frames and over its UNSAFE ones, of shape (clips, 2)."""
+        place = 2 * self.clip_of_row + self.truth
+        return np.bincount(place, weights=values, minlength=2 * self.clips).reshape(-1, 2)
+
+
+@lru_cache(maxsize=2)
 def draw_clips(clips: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.ndarray:
-    """Return how often each of so many clips is in each resample, of shape (resamples, clips)."""
-    return np.random.default_rng(seed).multinomial(clips, np.full(clips, 1 / clips), size=resamples)
+    """Return how often each of so many clips is in each resample, of shape (resamples, clips), not to be changed.
+
+    The last ones are kept: all classifiers of a report are judged on the same resamples.
+    """
+    rng, shares = np.random.default_rng(seed), np.full(clips, 1 / clips)
+    times = np.empty((resamples, clips), np.int32)
+    for row in times:
+        row[:] = rng.multinomial(clips, shares)
+    times.setflags(write=False)
+    return times
 
 
-def resampled_figures(scores: Scores, times: np.ndarray, *, threshold: float) -> dict[str, np.ndarray]:
+def resampled_figures(
+    scores: Scores, times: np.ndarray, *, threshold: float, prior: float | None = None
+) -> dict[str, np.ndarray]:
     """Return each figure of metrics.py in each resample, of shape (resamples,); NaN where it isn't defined.
 
-    `times` comes from draw_clips. A clip that was drawn k times counts as k clips.
+    `times` comes from draw_clips. A clip that was drawn k times counts as k clips. With a `prior`, UNSAFE frames weigh
+    that share of each resample.
     """
-    answers, truth = scores.p_unsafe >= threshold, scores.truth == 1
-
-    def count(rows: np.ndarray) -> np.ndarray:
-        return times @ np.bincount(scores.clip_of_row, weights=rows, minlength=times.shape[1])
-
     return {
-        **_figures_of_counts(
-            count(answers & truth), count(answers & ~truth), count(~answers & truth), count(~answers & ~truth)
-        ),
-        **_figures_of_ranks(scores, times),
-        "brier": count((scores.p_unsafe - truth) ** 2) / count(np.ones(len(truth))),
-        "calibration_error": _calibration_error(scores, times),
+        **resampled_answers(scores, times, threshold=threshold, prior=prior),
+        **resampled_scores(scores, times, prior=prior),
     }
 
 
-def intervals(scores: Scores, *, threshold: float) -> dict[str, Interval | None]:
-    """Return the 95 % interval of each figure; None where too few resamples define it."""
-    times = draw_clips(int(scores.clip_of_row.max()) + 1)
-    return {name: interval(values) for name, values in resampled_figures(scores, times, threshold=threshold).items()}
+def resampled_answers(
+    scores: Scores, times: np.ndarray, *, threshold: float, prior: float | None = None
+) -> dict[str, np.ndarray]:
+    """Return those of resampled_figures that a threshold decides."""
+    frames, called = (scores.by_clip(rows) for rows in (np.ones(len(scores.truth)), scores.p_unsafe >= threshold))
+    safe, unsafe, fp, tp = _sums(times, np.concatenate([frames, called], axis=1)).T
+    recall, recall_of_safe = _divide(tp, unsafe), _divide(safe - fp, safe)
+    of_safe, of_unsafe = _weights(safe, unsafe, prior)
+    figures = _figures_of_counts(of_unsafe * tp, of_safe * fp, of_unsafe * (unsafe - tp), of_safe * (safe - fp))
+    return {**figures, "recall": recall, "balanced_accuracy": (recall + recall_of_safe) / 2}
+
+
+def resampled_scores(scores: Scores, times: np.ndarray, *, prior: float | None = None) -> dict[str, np.ndarray]:
+    """Return those of resampled_figures that P(UNSAFE) alone decides."""
+    bins = calibration_bin(scores.p_unsafe)
+    errors = scores.p_unsafe - scores.truth
+    columns = [scores.by_clip(np.ones(len(errors))), scores.by_clip(errors**2)]
+    columns += [scores.by_clip(np.where(bins == each, errors, 0.0)) for each in np.unique(bins)]
+    sums = _sums(times, np.concatenate(columns, axis=1)).reshape(len(times), -1, 2)
+    of_class = np.stack(_weights(sums[:, 0, 0], sums[:, 0, 1], prior), axis=1)
+    weighed = (sums * of_class[:, None]).sum(axis=2)
+    return {
+        **_figures_of_ranks(scores, times, prior),
+        "brier": weighed[:, 1] / weighed[:, 0],
+        "calibration_error": np.abs(weighed[:, 2:]).sum(axis=1) / weighed[:, 0],
+    }
+
+
+def clips_behind(scores: Scores, *, threshold: float, prior: float | None = None) -> dict[str, int]:
+    """Return how many clips each figure's interval comes from: the fewest of a label, where a figure needs both.
+
+    Precision comes from the clips with a frame that is answered UNSAFE. A `prior` lets all but recall need both labels.
+    """
+    frames, called = (scores.by_clip(rows) for rows in (np.ones(len(scores.truth)), scores.p_unsafe >= threshold))
+    of_safe, of_unsafe = (frames > 0).sum(axis=0).tolist()
+    both, alarmed = min(of_safe, of_unsafe), int((called.sum(axis=1) > 0).sum())
+    without_label = both if prior is not None else scores.clips
+    return {
+        "accuracy": without_label,
+        "brier": without_label,
+        "calibration_error": without_label,
+        "precision": min(alarmed, without_label),
+        **dict.fromkeys(NEEDS_UNSAFE, of_unsafe if prior is None else both),
+        "recall": of_unsafe,
+        **dict.fromkeys(NEEDS_BOTH_LABELS, both),
+    }
+
+
+def at_most_without_error(clips: int) -> float:
+    """Return which share of clips may still go wrong where none of `clips` did: the 95 % bound by the rule of three.
+
+    Hanley and Lippman-Hand 1983, "If nothing goes wrong, is everything all right?", JAMA 249.
+    """
+    return min(1.0, 3 / clips)
 
 
 def interval(values: np.ndarray) -> Interval | None:
@@ -73,21 +142,6 @@ def interval(values: np.ndarray) -> Interval | None:
         return None
     low, high = np.percentile(defined, [2.5, 97.5])
     return float(low), float(high)
-
-
-def paired_intervals(
-    scores: Scores, other: Scores, *, threshold: float, other_threshold: float
-) -> dict[str, Interval | None]:
-    """Return the 95 % intervals of how far the figures of `scores` are above those of `other`, on the same frames.
-
-    Both are resampled together. Raises ValueError where the frames aren't the same.
-    """
-    if not (np.array_equal(scores.truth, other.truth) and np.array_equal(scores.clip_of_row, other.clip_of_row)):
-        raise ValueError("the two are not of the same frames")
-    times = draw_clips(int(scores.clip_of_row.max()) + 1)
-    first = resampled_figures(scores, times, threshold=threshold)
-    second = resampled_figures(other, times, threshold=other_threshold)
-    return {name: interval(first[name] - second[name]) for name in first}
 
 
 def mcnemar(right: np.ndarray, other_right: np.ndarray) -> dict[str, float]:
@@ -106,52 +160,76 @@ def _divide(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> 
     return np.divide(above, below, out=np.full(len(above), otherwise), where=below > 0)
 
 
+def _weights(safe: np.ndarray, unsafe: np.ndarray, prior: float | None) -> tuple[np.ndarray, np.ndarray]:
+    """Return what a SAFE and an UNSAFE frame weigh in each resample; NaN where a prior meets one label alone."""
+    if prior is None:
+        return np.ones(len(safe)), np.ones(len(unsafe))
+    both = (safe > 0) & (unsafe > 0)
+    return _divide(np.where(both, 1 - prior, np.nan), safe), _divide(np.where(both, prior, np.nan), unsafe)
+
+
 def _figures_of_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> Mapping[str, np.ndarray]:
     unsafe, safe = tp + fn, tn + fp
     both = (unsafe > 0) & (safe > 0)
-    recall, recall_of_safe = _divide(tp, unsafe), _divide(tn, safe)
     f1, f1_of_safe = _divide(2 * tp, 2 * tp + fp + fn), _divide(2 * tn, 2 * tn + fp + fn)
     spread = np.sqrt((tp + fp) * unsafe * safe * (tn + fn))
     return {
         "accuracy": (tp + tn) / (unsafe + safe),
-        "precision": _divide(tp, tp + fp, 0.0),
-        "recall": recall,
+        "precision": np.where(np.isnan(tp + fp), np.nan, _divide(tp, tp + fp, 0.0)),
         "f1": np.where(unsafe > 0, f1, np.nan),
         "macro_f1": np.where(both, (f1 + f1_of_safe) / 2, np.nan),
-        "balanced_accuracy": (recall + recall_of_safe) / 2,
         "mcc": np.where(both, _divide(tp * tn - fp * fn, spread, 0.0), np.nan),
     }
 
 
-def _figures_of_ranks(scores: Scores, times: np.ndarray) -> dict[str, np.ndarray]:
-    """AUROC and average precision, from the frames of each P(UNSAFE) that occurs, the highest first."""
-    order = np.argsort(-scores.p_unsafe, kind="stable")
-    ranked = scores.p_unsafe[order]
-    begins = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    unsafe, clip_of_row = scores.truth[order] == 1, scores.clip_of_row[order]
+def _figures_of_ranks(scores: Scores, times: np.ndarray, prior: float | None) -> dict[str, np.ndarray]:
+    """AUROC and average precision, walking down the P(UNSAFE) that UNSAFE frames have, the highest first.
+
+    At each such level: how many UNSAFE frames lie there or above, how many SAFE ones there or above, how many above.
+    """
+    safe, unsafe = (np.sort(scores.p_unsafe[scores.truth == label]) for label in (0, 1))
+    if not (len(safe) and len(unsafe)):
+        return dict.fromkeys(("auroc", "average_precision"), np.full(len(times), np.nan))
+    levels = np.unique(unsafe)[::-1]
+    up_to = len(unsafe) - np.searchsorted(unsafe, levels, side="left")
+    false_up_to, false_above = (len(safe) - np.searchsorted(safe, levels, side=side) for side in ("left", "right"))
+    clips_of_safe, clips_of_unsafe = (_clips_by_rank(scores, label) for label in (0, 1))
     auroc, average_precision = [], []
-    for part in _parts(times, len(ranked)):
-        weights = part[:, clip_of_row]
-        positives = np.add.reduceat(weights * unsafe, begins, axis=1)
-        negatives = np.add.reduceat(weights * ~unsafe, begins, axis=1)
-        above, false_above = positives.cumsum(axis=1), negatives.cumsum(axis=1)
-        all_positives, all_negatives = above[:, -1], false_above[:, -1]
-        ordered = (negatives * (above - positives / 2)).sum(axis=1)
-        auroc.append(_divide(ordered, all_positives * all_negatives))
-        precisions = np.divide(above, above + false_above, out=np.zeros(above.shape), where=above > 0)
-        both = all_negatives > 0
-        average_precision.append(np.where(both, _divide((positives * precisions).sum(axis=1), all_positives), np.nan))
+    for part in _parts(times, max(len(scores.truth), times.shape[1])):
+        found, false = _running(part, clips_of_unsafe).take(up_to, axis=1), _running(part, clips_of_safe)
+        all_found, all_false = found[:, -1], false[:, -1]
+        here, at_least = np.diff(found, prepend=0.0), false.take(false_up_to, axis=1)
+        above = at_least if np.array_equal(false_above, false_up_to) else false.take(false_above, axis=1)
+        ordered = all_found * all_false - np.einsum("rl,rl->r", here, at_least + above) / 2
+        auroc.append(_divide(ordered, all_found * all_false))
+        of_safe, of_unsafe = _weights(all_false, all_found, prior)
+        at_least *= (of_safe / of_unsafe)[:, None]
+        at_least += found
+        precisions = np.divide(found, at_least, out=at_least, where=found > 0)
+        total = np.einsum("rl,rl->r", here, np.where(found > 0, precisions, 0.0))
+        average_precision.append(np.where(all_false > 0, _divide(total, all_found), np.nan))
     return {"auroc": np.concatenate(auroc), "average_precision": np.concatenate(average_precision)}
 
 
-def _parts(times: np.ndarray, frames: int) -> Iterator[np.ndarray]:
-    step = max(1, _CELLS_AT_ONCE // frames)
-    yield from (times[start : start + step] for start in range(0, len(times), step))
+def _clips_by_rank(scores: Scores, label: int) -> np.ndarray:
+    """Return the clips of a label's frames, that of the highest P(UNSAFE) first."""
+    rows = np.flatnonzero(scores.truth == label)
+    return scores.clip_of_row[rows[np.argsort(-scores.p_unsafe[rows], kind="stable")]]
 
 
-def _calibration_error(scores: Scores, times: np.ndarray) -> np.ndarray:
-    bins, clips = calibration_bin(scores.p_unsafe), times.shape[1]
-    gaps = np.zeros((int(bins.max()) + 1, clips))
-    np.add.at(gaps, (bins, scores.clip_of_row), scores.p_unsafe - scores.truth)
-    frames = times @ np.bincount(scores.clip_of_row, minlength=clips)
-    return np.abs(times @ gaps.T).sum(axis=1) / frames
+def _running(times: np.ndarray, clip_of_rank: np.ndarray) -> np.ndarray:
+    """Return how many frames each resample has among the first k, for k from 0 on, of shape (resamples, frames + 1)."""
+    running = np.zeros((len(times), len(clip_of_rank) + 1))
+    np.cumsum(times.take(clip_of_rank, axis=1), axis=1, out=running[:, 1:])
+    return running
+
+
+def _sums(times: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return each resample's sums of columns of shape (clips, columns), of shape (resamples, columns)."""
+    return np.concatenate([part @ columns for part in _parts(times, times.shape[1])])
+
+
+def _parts(times: np.ndarray, cells: int) -> Iterator[np.ndarray]:
+    """Return the resamples in parts of so many that a few of `cells` fit a core's cache, in fp64, exact for counts."""
+    step = max(1, _CELLS_AT_ONCE // cells)
+    yield from (times[start : start + step].astype(np.float64) for start in range(0, len(times), step))

@@ -7,6 +7,7 @@ from data_prep.labels import SAFE, UNSAFE
 
 MACRO_F1 = "macro_f1"
 RECALL = "recall>="
+FIXED = "fixed"  # how a threshold came about that is a number in the settings
 
 
 def label_of(p_unsafe: float, threshold: float) -> str:
@@ -47,7 +48,7 @@ def choose_threshold(rule: str, p_unsafe: np.ndarray, truth: np.ndarray) -> tupl
     """
     fixed = fixed_threshold(rule)
     if fixed is not None:
-        return fixed, "fixed"
+        return fixed, FIXED
     levels = np.unique(np.r_[0.0, p_unsafe, 1.0])
     thresholds = np.unique(np.r_[0.0, (levels[1:] + levels[:-1]) / 2, 0.5])
     unsafe, safe = np.sort(p_unsafe[truth == 1]), np.sort(p_unsafe[truth == 0])

@@ -10,6 +10,10 @@ from numpy.typing import ArrayLike
 
 from data_prep.errors import InputError
 
+# A base that nobody trained on these classes gives no posterior of them under any known prior. Its answers are taken as
+# if both were even, which puts nothing into its mouth.
+BASE_PRIOR = 0.5
+
 
 def check_prior(prior: float) -> None:
     """Raise InputError unless a stated prior lies between 0 and 1, both excluded."""

@@ -13,12 +13,13 @@ from data_prep.clips import frame_name
 from data_prep.frames_dataset import TEST, TRAIN, count_splits
 from data_prep.frames_source import FramesSource
 from data_prep.labels import LABELS, SOURCE_CLASSES
-from recipes.comparison import compare_answers, each_clip_its_own, mcnemar_in_words
-from recipes.intervals import Scores, draw_clips, interval, intervals
-from recipes.metrics import POSITIVE, calibration, class_ids, compute_figures, confusion_matrix, mean_by_clip
+from recipes.comparison import compare, mcnemar_in_words
+from recipes.intervals import LEAST_CLIPS, at_most_without_error, draw_clips, interval
+from recipes.judged import Judged, Sample
+from recipes.metrics import POSITIVE, calibration, class_ids, confusion_matrix
 from recipes.safety_record import PLAIN_THRESHOLD, SafetyRecord
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 SHORT_NAMES = {"base_model": "base model", "linear_probe": "linear probe", "always_unsafe": "always UNSAFE"}
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "scikit-learn")
 
@@ -56,46 +57,50 @@ def split_figures(
     *,
     threshold: float,
     not_clean: Collection[str] | None = None,
+    prior: float | None = None,
 ) -> dict[str, Any]:
     """Return the report's figures of one split from P(UNSAFE) of its n frames.
 
     `rows` holds the columns `response`, `clip` and `source_class`, of length n. The adapter answers UNSAFE from
     `threshold` on; `others`, by name, answer the same frames from 0.5, None where one wasn't asked. `not_clean` names
-    the clips that the audit found a twin of, None where there was no audit. Figures that the data don't define are
-    None. Every figure has its 95 % interval from a bootstrap over clips beside it.
+    the clips that the audit found a twin of, None where there was no audit. With a `prior`, for which P(UNSAFE) and
+    threshold are given, frames are weighed so that UNSAFE has that share; what counts frames or clips, and McNemar's
+    test, still does. Figures that the data don't define are None. Every figure has its 95 % interval from a bootstrap
+    over clips beside it; `clips` counts those with frames of each label.
     """
-    truth, clips = class_ids(rows["response"]), rows["clip"]
-    answers = (p_unsafe >= threshold).astype(int)
-    baselines: dict[str, Any] = {}
-    comparison: dict[str, Any] = {}
-    for name, scores in others.items():
-        baselines[name] = comparison[name] = None
-        if scores is not None:
-            baselines[name] = _results(scores, truth, clips, PLAIN_THRESHOLD)
-            comparison[name] = compare_answers((p_unsafe, threshold), (scores, PLAIN_THRESHOLD), truth, clips)
-    baselines["always_unsafe"] = _results(np.full(len(truth), float(POSITIVE)), truth, clips, PLAIN_THRESHOLD)
-    results = _results(p_unsafe, truth, clips, threshold)
-    plain = results if threshold == PLAIN_THRESHOLD else _results(p_unsafe, truth, clips, PLAIN_THRESHOLD)
+    truth, names = class_ids(rows["response"]), np.asarray(rows["clip"])
+    clips = np.unique(names, return_inverse=True)[1]
+
+    def judge(scores: np.ndarray, at: float) -> Judged:
+        return Judged.of(scores, truth, clips, threshold=at, prior=prior)
+
+    adapter = judge(p_unsafe, threshold)
+    asked = {name: None if scores is None else judge(scores, PLAIN_THRESHOLD) for name, scores in others.items()}
+    always = judge(np.full(len(truth), float(POSITIVE)), PLAIN_THRESHOLD)
+    baselines = {name: other and other.results() for name, other in {**asked, "always_unsafe": always}.items()}
+    right = (p_unsafe >= threshold) == truth
     return {
-        "results": results,
-        "at_plain_threshold": {"value": PLAIN_THRESHOLD, **plain},
-        "confusion_matrix": confusion_matrix(answers, truth),
-        "per_source_class": _per_source_class(answers == truth, clips, rows["source_class"]),
-        "calibration": calibration(p_unsafe, truth),
-        "clean_subset": None if not_clean is None else _clean_subset(p_unsafe, truth, clips, threshold, not_clean),
+        "clips": {label: len(np.unique(clips[truth == LABELS.index(label)])) for label in LABELS},
+        "results": adapter.results(),
+        "at_plain_threshold": {"value": PLAIN_THRESHOLD, **adapter.at(PLAIN_THRESHOLD).results()},
+        "confusion_matrix": confusion_matrix((p_unsafe >= threshold).astype(int), truth),
+        "per_source_class": _per_source_class(right, clips, np.asarray(rows["source_class"])),
+        "calibration": calibration(p_unsafe, truth, prior=prior),
+        "clean_subset": None if not_clean is None else _clean_subset(adapter.frame, names, not_clean),
         "baselines": baselines,
-        "comparison": comparison,
+        "comparison": {name: other and compare(adapter, other) for name, other in asked.items()},
     }
 
 
-def _clean_subset(
-    p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str], threshold: float, not_clean: Collection[str]
-) -> dict[str, Any]:
+def _clean_subset(adapter: Sample, names: np.ndarray, not_clean: Collection[str]) -> dict[str, Any]:
     """Return the results of the clips without a twin in train or under the other label, None where none is left."""
-    kept = ~np.isin(np.asarray(clips), list(not_clean))
-    left_out = sorted(set(not_clean) & set(clips))
-    results = _results(p_unsafe[kept], truth[kept], np.asarray(clips)[kept].tolist(), threshold) if kept.any() else None
-    return {"clips_left_out": left_out, "results": results}
+    kept = ~np.isin(names, list(not_clean))
+    results = None
+    if kept.any():
+        p_unsafe, truth = adapter.scores.p_unsafe[kept], adapter.scores.truth[kept]
+        clean = Judged.of(p_unsafe, truth, names[kept], threshold=adapter.threshold, prior=adapter.prior)
+        results = clean.results()
+    return {"clips_left_out": np.unique(names[~kept]).tolist(), "results": results}
 
 
 def about_data(source: FramesSource, split: str) -> dict[str, Any]:
@@ -135,31 +140,17 @@ def clips_not_clean(source: FramesSource, split: str) -> set[str] | None:
     return {each["clip"] for each in source.audit["test_clips_with_twins"]}
 
 
-def _results(p_unsafe: np.ndarray, truth: np.ndarray, clips: Sequence[str], threshold: float) -> dict[str, Any]:
-    """Return the figures of single frames and of whole clips; a clip is judged by the mean of its frames' P(UNSAFE)."""
-    of_clips = mean_by_clip(p_unsafe, truth, clips)
-    return {
-        "frame": _figures(Scores.of(p_unsafe, truth, clips), threshold),
-        "clip": _figures(each_clip_its_own(*of_clips), threshold) if of_clips else None,
-    }
+def _per_source_class(right: np.ndarray, clips: np.ndarray, source_classes: np.ndarray) -> dict[str, Any]:
+    """Return accuracy by source class: of its frames, with the interval from a bootstrap over its clips.
 
-
-def _figures(scores: Scores, threshold: float) -> dict[str, Any]:
-    return {
-        "n": len(scores.truth),
-        **compute_figures(scores.p_unsafe, scores.truth, threshold=threshold),
-        "intervals": intervals(scores, threshold=threshold),
-    }
-
-
-def _per_source_class(right: np.ndarray, clips: Sequence[str], source_classes: Sequence[str]) -> dict[str, Any]:
-    """Return accuracy by source class: of its frames, with the interval from a bootstrap over its clips."""
-    of_row = np.asarray(source_classes)
+    The interval of a single clip is None. Where no frame was answered wrong, `error_at_most` is which share of clips
+    may go wrong all the same.
+    """
     table = {}
     for source_class in SOURCE_CLASSES:
-        rows = of_row == source_class.folder
+        rows = source_classes == source_class.folder
         if rows.any():
-            _, clip_of_row = np.unique(np.asarray(clips)[rows], return_inverse=True)
+            _, clip_of_row = np.unique(clips[rows], return_inverse=True)
             frames = np.bincount(clip_of_row)
             times = draw_clips(len(frames))
             accuracy = times @ np.bincount(clip_of_row, weights=right[rows]) / (times @ frames)
@@ -168,7 +159,8 @@ def _per_source_class(right: np.ndarray, clips: Sequence[str], source_classes: S
                 "n": int(rows.sum()),
                 "clips": len(frames),
                 "accuracy": float(right[rows].mean()),
-                "interval": interval(accuracy),
+                "interval": interval(accuracy) if len(frames) >= LEAST_CLIPS else None,
+                "error_at_most": at_most_without_error(len(frames)) if right[rows].all() else None,
             }
     return table
 

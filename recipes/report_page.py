@@ -12,6 +12,7 @@ from PIL import Image
 
 from data_prep.files import PROJECT_ROOT, from_root
 from data_prep.labels import LABELS, SAFE, UNSAFE
+from recipes.intervals import at_most_without_error
 from recipes.report import SHORT_NAMES
 from recipes.report_plots import DARK, LIGHT, class_in_words
 
@@ -21,7 +22,7 @@ SMALL_BASE = PROJECT_ROOT / "tiny_base" / "weights"
 
 PLOT_TITLES = {
     "confusion": "What is, and what was answered: frames",
-    "classes": "Frames answered right, by behaviour, with 95 % intervals",
+    "classes": "Frames answered right, by behaviour, with 95 % intervals; dotted: what no error leaves open",
     "histogram": "P(UNSAFE) of the frames of each label; dashed: the threshold",
     "reliability": "Is P(UNSAFE) to be taken at its word? On the diagonal it is; numbers count frames",
     "precision_recall": "Precision against recall, and where the threshold lies",
@@ -81,16 +82,22 @@ def headline(report: Mapping[str, Any]) -> list[str]:
     matrix = report["confusion_matrix"]
     unsafe, safe = (sum(matrix[label].values()) for label in (UNSAFE, SAFE))
     of_clips = f" of {clip['n']} clips" if clip else ""
-    said = [f"Of {frame['n']} frames{of_clips}, {_share(frame, 'accuracy')} were answered right."]
+    prior = report["threshold"]["prior"]["stated"]
+    weighed = "" if prior is None else f", weighed for a share of {prior:g} {UNSAFE} ones"
+    alike = "" if prior is None else ", weighed alike,"
+    clips = report["clips"]
+    right = _share(frame, "accuracy", clip["n"] if clip else max(clips.values()))
+    said = [f"Of {frame['n']} frames{of_clips}{weighed}, {right} were answered right."]
     if unsafe:
         said.append(
             f"Of {unsafe} {UNSAFE} frames it found {matrix[UNSAFE][UNSAFE]} and missed {matrix[UNSAFE][SAFE]}: "
-            f"{_share(frame, 'recall')} found."
+            f"{_share(frame, 'recall', clips[UNSAFE])} found."
         )
     if safe:
         said.append(f"Of {safe} {SAFE} frames it called {matrix[SAFE][UNSAFE]} {UNSAFE}, a false alarm.")
     if clip:
-        said.append(f"By the mean P(UNSAFE) of each clip's frames, {_share(clip, 'accuracy')} of the clips are right.")
+        right = _share(clip, "accuracy", clip["n"])
+        said.append(f"By the mean P(UNSAFE) of each clip's frames, {right} of the clips{alike} are right.")
     base = report["comparison"].get("base_model")
     if base and (macro_f1 := base["frame"]["macro_f1"]) and macro_f1["interval"]:
         low, high = macro_f1["interval"]
@@ -101,9 +108,12 @@ def headline(report: Mapping[str, Any]) -> list[str]:
     return said
 
 
-def _share(figures: Mapping[str, Any], name: str) -> str:
-    """Return a figure in per cent with its interval in words."""
+def _share(figures: Mapping[str, Any], name: str, clips: int) -> str:
+    """Return a figure in per cent with its interval in words; without an error on `clips`, what may still go wrong."""
     text, bounds = f"{100 * figures[name]:.1f} %", figures["intervals"][name]
+    if figures[name] == 1.0:
+        at_most = 100 * at_most_without_error(clips)
+        return f"{text} (without an error on {clips} clips: up to {at_most:.1f} % of clips may still go wrong)"
     return f"{text} (95 % interval {100 * bounds[0]:.1f} to {100 * bounds[1]:.1f} %)" if bounds else text
 
 

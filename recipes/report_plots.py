@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
+from recipes.metrics import weigh
 from recipes.safety_record import PLAIN_THRESHOLD
 
 # Each is drawn in a colour that nothing else has, and written as the variable of its name.
@@ -64,7 +65,7 @@ def draw_plots(
     """
     curves = [("adapter", INK, "-", p_unsafe)]
     curves += [(name.replace("_", " "), _COLOR_OF[name], "--", scores) for name, scores in others.items()]
-    threshold = report["threshold"]["value"]
+    threshold, prior = report["threshold"]["value"], report["threshold"]["prior"]["stated"]
     drawn: dict[str, Callable[[Figure], None]] = {
         "confusion": lambda figure: _confusion(figure, report["confusion_matrix"]),
         "classes": lambda figure: _classes(figure, report["per_source_class"]),
@@ -72,7 +73,7 @@ def draw_plots(
         "reliability": lambda figure: _reliability(figure, report["calibration"]),
     }
     if len(np.unique(truth)) == len(LABELS):
-        drawn["precision_recall"] = lambda figure: _precision_recall(figure, truth, curves, threshold)
+        drawn["precision_recall"] = lambda figure: _precision_recall(figure, truth, curves, threshold, prior)
         drawn["roc"] = lambda figure: _roc(figure, truth, curves, threshold)
     return {name: _as_svg(name, draw) for name, draw in drawn.items()}
 
@@ -126,18 +127,23 @@ def _roc(figure: Figure, truth: np.ndarray, curves: list[Any], threshold: float)
     axes.legend(loc="lower right")
 
 
-def _precision_recall(figure: Figure, truth: np.ndarray, curves: list[Any], threshold: float) -> None:
+def _precision_recall(
+    figure: Figure, truth: np.ndarray, curves: list[Any], threshold: float, prior: float | None
+) -> None:
     axes = _axes(
         figure, xlabel="recall: UNSAFE frames found", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
     )
-    axes.axhline(float(truth.mean()), color=GRID, linewidth=1)
+    weights = weigh(truth, prior)
+    axes.axhline(float(np.average(truth, weights=weights)), color=GRID, linewidth=1)
     for name, color, line, scores in curves:
-        precision, recall, _ = precision_recall_curve(truth, scores)
+        precision, recall, _ = precision_recall_curve(truth, scores, sample_weight=weights)
         axes.plot(recall, precision, line, color=color, label=name, linewidth=1.6, drawstyle="steps-post")
 
     def place(at: float) -> tuple[float, float]:
         called = curves[0][3] >= at
-        return float(called[truth == 1].mean()), float(truth[called].mean()) if called.any() else 1.0
+        of_called = None if weights is None else weights[called]
+        precision = float(np.average(truth[called], weights=of_called)) if called.any() else 1.0
+        return float(called[truth == 1].mean()), precision
 
     _mark(axes, place, threshold)
     axes.legend(loc="lower left")
@@ -203,6 +209,8 @@ def _classes(figure: Figure, table: Mapping[str, Mapping[str, Any]]) -> None:
         low, high = row["interval"] or (row["accuracy"], row["accuracy"])
         axes.barh(position, row["accuracy"], color=LABEL_COLORS[row["label"]], height=0.62, alpha=0.85)
         axes.plot([low, high], [position, position], color=INK, linewidth=1.4)
+        if row["error_at_most"] is not None:
+            axes.plot([1 - row["error_at_most"], 1], [position, position], ":", color=INK, linewidth=1.4)
     axes.set_yticks(range(len(table)), [class_in_words(name) for name in table])
     axes.tick_params(axis="y", length=0, labelcolor=INK)
     axes.grid(axis="y", visible=False)

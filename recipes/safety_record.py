@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from data_prep.errors import InputError
 from data_prep.files import write_json
 from data_prep.labels import LABELS
-from recipes.operating_point import label_of
+from recipes.operating_point import FIXED, label_of
 from recipes.prior_shift import at_prior
 
 FILE_NAME = "safety.json"
@@ -63,9 +63,21 @@ class SafetyRecord:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}; {_AGAIN}")
 
-    def label_of(self, p_unsafe: float) -> str:
-        """Return the answer to a P(UNSAFE). Raises InputError where it is no number from 0 to 1."""
-        return label_of(p_unsafe, self.threshold)
+    def label_of(self, p_unsafe: float, prior: float | None = None) -> str:
+        """Return the answer to a P(UNSAFE) that at_prior gave for a share `prior` of UNSAFE frames.
+
+        Raises InputError where it is no number from 0 to 1.
+        """
+        return label_of(p_unsafe, self.threshold_at(prior))
+
+    def threshold_at(self, prior: float | None) -> float:
+        """Return the threshold of a P(UNSAFE) that at_prior gave for a share `prior` of UNSAFE frames.
+
+        A fixed one says how much surer UNSAFE has to be, so it is applied to P as it comes out, and answers change: 0.5
+        is the likelier of the two wherever that is. One that a rule chose on validation frames marks a place among the
+        scores, so it moves with them, and the rule keeps its promise.
+        """
+        return self.threshold if self.threshold_from == FIXED else float(self.at_prior(self.threshold, prior))
 
     def at_prior(self, p_unsafe: Any, prior: float | None) -> Any:
         """Return P(UNSAFE), of any shape, for a share `prior` of UNSAFE frames; as it is for None."""

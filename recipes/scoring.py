@@ -16,7 +16,7 @@ from recipes.collator import VisionCollator, batches
 from recipes.cuda_graphs import GraphedFunction
 from recipes.forward import Batch, inputs_on_device, last_hidden, place_frames, with_features
 from recipes.host_memory import rows_of_head
-from recipes.linear_probe import pooled_batch
+from recipes.linear_probe import LinearProbe, pooled_batch
 
 Grids = tuple[tuple[int, ...], ...]
 
@@ -82,12 +82,12 @@ class Scorer:
 class Scored:
     """What one pass over n rows gave: P(UNSAFE) by the model with its adapter, and without, both of shape (n,).
 
-    `pooled` holds each frame's mean vision-tower feature, of shape (n, hidden). What wasn't asked for is None.
+    `by_probe` is P(UNSAFE) by a linear probe on each frame's mean vision-tower feature. What wasn't asked for is None.
     """
 
     p_unsafe: np.ndarray
     without_adapter: np.ndarray | None
-    pooled: np.ndarray | None
+    by_probe: np.ndarray | None
 
 
 def score_rows(
@@ -114,9 +114,9 @@ def score_in_ways(
     num_workers: int = 0,
     show_progress: bool = False,
     without_adapter: bool = False,
-    pooled: bool = False,
+    probe: LinearProbe | None = None,
 ) -> Scored:
-    """Score every row, in order, with the adapter and, where asked for, without it, and pool its features.
+    """Score every row, in order, with the adapter and, where asked for, without it, and by a linear probe.
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
     Raises NoProbabilityError where a P(UNSAFE) is no number.
@@ -127,16 +127,15 @@ def score_in_ways(
     score = Scorer(model, label_token_ids(collator))
     with_it: list[np.ndarray] = []
     without: list[np.ndarray] = []
-    means: list[np.ndarray] = []
+    by_probe: list[np.ndarray] = []
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True):
         seen = with_features(score.base, batch)
         with_it.append(score(seen))
         if without_adapter:
             with model.disable_adapter():
                 without.append(score(seen))
-        if pooled:
-            means.append(pooled_batch(score.base, seen))
+        if probe:
+            by_probe.append(probe.p_unsafe(pooled_batch(score.base, seen)))
     model.train(was_training)
-    return Scored(
-        np.concatenate(with_it), np.concatenate(without) if without else None, np.concatenate(means) if means else None
-    )
+    others = (np.concatenate(each) if each else None for each in (without, by_probe))
+    return Scored(np.concatenate(with_it), *others)

@@ -43,11 +43,19 @@ RECORD = {
 }
 
 
-def whole_report(*, threshold: float = 0.5, base: bool = True, model: str = "plant/base") -> dict[str, Any]:
+def whole_report(
+    *, threshold: float = 0.5, base: bool = True, model: str = "plant/base", prior: float | None = None
+) -> dict[str, Any]:
     """Return a report with all that eval_qwen2vl.py puts in one."""
+    others = BASE if base else NOBODY
     return {
-        **split_figures(ROWS, P_UNSAFE, BASE if base else NOBODY, threshold=threshold, not_clean={"d"}),
-        "threshold": {"value": threshold, "chosen": "fixed", "prior": {"training": 0.5, "stated": None}},
+        **split_figures(ROWS, P_UNSAFE, others, threshold=threshold, not_clean={"d"}, prior=prior),
+        "threshold": {
+            "value": threshold,
+            "in_training": 0.25,
+            "chosen": "fixed",
+            "prior": {"training": 0.5, "stated": prior, "base_model": 0.5, "linear_probe": 0.5},
+        },
         "data": {
             "splits": {"test": {"clips": 4, "frames": 7, "labels": {"SAFE": 3, "UNSAFE": 4}}},
             "audit": {

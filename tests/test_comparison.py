@@ -24,6 +24,7 @@ def write(
     *,
     labels: list[str] = LABELS,
     threshold: float = 0.5,
+    prior: float | None = None,
     backwards: bool = False,
     left_out: int = 0,
 ) -> Path:
@@ -35,7 +36,10 @@ def write(
     lines = [json.dumps(row) + "\n" for row in (rows[::-1] if backwards else rows[left_out:])]
     predictions = "".join(lines).encode()
     (folder / "predictions.jsonl").write_bytes(predictions)
-    report = {"threshold": {"value": threshold}, "predictions_sha256": hashlib.sha256(predictions).hexdigest()}
+    report = {
+        "threshold": {"value": threshold, "prior": {"training": 0.5, "stated": prior}},
+        "predictions_sha256": hashlib.sha256(predictions).hexdigest(),
+    }
     (folder / "report.json").write_text(json.dumps(report))
     return folder
 
@@ -95,6 +99,23 @@ def test_other_frames_and_other_labels_are_refused(tmp_path: Path) -> None:
     fewer = write(tmp_path / "fewer", FIRST, left_out=1)
     with pytest.raises(InputError, match="are of 1 different frames; evaluate both on the same data set"):
         compare_evaluations(first, read_evaluation(fewer))
+
+
+def test_both_are_of_one_world(tmp_path: Path) -> None:
+    """Frames right: of three UNSAFE ones two and one, of three SAFE ones all and two; a tenth are to be UNSAFE."""
+    folders = [write(tmp_path / name, scores, prior=0.1) for name, scores in (("first", FIRST), ("second", SECOND))]
+    compared = compare_evaluations(*map(read_evaluation, folders))["frame"]["accuracy"]
+    assert compared["first"] == pytest.approx(0.1 * 2 / 3 + 0.9)
+    assert compared["second"] == pytest.approx(0.1 * 1 / 3 + 0.9 * 2 / 3)
+    plain = read_evaluation(write(tmp_path / "plain", SECOND))
+    with pytest.raises(InputError, match=r"are for stated priors 0\.1 and none; evaluate both with the same --prior"):
+        compare_evaluations(read_evaluation(folders[0]), plain)
+
+
+@pytest.mark.parametrize("prior", [0.0, 1.0, 2, "0.1x"])
+def test_stated_prior_that_is_none_is_damage(tmp_path: Path, prior: Any) -> None:
+    with pytest.raises(InputError, match="is damaged"):
+        read_evaluation(write(tmp_path / "first", FIRST, prior=prior))
 
 
 @pytest.mark.parametrize("gone", ["report.json", "predictions.jsonl"])

@@ -390,8 +390,11 @@ def test_stated_prior_has_a_report_of_its_own(demo: Demo) -> None:
     plain, folder = validation_folder(demo), validation_folder(demo) / "prior-0.1"
     corrected = [p / 9 / (p / 9 + 1 - p) for p in p_unsafe_in(plain)]
     assert p_unsafe_in(folder) == pytest.approx(corrected, abs=1e-6)
-    assert json.loads((folder / "report.json").read_text())["threshold"]["prior"] == {"training": 0.5, "stated": 0.1}
-    assert json.loads((folder / "report.json").read_text())["baselines"]["base_model"] is None
+    report = json.loads((folder / "report.json").read_text())
+    stated = {"training": 0.5, "stated": 0.1, "base_model": 0.5, "linear_probe": 0.5}
+    assert (report["threshold"]["value"], report["threshold"]["prior"]) == (0.5, stated)
+    assert report["baselines"]["always_unsafe"]["frame"]["accuracy"] == pytest.approx(0.1)
+    assert report["baselines"]["base_model"] is None
     assert "<img" not in (folder / "report.html").read_text()
 
 

@@ -13,6 +13,7 @@ from statistics import median
 import pytest
 import yaml
 
+from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
 from data_prep.files import PROJECT_ROOT
 from recipes.fit import predict
@@ -42,6 +43,7 @@ OWN_TEST = {
     "benchmarks/project_card.py",
     "benchmarks/bench_frames.py",
     "benchmarks/bench_start.py",
+    "benchmarks/bench_report.py",
 }
 
 
@@ -300,6 +302,15 @@ def test_operating_points_are_those_of_the_benchmark() -> None:
     assert as_table(results["ways"]) in DOCUMENTS[1].read_text()
     best = max(results["ways"], key=lambda way: way["frame"]["macro_f1"]["mean"])
     assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
+
+
+def test_report_s_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/report_two_cores.json").read_text())
+    assert bench_report.as_table(results) in DOCUMENTS[1].read_text()
+    arms = {(arm["what"], arm["version"], arm["frames"]): arm for arm in results["arms"]}
+    report, probe = arms["report", "now", 100_000], arms["probe", "now", 500_000]
+    assert report["whole_seconds"]["most"] < 60 and report["peak_gb"] < 2
+    assert probe["peak_gb"] < 4
 
 
 def test_nothing_in_the_tree_names_a_machine() -> None:

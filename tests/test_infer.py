@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,10 @@ from PIL import Image
 
 from data_prep.files import PROJECT_ROOT
 from recipes import infer
-from recipes.infer import paths_from, printable
+from recipes.infer import answer, paths_from, printable
 from tests.conftest import Kept
 from tests.test_images import damaged_exif
+from tests.test_safety_record import RECORD
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,27 @@ def test_p_that_is_no_number_gets_a_line_and_no_answer(
         out, err = capfd.readouterr()
         assert (status, out) == (2, "")
         assert err.startswith("error: P(UNSAFE) is no number, so there is no answer")
+
+
+class Certain:
+    """A model whose P(UNSAFE) is 0.75 whatever it is shown."""
+
+    record = replace(RECORD, threshold=0.7, threshold_from="macro_f1 on 68 validation frames")
+
+    def p_unsafe(self, images: list[Any]) -> list[float]:
+        return [0.75] * len(images)
+
+
+def test_threshold_that_a_rule_chose_moves_with_the_stated_prior(frames: Path) -> None:
+    """Odds times 1/9: P is 0.25 and the threshold below it, so the answer stays."""
+    model: Any = Certain()
+    found = answer(str(frames / "good.jpg"), model, 0.1)
+    assert (found["label"], found["p_unsafe"], found["threshold"]) == (
+        "UNSAFE",
+        pytest.approx(0.25),
+        pytest.approx(7 / 34),
+    )
+    assert answer(str(frames / "good.jpg"), model, None)["threshold"] == 0.7
 
 
 def test_paths_come_as_they_were_written() -> None:

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn import metrics as sk
 
 from recipes.metrics import calibration, class_ids, compute_figures, confusion_matrix, mean_by_clip
 
@@ -25,6 +26,56 @@ def test_figures_of_a_table_worked_out_by_hand() -> None:
     figures = compute_figures(P_UNSAFE, TRUTH, threshold=0.5)
     assert set(figures) == set(FIGURES)
     assert figures == pytest.approx(FIGURES)
+
+
+def frames_of(unsafe: int, safe: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(unsafe)
+    truth = np.r_[np.ones(unsafe, dtype=int), np.zeros(safe, dtype=int)]
+    return (0.3 * truth + 0.7 * rng.random(len(truth))).round(2), truth
+
+
+def test_figures_at_a_prior_are_scikit_learn_s_with_weights() -> None:
+    p_unsafe, truth = frames_of(80, 20)
+    answers, weights = (p_unsafe >= 0.4).astype(int), np.where(truth == 1, 0.02 / 80, 0.98 / 20)
+    weighed = {"sample_weight": weights}
+    bins = [np.flatnonzero((p_unsafe * 10).astype(int) == each) for each in range(10)]
+    expected = {
+        "accuracy": sk.accuracy_score(truth, answers, **weighed),
+        "precision": sk.precision_score(truth, answers, **weighed),
+        "recall": sk.recall_score(truth, answers, **weighed),
+        "f1": sk.f1_score(truth, answers, **weighed),
+        "macro_f1": sk.f1_score(truth, answers, average="macro", **weighed),
+        "balanced_accuracy": sk.balanced_accuracy_score(truth, answers, **weighed),
+        "mcc": sk.matthews_corrcoef(truth, answers, **weighed),
+        "auroc": sk.roc_auc_score(truth, p_unsafe, **weighed),
+        "average_precision": sk.average_precision_score(truth, p_unsafe, **weighed),
+        "brier": sk.brier_score_loss(truth, p_unsafe, **weighed),
+        "calibration_error": sum(abs((weights[rows] * (p_unsafe - truth)[rows]).sum()) for rows in bins),
+    }
+    found = compute_figures(p_unsafe, truth, threshold=0.4, prior=0.02)
+    assert found == pytest.approx(expected, rel=0, abs=1e-12)
+    plain = compute_figures(p_unsafe, truth, threshold=0.4)
+    same = {name for name in found if found[name] == pytest.approx(plain[name], abs=1e-12)}
+    assert same == {"recall", "balanced_accuracy", "auroc"}, "these alone don't depend on the share"
+
+
+def test_figures_at_a_prior_are_those_of_frames_repeated_until_they_have_that_share() -> None:
+    p_unsafe, truth = frames_of(30, 20)
+    rows = np.r_[np.arange(30), np.tile(np.arange(30, 50), 6)]  # 30 UNSAFE and 120 SAFE
+    weighed = compute_figures(p_unsafe, truth, threshold=0.4, prior=0.2)
+    assert weighed == pytest.approx(compute_figures(p_unsafe[rows], truth[rows], threshold=0.4), rel=0, abs=1e-12)
+    for found, repeated in zip(
+        calibration(p_unsafe, truth, prior=0.2), calibration(p_unsafe[rows], truth[rows]), strict=True
+    ):
+        assert found["unsafe_share"] == pytest.approx(repeated["unsafe_share"])
+        assert found["mean_p_unsafe"] == pytest.approx(repeated["mean_p_unsafe"])
+        assert found["n"] <= repeated["n"], "a count is of the frames that are there"
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_prior_leaves_recall_alone_to_one_label(label: int) -> None:
+    figures = compute_figures([0.9, 0.2], [label, label], threshold=0.5, prior=0.3)
+    assert {name: value for name, value in figures.items() if value is not None} == ({"recall": 0.5} if label else {})
 
 
 def test_threshold_moves_the_answers_and_not_the_ranking() -> None:

@@ -1,3 +1,4 @@
+import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -5,12 +6,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from datasets.arrow_dataset import Column
 
 from data_prep import build_jsonl
-from data_prep.frames_source import open_dataset
+from data_prep.errors import InputError
+from data_prep.frames_source import FramesSource, open_dataset
 from data_prep.labels import LABELS
+from recipes import eval_qwen2vl, linear_probe, scoring
+from recipes.comparison import read_evaluation
 from recipes.report import about_data, as_table, clips_not_clean, predictions, split_figures
-from tests.report_by_hand import BASE, NOBODY, P_UNSAFE, ROWS
+from recipes.safety_record import SafetyRecord
+from tests.report_by_hand import BASE, NOBODY, P_UNSAFE, ROWS, whole_report
+from tests.test_safety_record import RECORD
 from tests.tiny_data import make_clip, many_clips, write_data
 
 FRAME = {"n": 7, "accuracy": 3 / 7, "precision": 2 / 4, "recall": 2 / 4, "macro_f1": (1 / 2 + 1 / 3) / 2}  # 2 2 2 1
@@ -35,6 +42,13 @@ def test_frames_and_clips_of_a_table_worked_out_by_hand() -> None:
     assert frame.keys() == clip.keys()
 
 
+def test_clips_are_counted_by_the_labels_of_their_frames() -> None:
+    """Whatever behaviour they are said to show: frames may be relabelled by hand."""
+    relabelled = {**ROWS, "response": ["SAFE", "SAFE", *ROWS["response"][2:]]}
+    assert split_figures(ROWS, P_UNSAFE, NOBODY, threshold=0.5)["clips"] == {"SAFE": 2, "UNSAFE": 2}
+    assert split_figures(relabelled, P_UNSAFE, NOBODY, threshold=0.5)["clips"] == {"SAFE": 3, "UNSAFE": 2}
+
+
 def test_confusion_matrix_and_classes_count_frames() -> None:
     report = split_figures(ROWS, P_UNSAFE, NOBODY, threshold=0.5)
     assert report["confusion_matrix"] == {"SAFE": {"SAFE": 1, "UNSAFE": 2}, "UNSAFE": {"SAFE": 2, "UNSAFE": 2}}
@@ -45,7 +59,113 @@ def test_confusion_matrix_and_classes_count_frames() -> None:
         "4_safe_walkway": ["SAFE", 2, 1, 0.5],
         "5_authorized_intervention": ["SAFE", 1, 1, 0.0],
     }
-    assert table["4_safe_walkway"]["interval"] == (0.5, 0.5), "one clip tells nothing of other clips"
+    assert {row["interval"] for row in table.values()} == {None}, "one clip tells nothing of other clips"
+    assert {row["error_at_most"] for row in table.values()} == {None}
+
+
+def test_behaviour_without_an_error_has_the_rule_of_three_beside_it() -> None:
+    rows = of_one_clip("UNSAFE", "0_safe_walkway_violation", frames=8) | {"clip": list("aabbccdd")}
+    p_unsafe = np.full(8, 0.9)
+    (row,) = split_figures(rows, p_unsafe, NOBODY, threshold=0.5)["per_source_class"].values()
+    assert (row["clips"], row["interval"], row["error_at_most"]) == (4, (1.0, 1.0), 3 / 4)
+    p_unsafe[3] = 0.1
+    (row,) = split_figures(rows, p_unsafe, NOBODY, threshold=0.5)["per_source_class"].values()
+    assert (row["accuracy"], row["error_at_most"]) == (7 / 8, None)
+
+
+def test_stated_prior_weighs_all_figures_and_no_count() -> None:
+    """Right at 0.5: of UNSAFE frames 2 of 4, of SAFE ones 1 of 3; of either's clips 1 of 2; a tenth is to be UNSAFE."""
+    report, plain = (split_figures(ROWS, P_UNSAFE, BASE, threshold=0.5, prior=prior) for prior in (0.1, None))
+    frame, clip = report["results"]["frame"], report["results"]["clip"]
+    precision = 0.1 * 2 / 4 / (0.1 * 2 / 4 + 0.9 * 2 / 3)
+    wanted = {"n": 7, "accuracy": 0.1 * 2 / 4 + 0.9 / 3, "precision": precision, "recall": 2 / 4}
+    assert some(frame, wanted) == pytest.approx(wanted)
+    squares = {"a": 0.4**2, "b": 0.6**2, "c": 0.35**2, "d": 0.8**2}
+    brier = 0.1 * (squares["a"] + squares["b"]) / 2 + 0.9 * (squares["c"] + squares["d"]) / 2
+    assert (clip["brier"], clip["n"]) == (pytest.approx(brier), 4)
+    always = report["baselines"]["always_unsafe"]
+    assert [always[unit]["accuracy"] for unit in ("frame", "clip")] == pytest.approx([0.1, 0.1])
+    assert always["frame"]["intervals"]["accuracy"] == pytest.approx((0.1, 0.1)), "the share holds in each resample"
+    base = report["baselines"]["base_model"]["frame"]
+    assert base["accuracy"] == pytest.approx(0.1 * 3 / 4 + 0.9)
+    difference = report["comparison"]["base_model"]
+    assert difference["frame"]["accuracy"]["value"] == pytest.approx(frame["accuracy"] - base["accuracy"])
+    for same in ("confusion_matrix", "per_source_class"):
+        assert report[same] == plain[same]
+    assert difference["mcnemar"] == plain["comparison"]["base_model"]["mcnemar"]
+    assert [row["n"] for row in report["calibration"]] == [row["n"] for row in plain["calibration"]]
+    (bin_of_both,) = [row for row in report["calibration"] if row["from"] == 0.6]  # a frame of a and one of c
+    assert bin_of_both["unsafe_share"] == pytest.approx(0.1 / 4 / (0.1 / 4 + 0.9 / 3))
+    assert report["at_plain_threshold"]["frame"] == frame
+
+
+def test_clean_subset_of_one_label_has_no_figures_of_a_stated_share() -> None:
+    clean = split_figures(ROWS, P_UNSAFE, BASE, threshold=0.5, not_clean={"d", "c"}, prior=0.1)["clean_subset"]
+    frame = clean["results"]["frame"]
+    assert (frame["n"], frame["accuracy"], frame["brier"], frame["recall"]) == (4, None, None, 2 / 4)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> FramesSource:
+    folder = tmp_path_factory.mktemp("data")
+    write_data(folder, many_clips())
+    return open_dataset(str(folder))
+
+
+class Adapted:
+    """A model that was loaded, for what has scored already."""
+
+    record = RECORD
+
+    def __init__(self, record: SafetyRecord) -> None:
+        self.record, self.model, self.collator = record, None, None
+
+
+def asked(prior: float | None) -> argparse.Namespace:
+    return argparse.Namespace(
+        split="test", prior=prior, batch_size=1, num_workers=0, skip_base_model=False, without_frames=False
+    )
+
+
+def test_stated_prior_corrects_all_that_are_compared(source: FramesSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The base from an even prior, adapter and probe from what they were trained under: odds of 4 to 1."""
+    p_unsafe = np.array([0.0, 0.5, 0.8, 1.0])
+    monkeypatch.setattr(linear_probe, "read_probe", lambda folder: None)
+    monkeypatch.setattr(scoring, "score_in_ways", lambda *_, **__: scoring.Scored(p_unsafe, p_unsafe, p_unsafe))
+    adapted: Any = Adapted(replace(RECORD, training_prior=0.8))
+    found, others = eval_qwen2vl.score_split(Path(), adapted, None, asked(0.2))
+    assert found == pytest.approx([0.0, 1 / 17, 4 / 20, 1.0])  # odds times 1/16
+    assert others["linear_probe"] == pytest.approx(found)
+    assert others["base_model"] == pytest.approx([0.0, 1 / 5, 1 / 2, 1.0])  # odds times 1/4
+    plain, as_they_are = eval_qwen2vl.score_split(Path(), adapted, None, asked(None))
+    assert [plain, *as_they_are.values()] == [pytest.approx(p_unsafe)] * 3
+
+
+@pytest.mark.parametrize("prior", [None, 0.1])
+def test_whole_report_reads_no_column_row_by_row(
+    source: FramesSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prior: float | None
+) -> None:
+    """One that is read so takes seconds for 100,000 rows, one that is read whole hundredths."""
+    monkeypatch.setattr(Column, "__iter__", lambda column: pytest.fail(f"{column.column_name} is read row by row"))
+    record = replace(RECORD, threshold=0.4, threshold_from="macro_f1 on 4 validation frames", training_prior=0.5)
+    rows = eval_qwen2vl.rows_to_evaluate(source, "test", record)
+    eval_qwen2vl.check_labels(rows, "test", prior)
+    scores = np.linspace(0.05, 0.95, len(rows))
+    others: dict[str, np.ndarray | None] = {"base_model": scores[::-1].copy(), "linear_probe": None}
+    report = eval_qwen2vl.make_report(source, record, rows, scores, others, asked(prior))
+    report |= {name: whole_report()[name] for name in ("config", "latency_ms")}
+    eval_qwen2vl.write_report(tmp_path, report, source, rows, scores, others, without_frames=False)
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["schema_version"] == 5
+    assert written["threshold"]["value"] == pytest.approx(0.4 if prior is None else 4 / (4 + 54))
+    assert read_evaluation(tmp_path).prior == prior
+
+
+def test_split_of_one_label_has_no_share_to_be_weighed_for() -> None:
+    rows = {"response": ["SAFE", "SAFE"]}
+    eval_qwen2vl.check_labels(rows, "test", None)
+    with pytest.raises(InputError, match=r"--prior 0\.02: split 'test' holds SAFE frames alone .*; leave --prior out"):
+        eval_qwen2vl.check_labels(rows, "test", 0.02)
 
 
 def test_intervals_are_those_of_clips_with_all_their_frames() -> None:

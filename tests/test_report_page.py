@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from recipes.report import split_figures
 from recipes.report_page import headline, report_page, thumbnail, when, worst_mistakes
 from recipes.report_plots import draw_plots
-from tests.report_by_hand import P_BASE, P_UNSAFE, TRUTH, frames, whole_report
+from tests.report_by_hand import P_BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
 
 PICTURE = thumbnail(Image.new("RGB", (1920, 1080), (200, 30, 30)))
 
@@ -127,10 +128,40 @@ def test_page_says_what_applies(report: dict[str, Any], words: str, there: bool)
 def test_page_of_other_data_and_of_a_stated_prior_says_so() -> None:
     report = whole_report()
     report["config"]["same_data_as_training"] = False
-    report["threshold"]["prior"] = {"training": 0.8, "stated": 0.5}
+    report["threshold"]["prior"] |= {"training": 0.8, "stated": 0.5}
     text = page(report)
     assert "This is other data than the adapter was trained on" in text
+    assert "All figures are for a plant in which a share of 0.5 of the frames is UNSAFE" in text
+    assert "0.800 for the adapter, 0.500 for the probe, and\n0.5 for the base" in text
     assert "corrected for a share of\n0.5 UNSAFE frames; training weighed them as 0.800" in text
+    assert "The threshold is applied to what comes out, so answers change with the share" in text
+    report["threshold"]["chosen"] = "macro_f1 on 68 validation frames"
+    assert "The threshold was 0.25 in training and is\ncorrected alike" in page(report)
+    assert "for a plant in which" not in page(whole_report())
+
+
+def test_headline_at_a_prior_is_of_that_world_and_counts_what_is_there() -> None:
+    """A third of SAFE and a half of UNSAFE frames are right, and of either's clips a half."""
+    said = headline(whole_report(prior=0.1))
+    assert said[0].startswith("Of 7 frames of 4 clips, weighed for a share of 0.1 UNSAFE ones, 35.0 % (95 % interval ")
+    assert said[1].startswith("Of 4 UNSAFE frames it found 2 and missed 2: 50.0 % (95 % interval ")
+    assert said[3].endswith("of the clips, weighed alike, are right.")
+
+
+def without_an_error() -> dict[str, Any]:
+    report = whole_report()
+    figures = split_figures(ROWS, TRUTH.astype(float), {"base_model": None}, threshold=0.5, not_clean={"d"})
+    return {**report, **figures}
+
+
+def test_no_error_is_no_certainty() -> None:
+    """Four clips, two of them UNSAFE; 3/4 and all of the clips may still go wrong."""
+    said = headline(without_an_error())
+    assert "100.0 % (without an error on 4 clips: up to 75.0 % of clips may still go wrong)" in said[0]
+    assert "100.0 % (without an error on 2 clips: up to 100.0 % of clips may still go wrong)" in said[1]
+    text = page(without_an_error())
+    assert text.count("<td>1.000</td><td>-</td><td>1.000</td></tr>") == 4, "right, no interval, 3 of one clip at most"
+    assert page(whole_report()).count("</td><td></td></tr>\n") >= 4
 
 
 def test_page_copes_with_what_is_not_known() -> None:

@@ -62,5 +62,17 @@ def test_behaviours_are_named_in_words(plots: dict[str, str]) -> None:
     assert {"safe walkway violation", "authorized intervention"} <= set(texts(plots["classes"]))
 
 
+def test_precision_is_that_of_the_stated_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 0.7 on one of three SAFE frames is called UNSAFE and one of four UNSAFE ones: 0.1/4 to 0.9/3."""
+    marked: list[tuple[float, float]] = []
+    monkeypatch.setattr("recipes.report_plots._mark", lambda axes, place, threshold: marked.append(place(threshold)))
+    draw_plots(whole_report(threshold=0.7, prior=0.1), TRUTH, P_UNSAFE, {})
+    draw_plots(whole_report(threshold=0.7), TRUTH, P_UNSAFE, {})
+    precision = 0.1 / 4 / (0.1 / 4 + 0.9 / 3)
+    assert marked == [
+        pytest.approx(each) for each in ((1 / 4, precision), (1 / 3, 1 / 4), (1 / 4, 1 / 2), (1 / 3, 1 / 4))
+    ]
+
+
 def test_one_label_has_no_curves() -> None:
     assert list(draw_plots(whole_report(), np.ones(7, dtype=int), P_UNSAFE, {})) == NAMES[:4]

@@ -82,6 +82,22 @@ def test_record_answers_from_its_own_threshold_and_prior() -> None:
     assert record.at_prior(0.5, 0.5) == pytest.approx(0.2)  # odds of 1, times (1 to 1) / (4 to 1)
 
 
+def test_fixed_threshold_is_applied_to_the_corrected_p_and_a_chosen_one_moves_with_it() -> None:
+    fixed = replace(RECORD, threshold=0.7)
+    chosen = replace(RECORD, threshold=0.7, threshold_from="recall>=0.98 on 68 validation frames: 50 of 51 found")
+    assert [record.threshold_at(None) for record in (fixed, chosen)] == [0.7, 0.7]
+    assert fixed.threshold_at(0.1) == 0.7
+    assert chosen.threshold_at(0.1) == pytest.approx(7 / (7 + 27))  # odds of 7 to 3, times 1 to 9
+    scores = [0.0, 0.2, 0.65, 0.75, 0.97, 1.0]
+    plain = ["SAFE", "SAFE", "SAFE", "UNSAFE", "UNSAFE", "UNSAFE"]
+    for record, prior, answers in (
+        (chosen, 0.1, plain),
+        (chosen, 0.999, plain),
+        (fixed, 0.1, [*["SAFE"] * 4, "UNSAFE", "UNSAFE"]),
+    ):
+        assert [record.label_of(record.at_prior(p, prior), prior) for p in scores] == answers
+
+
 @pytest.mark.parametrize("p_unsafe", [float("nan"), float("inf"), -0.1, 1.5])
 def test_what_is_no_probability_has_no_answer(p_unsafe: float) -> None:
     with pytest.raises(InputError, match="no number from 0 to 1, so there is no answer"):

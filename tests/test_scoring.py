@@ -19,7 +19,7 @@ from data_prep.labels import LABELS, PROMPT, UNSAFE
 from recipes import forward, modeling, scoring
 from recipes.base_model import find_base
 from recipes.collator import VisionCollator
-from recipes.linear_probe import pooled_features
+from recipes.linear_probe import LinearProbe, pooled_features
 from recipes.operating_point import label_of
 from recipes.scoring import NoProbabilityError, Scorer, label_token_ids, score_in_ways, score_rows
 from tests.test_cuda_graphs import Graphs
@@ -66,12 +66,13 @@ def test_mixed_sizes_score_as_one_frame_at_a_time(
 
 
 def test_one_pass_gives_what_three_would(
-    model: Any, collator: VisionCollator, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+    model: Any, collator: VisionCollator, rows: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     alone = score_rows(model, collator, rows, batch_size=3)
     with model.disable_adapter():
         without = score_rows(model, collator, rows, batch_size=3)
-    pooled = pooled_features(model.get_base_model(), collator, rows, batch_size=3)
+    pooled = pooled_features(model.get_base_model(), collator, rows, batch_size=3, folder=tmp_path)[:]
+    probe = LinearProbe(np.linspace(-1, 1, pooled.shape[1]), np.array(0.1))
     seen: list[int] = []
     tower = forward.frame_features
 
@@ -80,10 +81,11 @@ def test_one_pass_gives_what_three_would(
         return tower(module, pixels, grids)
 
     monkeypatch.setattr(forward, "frame_features", counted)
-    scored = score_in_ways(model, collator, rows, batch_size=3, without_adapter=True, pooled=True)
+    scored = score_in_ways(model, collator, rows, batch_size=3, without_adapter=True, probe=probe)
     np.testing.assert_array_equal(scored.p_unsafe, alone)
     np.testing.assert_array_equal(scored.without_adapter, without)
-    np.testing.assert_array_equal(scored.pooled, pooled)
+    assert scored.by_probe is not None
+    np.testing.assert_allclose(scored.by_probe, probe.p_unsafe(pooled), atol=1e-12)
     assert seen == [3, 3, 1], "the tower sees each frame once"
     assert np.abs(alone - without).max() > 1e-3
 
