@@ -311,6 +311,8 @@ def test_report_s_figures_are_those_of_the_benchmark() -> None:
     report, probe = arms["report", "now", 100_000], arms["probe", "now", 500_000]
     assert report["whole_seconds"]["most"] < 60 and report["peak_gb"] < 2
     assert probe["peak_gb"] < 4
+    for arm in (report, probe):
+        assert f"| {arm['whole_seconds']['median']:.0f} s; {arm['peak_gb']:.1f} GB |" in DOCUMENTS[0].read_text()
 
 
 def test_nothing_in_the_tree_names_a_machine() -> None:
