@@ -22,9 +22,10 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
 
     An `InputError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130, a reader of stdout that went
     away 1; anything else keeps its traceback, because it is a fault of the program. Unless the script `reads_stdin`,
-    that is empty: a library that asks a question gets no answer.
+    that is empty: a library that asks a question gets no answer. So is one that was closed, or the next file to be
+    opened would pass for it.
     """
-    if not reads_stdin:
+    if not (reads_stdin and _is_open(0)):
         empty_stdin()
     try:
         status = main(sys.argv[1:])
@@ -38,6 +39,14 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
         print("interrupted; finished work is kept", file=sys.stderr)
         status = 130
     sys.exit(status)
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def empty_stdin() -> None:

@@ -10,7 +10,7 @@ from typing import IO
 
 from huggingface_hub import constants
 
-from data_prep.errors import InputError, empty_stdin
+from data_prep.errors import empty_stdin
 
 
 def silence_known_messages() -> None:
@@ -53,14 +53,8 @@ def results_alone_on_stdout() -> Iterator[IO[str]]:
 
 @contextmanager
 def stream_alone_on_stdin() -> Iterator[IO[bytes]]:
-    """Give a file of what comes on stdin, which is empty meanwhile for all other code: none of it can take a line.
-
-    Raises InputError where stdin is closed.
-    """
-    try:
-        kept = os.dup(0)
-    except OSError:
-        raise InputError("stdin is closed; pipe paths into it, one a line") from None
+    """Give a file of what comes on stdin, which is empty meanwhile for all other code: none of it can take a line."""
+    kept = os.dup(0)
     empty_stdin()
     try:
         with open(kept, "rb", closefd=False) as lines:
