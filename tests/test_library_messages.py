@@ -51,7 +51,7 @@ ASKING = (
     "def ask():\n"
     "    try:\n"
     "        return input('Run the code of this folder? [y/N] ')\n"
-    "    except EOFError:\n"
+    "    except (EOFError, RuntimeError):\n"
     "        return os.read(0, 10)\n"
     "def main(argv):\n"
     "    if not argv:\n"
