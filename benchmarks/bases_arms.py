@@ -26,7 +26,7 @@ from recipes.adapted_model import load_adapted
 from recipes.adapter_files import Adapter
 from recipes.base_model import find_base
 from recipes.fit import predict
-from recipes.room import base_config, recipe_settings
+from recipes.room import recipe_settings
 from recipes.safety_record import read_record
 
 UPDATES = 3
@@ -70,7 +70,7 @@ def train_and_evaluate(out: Path, name: str, recipe: str, base: Path, *, frames:
     eval_qwen2vl.main(["--adapter", str(folder), "--num-workers", str(WORKERS)])
     summary = json.loads((folder / "training.json").read_text())
     report = json.loads((folder / "eval" / "report.json").read_text())
-    fit = predict({**recipe_settings(f"qwen2vl_7b_{recipe}"), **changed}, base_config(base))
+    fit = predict({**recipe_settings(f"qwen2vl_7b_{recipe}"), **changed}, find_base(str(base)).read_config())
     return {
         "run": name,
         "frames_at_once": frames,

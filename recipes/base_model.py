@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import (
@@ -43,6 +44,10 @@ class BaseModel:
     name: str
     revision: str
     folder: Path
+
+    def read_config(self) -> dict[str, Any]:
+        """Return its config.json. Raises InputError where that is missing or damaged."""
+        return read_config(self.name, self.folder)
 
 
 def find_base(name: str, revision: str | None = None, *, download: bool = True) -> BaseModel:

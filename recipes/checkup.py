@@ -19,7 +19,7 @@ from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from recipes.base_files import check_precision, weight_files
 from recipes.base_model import BaseModel, find_base
 from recipes.fit import GIB, adapter_weights, predict
-from recipes.room import base_config, best_recipe, shortages
+from recipes.room import best_recipe, shortages
 from recipes.training_checks import checkpoints_of
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
@@ -142,7 +142,7 @@ def check_four_bits(*, on_cpu: bool) -> str:
 def check_base(settings: Mapping[str, Any], found: list[BaseModel]) -> str:
     """Look the base model up on this machine, all its weight files included; `found` takes it."""
     base = find_base(settings["model_name_or_path"], settings.get("model_revision"), download=False)
-    check_precision(base.name, base_config(base.folder), load_in_4bit=settings.get("load_in_4bit", False))
+    check_precision(base.name, base.read_config(), load_in_4bit=settings.get("load_in_4bit", False))
     found.append(base)
     size = sum((base.folder / file).stat().st_size for file in weight_files(base.folder))
     return f"{base.name}, revision {base.revision[:12]}, {_in_words(size)} of weights"
@@ -172,7 +172,7 @@ def check_memory(settings: Mapping[str, Any], base: list[BaseModel], *, gpu_foun
         return Finding("memory", SKIPPED, "there is no base model to go by")
     from recipes.modeling import choose_device, free_room
 
-    config = base_config(base[0].folder)
+    config = base[0].read_config()
     room = free_room(choose_device())
     fit = predict(settings, config)
     best = best_recipe(config, **room)
@@ -194,7 +194,7 @@ def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[
             return Finding("disk", SKIPPED, f"what base model {name!r} takes isn't known before it is here")
         needs.append(("the base model", Path(constants.HF_HUB_CACHE), DOWNLOAD_BYTES[name]))
     else:
-        config = base_config(base[0].folder)
+        config = base[0].read_config()
         if features := predict(settings, config).disk_bytes_a_frame:
             kept_splits = [each.dataset[split] for each in source for split in each.dataset if split != TEST]
             frames = sum(map(len, kept_splits))

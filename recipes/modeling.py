@@ -26,7 +26,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from data_prep.errors import InputError
 from recipes.adapter_files import WEIGHTS_FILE
-from recipes.base_files import check_precision, read_config, weight_files
+from recipes.base_files import check_precision, weight_files
 from recipes.base_model import BaseModel
 from recipes.fit import LLM_LINEARS, base_weights, quantization
 from recipes.forward import use_fused_modules
@@ -138,7 +138,7 @@ def load_base(
     A base that comes in 4 bits is used as it is. Raises InputError where such a one is wanted in 16 bits, and where
     weights are missing, which transformers would leave at random values.
     """
-    published = read_config(base.name, base.folder)
+    published = base.read_config()
     check_precision(base.name, published, load_in_4bit=load_in_4bit)
     packed_already = quantization(published)
     config = Qwen2VLConfig.from_pretrained(base.folder, local_files_only=True)
@@ -226,7 +226,7 @@ def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:
     """Say whether a GPU has memory to spare for all of a base in 16 bits, its 4-bit weights beside it at first."""
     if device.type == "cpu":
         return False
-    return free_memory(device) > MERGING_ROOM * 2 * base_weights(read_config(base.name, base.folder))
+    return free_memory(device) > MERGING_ROOM * 2 * base_weights(base.read_config())
 
 
 def compile_layers(model: torch.nn.Module) -> None:

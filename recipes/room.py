@@ -1,8 +1,6 @@
 """Whether a run fits the machine it is to run on, and which of the project's recipes would. Imports no torch."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -13,12 +11,6 @@ from recipes.fit import GIB, Fit, predict
 FASTEST_FIRST = ("qwen2vl_7b_80gb", "qwen2vl_7b_8gb", "qwen2vl_7b_6gb")
 RESERVED = 1.04  # times what is allocated: torch's allocator holds so much in the measured runs (benchmarks/README.md)
 PROCESS_BYTES = 4 * GIB  # Python, libraries, CUDA's own host memory and the loading processes, about
-
-
-def base_config(folder: Path) -> dict[str, Any]:
-    """Return the config.json of a base model."""
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    return config
 
 
 def recipe_settings(name: str) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from recipes.library_messages import silence_known_messages
 from recipes.library_settings import ALWAYS
 from recipes.model_card import model_card
 from recipes.operating_point import choose_threshold, fixed_threshold
-from recipes.room import base_config, best_recipe, shortages
+from recipes.room import best_recipe, shortages
 from recipes.run_folder import RunFolder
 from recipes.run_settings import RecipeArguments
 from recipes.safety_record import SafetyRecord
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
     folder.check_free(resume=settings.values["resume"])
     check_dataset(settings.values["dataset"], revision=settings.values["dataset_revision"])
     base = find_base(settings.values["model_name_or_path"], settings.values["model_revision"])
-    check_precision(base.name, base_config(base.folder), load_in_4bit=settings.values["load_in_4bit"])
+    check_precision(base.name, base.read_config(), load_in_4bit=settings.values["load_in_4bit"])
 
     run = prepare_run(settings, base)
     check_room(run)
@@ -130,7 +130,7 @@ def check_room(run: Run) -> None:
         return
     from recipes.modeling import free_room
 
-    config = base_config(run.base.folder)
+    config = run.base.read_config()
     room = free_room(run.training.device)
     if missing := shortages(predict(run_record(run), config), **room):
         best = best_recipe(config, **room)

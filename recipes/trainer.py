@@ -218,7 +218,7 @@ class SafetyTrainer(SFTTrainer):
             for weight, gradient in zip(self._trained, self._gradients, strict=True):
                 weight.grad = gradient
 
-    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor], _variant: Hashable = None) -> torch.Tensor:
+    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor], _variant: Hashable) -> torch.Tensor:
         loss = answer_loss(self.model.get_base_model(), inputs)
         loss.backward()
         return loss.detach()

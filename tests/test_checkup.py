@@ -159,7 +159,7 @@ def test_checkpoints_take_what_the_base_s_adapter_does(
     settings: dict[str, Any], tmp_path: Path, config: dict[str, Any], said: str
 ) -> None:
     (tmp_path / "base").mkdir()
-    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "base" / "config.json").write_text(json.dumps({"model_type": "qwen2_vl", **config}))
     base = BaseModel("./base", "0", tmp_path / "base")
     recipe = {**settings, "lora_r": 16, "save_total_limit": 2, "cache_vision_features": False}
     assert said in str(checkup.check_disk(recipe, [base], []))
