@@ -1,4 +1,4 @@
-"""The one error that a user is meant to see, and how a script shows it."""
+"""The errors that a user is meant to see, and how a script shows them."""
 
 import os
 import sys
@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 class InputError(Exception):
     """Something the user gave is wrong. The message names the thing, what was allowed, and what to do."""
+
+
+class VideoError(Exception):
+    """A clip of which nothing can be had. The message is the reason, without the clip's path."""
 
 
 def one_line(error: InputError) -> str:

@@ -36,9 +36,9 @@ from data_prep.clips import (
     read_clips,
     write_clips,
 )
-from data_prep.errors import InputError, run_script
+from data_prep.errors import InputError, VideoError, run_script
 from data_prep.files import from_root, hold_lock, sha256_of_file
-from data_prep.video import Video, VideoError
+from data_prep.video import Video
 
 LOCK_FILE = ".extract_frames.lock"
 TEMPORARY_PREFIX = ".extracting-"

@@ -18,8 +18,9 @@ from typing import Any, Self, TypeVar
 import av
 from PIL import Image
 
+from data_prep.errors import VideoError
 from data_prep.h264 import Role, nal_length_bytes, role_of
-from data_prep.images import MAX_IMAGE_PIXELS
+from data_prep.pixels import upright_rgb
 
 MAX_GAP_SECONDS = 600  # a longer jump is a damaged timestamp; a frame repeated across it could fill a disk
 
@@ -29,23 +30,11 @@ MAX_GAP_SECONDS = 600  # a longer jump is a damaged timestamp; a frame repeated 
 MAX_HELD_BYTES = 64 * 2**20
 MAX_HELD_SAMPLES = 16
 
-# How Pillow turns a frame that the container says to turn by so many degrees, counter-clockwise.
-_UPRIGHT = {
-    90: Image.Transpose.ROTATE_90,
-    -90: Image.Transpose.ROTATE_270,
-    180: Image.Transpose.ROTATE_180,
-    -180: Image.Transpose.ROTATE_180,
-}
-
 Item = TypeVar("Item")
 
 
 class _Unsound(Exception):
     """A clip of which every frame must be decoded."""
-
-
-class VideoError(Exception):
-    """A clip of which nothing can be had. The message is the reason, without the clip's path."""
 
 
 class SampleClock:
@@ -148,7 +137,7 @@ class Video:
         if length_bytes:
             try:
                 for sample, frame in self._sampled_frames(length_bytes, SampleClock(rate)):
-                    yield sample, _upright_rgb(frame)
+                    yield sample, upright_rgb(frame)
                     yielded = sample + 1
                 return
             except _Unsound:
@@ -156,7 +145,7 @@ class Video:
                 self._open()
         for sample, frame in sample_by_time(self._every_frame(), rate):
             if sample >= yielded:
-                yield sample, _upright_rgb(frame)
+                yield sample, upright_rgb(frame)
 
     def _every_frame(self) -> Iterator[tuple[int, Any]]:
         """Yield (ticks, frame) in order of presentation, leaving out frames whose time is missing or absurd."""
@@ -264,18 +253,3 @@ class Video:
     def _packets_beyond_end(self) -> int:
         end = self._container.size
         return sum(entry.pos + entry.size > end for entry in self._stream.index_entries)
-
-
-def _upright_rgb(frame: Any) -> Image.Image:
-    if frame.width * frame.height > MAX_IMAGE_PIXELS:
-        raise VideoError(f"frames of {frame.width}x{frame.height} exceed {MAX_IMAGE_PIXELS:,} pixels")
-    try:
-        pixels = frame.reformat(format="rgb0", threads=1).planes[0]
-    except (av.FFmpegError, ValueError) as error:
-        raise VideoError(f"frames in {frame.format.name} cannot be turned into RGB ({error})") from None
-    # Pillow takes these four bytes a pixel as they lie; frame.to_image() copies them twice, which costs five times the
-    # conversion.
-    size = (frame.width, frame.height)
-    image = Image.frombuffer("RGBX", size, pixels, "raw", "RGBX", pixels.line_size, 1)
-    turn = _UPRIGHT.get(frame.rotation)
-    return image if turn is None else image.transpose(turn)

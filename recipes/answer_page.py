@@ -13,10 +13,10 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from data_prep.errors import InputError
+from data_prep.errors import InputError, VideoError
 from data_prep.images import read_image
 from data_prep.labels import SAFE, UNSAFE
-from data_prep.video import Video, VideoError
+from data_prep.video import Video
 from recipes.operating_point import label_of
 from recipes.report_page import is_small_base, thumbnail
 from recipes.report_plots import DARK, LIGHT

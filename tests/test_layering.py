@@ -13,7 +13,9 @@ from data_prep.files import PROJECT_ROOT
 LAYERS = [
     {"data_prep.errors"},
     {"data_prep.files", "data_prep.h264", "data_prep.labels"},
-    {"data_prep.images", "data_prep.video", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
+    {"data_prep.images", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
+    {"data_prep.pixels"},
+    {"data_prep.video"},
     {"data_prep.demo_renderer", "data_prep.clip_audit", "data_prep.lookalikes", "data_prep.frames_dataset"},
     {"data_prep.hub_cache"},
     {"data_prep.frames_source"},
@@ -67,7 +69,7 @@ LAYERS = [
     {"recipes.answer_page"},
     {"recipes.app", "recipes.doctor", "recipes.sft_qwen2vl", "recipes.eval_qwen2vl", "recipes.infer"},
 ]
-SCRIPTS = LAYERS[6] | LAYERS[-1]
+SCRIPTS = next(layer for layer in LAYERS if "data_prep.extract_frames" in layer) | LAYERS[-1]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
 HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"}
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import video
+from data_prep import pixels, video
+from data_prep.errors import VideoError
 from data_prep.h264 import Role, nal_length_bytes, role_of
-from data_prep.video import Video, VideoError, sample_by_time
+from data_prep.video import Video, sample_by_time
 from tests.made_clips import number_of, picture, real_clip, times, turn, write_audio_mp4, write_lively_mp4, write_mp4
 
 
@@ -214,7 +215,7 @@ def test_what_is_no_video_is_refused(tmp_path: Path, make: Callable[[Path], Path
 
 
 def test_frames_above_the_pixel_limit_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(video, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
+    monkeypatch.setattr(pixels, "MAX_IMAGE_PIXELS", 64 * 48 - 1)
     path = write_mp4(tmp_path / "clip.mp4", times(3, 10))
     with pytest.raises(VideoError, match=r"64x48 exceed 3,071 pixels"):
         numbers(path)
