@@ -11,7 +11,6 @@ from PIL import Image
 
 from data_prep import pixels, video
 from data_prep.errors import VideoError
-from data_prep.h264 import Role, nal_length_bytes, role_of
 from data_prep.video import Video, sample_by_time
 from tests.made_clips import number_of, picture, real_clip, times, turn, write_audio_mp4, write_lively_mp4, write_mp4
 
@@ -353,28 +352,3 @@ def test_groups_too_large_to_hold_are_decoded_as_they_come(tmp_path: Path, monke
         assert every_sample(path, "1") == expected[0]
     monkeypatch.setattr(video, "MAX_HELD_SAMPLES", 1)
     assert every_sample(path, "2") == expected[1]
-
-
-@pytest.mark.parametrize(
-    ("units", "role"),
-    [
-        ([0x67, 0x68, 0x65, 0x65], Role.FRESH_START),
-        ([0x06, 0x41, 0x41], Role.REFERENCE),
-        ([0x06, 0x01, 0x01], Role.LEAF),
-        ([0x01, 0x41], Role.REFERENCE),  # two fields of one frame, the second a reference
-        ([0x06], None),
-        ([], None),
-    ],
-)
-def test_role_of_a_packet_is_read_from_its_nal_units(units: list[int], role: Role | None) -> None:
-    packet = b"".join((3).to_bytes(4, "big") + bytes([unit, 0xFF, 0xFF]) for unit in units)
-    assert role_of(memoryview(packet), 4) is role
-    if units:
-        assert role_of(memoryview(packet[:-1]), 4) in (None, Role.FRESH_START)
-
-
-def test_only_h264_as_mp4_holds_it_is_read_so() -> None:
-    assert nal_length_bytes("h264", bytes([1, 100, 0, 31, 0xFF, 0xE1, 0])) == 4
-    assert nal_length_bytes("h264", bytes([0, 0, 0, 1, 0x67, 100, 0])) is None
-    assert nal_length_bytes("hevc", bytes([1, 100, 0, 31, 0xFF, 0xE1, 0])) is None
-    assert nal_length_bytes("h264", None) is None
