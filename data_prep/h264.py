@@ -5,8 +5,6 @@ of pictures only. What is lost at the end of a period, with nothing between it a
 nor do exactly as many reference pictures as frame_num can count.
 """
 
-from collections.abc import Iterator
-
 from data_prep.bit_reader import BitReader, Unreadable
 from data_prep.coded_picture import Picture, Role, SliceLayout
 from data_prep.h264_headers import ParameterSets, Pps, Sps, read_pps, read_slice, read_sps
@@ -132,33 +130,3 @@ def _first_macroblock(packet: memoryview, position: int) -> int:
         return BitReader(bytes(code)).ue()
     except Unreadable:
         return -1
-
-
-def nal_length_bytes(codec_name: str, extradata: bytes | None) -> int | None:
-    """Return in how many bytes a packet states each NAL unit's length, None for what isn't H.264 as mp4 holds it."""
-    if codec_name != "h264" or not extradata or len(extradata) < 7 or extradata[0] != 1:
-        return None
-    return (extradata[4] & 0b11) + 1
-
-
-def role_of(packet: memoryview, length_bytes: int) -> Role | None:
-    """Return the role of a packet's picture, None where it holds no picture or isn't made of whole NAL units."""
-    role = None
-    for header in _nal_headers(packet, length_bytes):
-        if header is None:
-            return None
-        kind, is_reference = header & 0b11111, bool(header & 0b1100000)
-        if kind == _IDR_SLICE:
-            return Role.FRESH_START
-        if _SLICE <= kind <= _PARTITION_C and role is not Role.REFERENCE:
-            role = Role.REFERENCE if is_reference else Role.LEAF
-    return role
-
-
-def _nal_headers(packet: memoryview, length_bytes: int) -> Iterator[int | None]:
-    """Yield the first byte of each NAL unit, None where one is empty or longer than the packet."""
-    position = 0
-    while position < len(packet):
-        first = position + length_bytes
-        position = first + int.from_bytes(packet[position:first], "big")
-        yield packet[first] if first < position <= len(packet) else None

