@@ -253,7 +253,7 @@ class Video:
         last = max(samples)
         roles = self._survey.roles
         needed = [each for each in group if each[0] <= last and (roles[each[0]] is not Role.LEAF or each[0] in samples)]
-        return list(self._whole(needed))
+        return [each for each in self._whole(needed) if each[0] in samples]
 
     def _whole(self, group: list[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
         """Yield every frame of a group. Raises _Unsound where one doesn't come, or comes damaged."""
