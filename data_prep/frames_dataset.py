@@ -159,7 +159,7 @@ def frame_features() -> "Features":
             "prompt": Value("string"),
             "response": Value("string"),
             "clip": Value("string"),
-            "sample": Value("int32"),
+            "sample": Value("int64"),
             "source_class": Value("string"),
         }
     )

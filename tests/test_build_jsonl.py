@@ -186,7 +186,7 @@ def test_a_record_without_its_frames(data: Path, change: str) -> None:
 
 def test_an_interrupted_extraction(data: Path) -> None:
     clips = read_clips(data / "clips.jsonl")
-    clips[0] = replace(clips[0], status="pending", frames=0)
+    clips[0] = replace(clips[0], status="pending", samples=())
     write_clips(data / "clips.jsonl", clips)
     with pytest.raises(InputError, match=r"extraction stopped before 1 clips; run data_prep/extract_frames\.py again"):
         build(data)

@@ -120,7 +120,7 @@ def test_training_clips_that_leak_are_named_with_the_reason() -> None:
         clip("train", 1, "c"), clip("train", 5, "c"),  # one of them wrong
         clip("test", 1, "d"), clip("test", 5, "d"),  # none of train's business
         clip("train", 2, "e"), clip("train", 1, "e"), clip("train", 7, "f"),
-        replace(clip("train", 6, "0"), status="failed", frames=0), clip("test", 6, "0"),
+        replace(clip("train", 6, "0"), status="failed", samples=()), clip("test", 6, "0"),
     ]  # fmt: skip
     found = {leak["path"].rpartition("/")[2]: (leak["in_test"], leak["both_labels"]) for leak in leaks_in_train(clips)}
     assert found == {
@@ -159,7 +159,7 @@ def test_clips_that_look_alike_are_reported_and_no_more() -> None:
 
 
 def test_the_script_wants_finished_records(tmp_path: Path) -> None:
-    write_clips(tmp_path / CLIPS_FILE, [replace(make_clip("train", 0, "0_tr1"), status="pending", frames=0)])
+    write_clips(tmp_path / CLIPS_FILE, [replace(make_clip("train", 0, "0_tr1"), status="pending", samples=())])
     with pytest.raises(InputError, match="extraction stopped before 1 clips; run data_prep/extract_frames"):
         audit.main(["--data", str(tmp_path)])
     (tmp_path / CLIPS_FILE).write_text("")

@@ -28,10 +28,13 @@ def drawn(digit: int, seed: int) -> list[Image.Image]:
 def recoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Clip]]:
     """Twelve clips of the two cameras, the first of them once more, smaller and compressed harder, in test."""
     data = tmp_path_factory.mktemp("data")
-    clips = [replace(make_clip("train", digit, f"{digit}_tr{n}"), frames=3) for n, digit in enumerate((0, 3, 6, 2) * 3)]
+    clips = [
+        replace(make_clip("train", digit, f"{digit}_tr{n}"), samples=(0, 1, 2))
+        for n, digit in enumerate((0, 3, 6, 2) * 3)
+    ]
     for seed, clip in enumerate(clips):
         write_clip(data, clip, drawn(int(clip.source_class[0]), seed), quality=90)
-    again = replace(make_clip("test", 4, "4_te1"), frames=3)
+    again = replace(make_clip("test", 4, "4_te1"), samples=(0, 1, 2))
     write_clip(data, again, [picture.resize((480, 270)) for picture in drawn(0, 0)], quality=40)
     return data, [*clips, again]
 
@@ -59,7 +62,7 @@ def test_one_frame_alike_is_not_enough(recoded: tuple[Path, list[Clip]]) -> None
 
 def test_clips_without_frames_and_no_clips() -> None:
     assert near_identical(Path(), []) == []
-    assert near_identical(Path(), [replace(make_clip("train", 0, "a"), status="failed", frames=0)]) == []
+    assert near_identical(Path(), [replace(make_clip("train", 0, "a"), status="failed", samples=())]) == []
 
 
 def test_a_missing_frame_is_named(tmp_path: Path) -> None:
