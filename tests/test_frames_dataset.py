@@ -68,6 +68,14 @@ def test_rows_carry_bytes_labels_and_clip(data: Path) -> None:
     assert dataset["validation"].features == dataset["test"].features
 
 
+def test_samples_keep_their_numbers_across_a_pause_of_any_length(tmp_path: Path) -> None:
+    """A recorder's clock that begins in 1970 and is set right while it records, at two frames a second."""
+    samples = (0, 3, 3_550_000_000)
+    clips = [dataclasses.replace(clip, samples=samples) if clip.video_id == "4_te0" else clip for clip in many_clips(2)]
+    test = build_dataset(write_data(tmp_path, clips))["test"]
+    assert [sample for clip, sample in zip(test["clip"], test["sample"], strict=True) if clip == "4_te0"] == [*samples]
+
+
 def test_train_and_validation_hold_every_row_once(data: Path) -> None:
     dataset = build_dataset(data)
     keys = [
