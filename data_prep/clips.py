@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -125,6 +126,11 @@ class Clip:
     def frame_paths(self) -> list[str]:
         """The clip's frames in order, relative to the data folder."""
         return [self.frame_path(sample) for sample in self.samples]
+
+    def has_sample(self, sample: int) -> bool:
+        """Whether the clip has a sample of this number."""
+        at = bisect_left(self.samples, sample)
+        return at < self.frames and self.samples[at] == sample
 
     def frame_path(self, sample: int) -> str:
         """Return the path of a frame, the first shown in [sample, sample + 1) / fps seconds, in the data folder."""

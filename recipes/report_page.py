@@ -162,11 +162,8 @@ def is_small_base(base_model: str) -> bool:
 
 
 def when(sample: int, fps: float | None) -> str:
-    """Say where in its clip a frame is: the second from which on it is the first shown, to a thousandth.
-
-    Where the rate isn't known it is the number of the sample.
-    """
-    return f"frame {sample}" if fps is None else "second " + f"{sample / fps:.3f}".rstrip("0").rstrip(".")
+    """Say where in its clip a frame is: the second at which its slot begins, or its number without a rate."""
+    return f"sample {sample}" if fps is None else "second " + f"{sample / fps:.3f}".rstrip("0").rstrip(".")
 
 
 def _compared(report: Mapping[str, Any]) -> list[dict[str, Any]]:
