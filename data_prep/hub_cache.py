@@ -98,8 +98,9 @@ its one-word answer. Validation is cut from train by clip: clips of the same con
 |---|---:|---:|---:|---:|
 {rows}
 
-Columns: `image` (the file's bytes, embedded), `prompt`, `response`, `clip`, `sample` (number k is shown at k / fps
-seconds of the clip), `source_class` (the behaviour's folder in the published data set).
+Columns: `image` (the file's bytes, embedded), `prompt`, `response`, `clip`, `sample` (number k is the first frame shown
+from k to k + 1 over fps seconds of the clip; one in which none is shown is missing), `source_class` (the behaviour's
+folder in the published data set).
 
 Content hash: `{content}`
 
