@@ -15,6 +15,8 @@ LAYERS = [
     {"data_prep.bit_reader", "data_prep.coded_picture", "data_prep.files", "data_prep.labels", "data_prep.nal_units"},
     {"data_prep.parameter_sets"},
     {
+        "data_prep.av1",
+        "data_prep.av1_headers",
         "data_prep.h264",
         "data_prep.h264_headers",
         "data_prep.h264_numbers",
