@@ -31,6 +31,7 @@ class _Obu(NamedTuple):
 class _Slot(NamedTuple):
     order_hint: int
     is_key: bool
+    may_be_shown: bool
 
 
 def obus_of_configuration(extradata: bytes | None) -> bytes | None:
@@ -140,15 +141,13 @@ class _Frames:
         """Take in the next frame; return how many are missing, at least, and the (period, number) of what it shows."""
         if header.shows is not None:
             slot = self._slots[header.shows]
-            if slot is None:
-                return 1, None
-            if slot.is_key:
-                self._slots = [slot] * SLOTS
-            elif self._step(slot.order_hint, order_bits) < 0:
+            if not slot or not slot.may_be_shown or self._step(slot.order_hint, order_bits) < 0:
                 return 1, None  # what the slot should hold never came
+            if slot.is_key:
+                self._slots = [slot._replace(may_be_shown=False)] * SLOTS
             return 0, self._shown(slot.order_hint, order_bits, is_key=slot.is_key)
         missing = self._missing(header)
-        slot = _Slot(header.order_hint, header.kind == KEY)
+        slot = _Slot(header.order_hint, header.kind == KEY, header.may_be_shown)
         for number in range(SLOTS):
             if header.refreshed >> number & 1:
                 self._slots[number] = slot
@@ -165,10 +164,10 @@ class _Frames:
         for number, hint in enumerate(header.slot_hints):
             slot = self._slots[number]
             if slot and slot.order_hint != hint:
-                self._slots[number] = _Slot(hint, False)
+                self._slots[number] = _Slot(hint, False, True)
         empty = [number for number in header.references if self._slots[number] is None]
         for number in empty:
-            self._slots[number] = _Slot(header.order_hint, False)
+            self._slots[number] = _Slot(header.order_hint, False, True)
         return len(wanted) + bool(empty)
 
     def _shown(self, hint: int, order_bits: int, *, is_key: bool) -> tuple[int, int] | None:

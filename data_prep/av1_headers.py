@@ -40,6 +40,7 @@ class FrameHeader(NamedTuple):
     kind: int = KEY
     shows: int | None = None  # the slot whose picture is shown, in place of a new one
     is_shown: bool = True
+    may_be_shown: bool = False  # by a later header that names its slot
     order_hint: int = 0
     refreshed: int = 0  # the slots that hold this frame from now on, a bit each
     slot_hints: Sequence[int] = ()  # the order hint that each slot should hold
@@ -113,8 +114,7 @@ def read_frame_header(data: bytes, sequence: SequenceHeader, temporal_id: int, s
     kind, is_shown = bits.bits(2), bits.flag()
     if is_shown:
         bits.skip(timing.presentation_time)
-    else:
-        bits.flag()  # showable_frame
+    may_be_shown = kind != KEY if is_shown else bits.flag()
     fresh = kind == KEY and is_shown
     resilient = kind == SWITCH or fresh or bits.flag()
     bits.flag()
@@ -136,7 +136,7 @@ def read_frame_header(data: bytes, sequence: SequenceHeader, temporal_id: int, s
     if resilient and sequence.order_bits and not (is_intra and refreshed == everything):
         slot_hints = [bits.bits(sequence.order_bits) for _ in range(SLOTS)]
     references = [] if is_intra else _read_references(bits, sequence)
-    return FrameHeader(kind, None, bool(is_shown), order_hint, refreshed, slot_hints, references)
+    return FrameHeader(kind, None, bool(is_shown), bool(may_be_shown), order_hint, refreshed, slot_hints, references)
 
 
 def _pass_screen_content(bits: BitReader, sequence: SequenceHeader) -> None:
