@@ -7,24 +7,23 @@ nor do exactly as many reference pictures as frame_num can count.
 
 from data_prep.bit_reader import BitReader, Unreadable
 from data_prep.coded_picture import Picture, Role, SliceLayout
-from data_prep.h264_headers import ParameterSets, Pps, Sps, read_pps, read_slice, read_sps
+from data_prep.h264_headers import Pps, Sps, read_pps, read_slice, read_sps
 from data_prep.h264_numbers import H264Numbers
 from data_prep.nal_units import Configuration, avc_configuration, bounds, unescaped
+from data_prep.parameter_sets import ParameterSets
 
 _SLICE, _PARTITION_A, _PARTITION_C, _IDR_SLICE = 1, 2, 4, 5
 _SPS, _PPS, _SPS_EXTENSION, _SUBSET_SPS = 7, 8, 13, 15
 _PARAMETER_SETS = {_SPS, _PPS, _SPS_EXTENSION, _SUBSET_SPS}
 _ORDER_BYTES = 40  # a slice's header up to its picture's order is shorter
 _HEADER_BYTES = 1024  # hardly a slice's header is longer
-_BEFORE_NUMBER = 4  # bytes of an SPS before its number: header, profile, constraints, level
-_NUMBER_BYTES = 4
 
 
 class H264Reader:
     """Reads packets in order of decoding; a PictureReader (pictures.py)."""
 
     def __init__(self, configuration: Configuration) -> None:
-        self._parameters = _Parameters()
+        self._parameters = _ParameterSets()
         self._numbers = H264Numbers()
         self._layout = SliceLayout()
         self._configure(configuration)
@@ -43,7 +42,7 @@ class H264Reader:
             header = packet[first]
             kind = header & 0b11111
             if kind in _PARAMETER_SETS:
-                self._parameters.take(bytes(packet[first:end]))
+                self._parameters.take(kind, bytes(packet[first:end]))
             elif _SLICE <= kind <= _IDR_SLICE:
                 role = _role(role, kind, header)
                 if kind <= _PARTITION_A or kind == _IDR_SLICE:
@@ -57,11 +56,11 @@ class H264Reader:
     def _configure(self, configuration: Configuration) -> None:
         self._length_bytes = configuration.length_bytes
         for unit in configuration.units:
-            self._parameters.take(unit)
+            self._parameters.take(unit[0] & 0b11111, unit)
 
     def _picture(self, role: Role, firsts: list[bytes], starts: list[int]) -> Picture:
         """Return the picture whose slices begin at the macroblocks `starts`, and its fields with the units `firsts`."""
-        sets, are_new = self._parameters.sets, self._parameters.are_new
+        sets, are_new = self._parameters.pairs, self._parameters.are_new
         if are_new:
             self._parameters.are_new, self._layout = False, SliceLayout()
         missing, order, torn = 0, None, False
@@ -82,36 +81,18 @@ class H264Reader:
         return Picture(role, order, missing, torn, are_new)
 
 
-class _Parameters:
-    """The parameter sets in force."""
-
-    def __init__(self) -> None:
-        self.sets: ParameterSets = {}
-        self.are_new = False  # whether any differs from what was in force before
-        self._units: dict[tuple[int, int], bytes] = {}  # as they came, by kind and number
-        self._sps: dict[int, Sps] = {}
-        self._pps: dict[int, Pps] = {}
-
-    def take(self, unit: bytes) -> None:
-        """Take in a parameter set, new or repeated; one that can't be read ends the former of its number."""
-        unit = unit.rstrip(b"\0")
-        kind = unit[0] & 0b11111
-        content = unescaped(unit)
-        try:
-            number = BitReader(content[_BEFORE_NUMBER if kind in (_SPS, _SUBSET_SPS) else 1 :][:_NUMBER_BYTES]).ue()
-            if self._units.get((kind, number)) == unit:
-                return
-            self.are_new = True
-            self._units[kind, number] = unit
-            if kind == _SPS:
-                self._sps.pop(number, None)
-                self._sps[number] = read_sps(content)
-            elif kind == _PPS:
-                self._pps.pop(number, None)
-                self._pps[number] = read_pps(content)
-        except Unreadable:
-            self.are_new = True
-        self.sets = {pps.number: (self._sps[pps.sps], pps) for pps in self._pps.values() if pps.sps in self._sps}
+class _ParameterSets(ParameterSets[Sps, Pps]):
+    def _read(self, kind: int, unit: bytes) -> int:
+        if kind == _PPS:
+            pps = read_pps(unit)
+            self._pps[pps.number] = pps
+            return pps.number
+        if kind == _SPS_EXTENSION:
+            return BitReader(unit[1:]).ue()
+        sps = read_sps(unit)
+        if kind == _SPS:
+            self._sps[sps.number] = sps
+        return sps.number
 
 
 def _role(role: Role | None, kind: int, header: int) -> Role:

@@ -15,7 +15,9 @@ class H264Numbers:
         self._previous: int | None = None  # frame_num of the last reference picture, PrevRefFrameNum
         self._previous_slice: tuple[bytes, ParameterSets] | None = None  # its own, unless it was an IDR picture
         self._first_field: Slice | None = None  # that the next picture may complete
-        self._open_start: int | None = None  # the number of the first picture of all, where it is no IDR picture
+        self._open_start: int | None = (
+            None  # the number of the first picture of all, where that is an intra picture but no IDR one
+        )
         self._period = 0
         self._order_known = True
         self._order_msb = self._order_lsb = 0
@@ -37,7 +39,7 @@ class H264Numbers:
             missing = self._missing(read, is_reference)
         order = self._order(read, is_reference)
         if not self._begun:
-            self._begun, self._open_start = True, None if is_idr else order
+            self._begun, self._open_start = True, order if read.is_intra and not is_idr else None
         elif self._open_start is not None and not read.is_intra and order is not None and order < self._open_start:
             missing, self._open_start = max(missing, 1), None
         if is_reference:

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from heapq import heappop, heappush, heappushpop
 from typing import Protocol
 
+from data_prep.av1 import Av1Reader, obus_of_configuration
 from data_prep.coded_picture import Picture
 from data_prep.h264 import H264Reader
-from data_prep.nal_units import avc_configuration
+from data_prep.hevc import HevcReader
+from data_prep.nal_units import avc_configuration, hevc_configuration
 
+_AV1_DECODERS = {"av1", "libdav1d", "libaom-av1"}
 _EVEN_SHARE = 0.9  # of all steps are alike where numbers count as even
 _DEEPEST_REORDER = 32  # pictures; the standards allow 16
 
@@ -30,6 +33,10 @@ def picture_reader(codec_name: str, extradata: bytes | None) -> PictureReader | 
     """Return a reader for a stream as mp4 holds it, by its decoder's name and configuration; None for any other."""
     if codec_name == "h264" and (avc := avc_configuration(extradata)):
         return H264Reader(avc)
+    if codec_name == "hevc" and (hvc := hevc_configuration(extradata)):
+        return HevcReader(hvc)
+    if codec_name in _AV1_DECODERS and (obus := obus_of_configuration(extradata)) is not None:
+        return Av1Reader(obus)
     return None
 
 

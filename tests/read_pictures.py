@@ -64,3 +64,15 @@ def assert_sound(clip: Packets) -> list[Picture]:
     assert len(orders) == len(pictures)
     assert sorted(range(len(orders)), key=orders.__getitem__) == sorted(range(len(orders)), key=clip.pts.__getitem__)
     return pictures
+
+
+def bits(text: str) -> bytes:
+    """Return the bytes that zeros and ones, parted by spaces, make, filled up with zeros."""
+    text = text.replace(" ", "")
+    text += "0" * (-len(text) % 8)
+    return int(text, 2).to_bytes(len(text) // 8, "big")
+
+
+def unit(content: bytes) -> bytes:
+    """Return a NAL unit as a packet holds it."""
+    return len(content).to_bytes(4, "big") + content

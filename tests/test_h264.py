@@ -7,7 +7,7 @@ import pytest
 from data_prep.coded_picture import Role
 from data_prep.pictures import picture_reader
 from tests.made_clips import write_lively_mp4
-from tests.read_pictures import Packets, assert_sound, packets_of, read, read_without
+from tests.read_pictures import Packets, assert_sound, bits, packets_of, read, read_without, unit
 
 X264 = {
     "short groups": "keyint=12:min-keyint=12:scenecut=0",
@@ -47,20 +47,10 @@ SPS = "01100111 01000010 11000000 00001010 1 1 1 1 010 0 1 1 1 1 0 0 1"
 PPS = "01101000 1 1 0 0 1 1 1 0 00 1 1 1 0 0 0 1"
 
 
-def bits(text: str) -> bytes:
-    text = text.replace(" ", "")
-    text += "0" * (-len(text) % 8)
-    return int(text, 2).to_bytes(len(text) // 8, "big")
-
-
 def configuration(sps: str = SPS, pps: str = PPS) -> bytes:
     first, second = bits(sps), bits(pps)
     record = bytes([1, 66, 192, 10, 0xFF, 0xE1]) + len(first).to_bytes(2, "big") + first
     return record + b"\x01" + len(second).to_bytes(2, "big") + second
-
-
-def unit(content: bytes) -> bytes:
-    return len(content).to_bytes(4, "big") + content
 
 
 def picture(frame_num: int, lsb: int, *, idr: bool = False, reference: bool = True, rest: str = "") -> bytes:

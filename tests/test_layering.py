@@ -13,7 +13,16 @@ from data_prep.files import PROJECT_ROOT
 LAYERS = [
     {"data_prep.errors"},
     {"data_prep.bit_reader", "data_prep.coded_picture", "data_prep.files", "data_prep.labels", "data_prep.nal_units"},
-    {"data_prep.h264", "data_prep.h264_headers", "data_prep.h264_numbers"},
+    {"data_prep.parameter_sets"},
+    {
+        "data_prep.av1",
+        "data_prep.av1_headers",
+        "data_prep.h264",
+        "data_prep.h264_headers",
+        "data_prep.h264_numbers",
+        "data_prep.hevc",
+        "data_prep.hevc_headers",
+    },
     {"data_prep.pictures", "data_prep.timeline"},
     {"data_prep.survey"},
     {"data_prep.images", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
