@@ -6,7 +6,6 @@ what is missing depends on all that it has seen.
 """
 
 import copy
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -18,8 +17,8 @@ from typing import Any, Self, TypeVar
 import av
 from PIL import Image
 
-from data_prep.errors import VideoError
 from data_prep.h264 import Role, nal_length_bytes, role_of
+from data_prep.mp4_opening import open_mp4
 from data_prep.pixels import upright_rgb
 
 MAX_GAP_SECONDS = 600  # a longer jump is a damaged timestamp; a frame repeated across it could fill a disk
@@ -87,16 +86,9 @@ class Video:
         self._open()
 
     def _open(self) -> None:
-        self.faults: Counter[str] = Counter()
-        try:
-            # Without the forced format, a picture or a playlist under a clip's name would be decoded.
-            self._container = av.open(f"file:{self._path}", format="mp4", metadata_errors="replace")
-        except (av.FFmpegError, OSError) as error:
-            raise VideoError(f"not a readable mp4 ({error.strerror})") from None
-        self._stream = self._container.streams.best("video")
-        if self._stream is None or self._stream.codec_context is None:
-            self._container.close()
-            raise VideoError("holds no video" if self._stream is None else "holds video in an unknown codec")
+        opened = open_mp4(self._path)
+        self._container, self._stream, self.faults = opened.container, opened.stream, opened.faults
+        self._edits = opened.edits
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1  # the clips are what is decoded in parallel
         self._previous: int | None = None  # the ticks of the last frame, decoded or passed over
@@ -134,7 +126,7 @@ class Video:
         """
         rate, yielded = fps * self._stream.time_base, 0  # in samples a tick
         length_bytes = nal_length_bytes(self._decoder.name, self._decoder.extradata)
-        if length_bytes:
+        if length_bytes and not self._edits:
             try:
                 for sample, frame in self._sampled_frames(length_bytes, SampleClock(rate)):
                     yield sample, upright_rgb(frame)
@@ -175,6 +167,10 @@ class Video:
         for frame in frames:
             self.faults["damaged frames"] += frame.is_corrupt
             ticks = frame.pts
+            if ticks is not None and self._edits:
+                ticks = self._edits.shown_at(ticks)
+                if ticks is None:  # the edit list leaves it out
+                    continue
             if ticks is None or (self._previous is not None and abs(ticks - self._previous) > self._longest_gap):
                 self.faults["frames without a sensible time"] += 1
                 continue

@@ -12,9 +12,10 @@ from data_prep.files import PROJECT_ROOT
 # Lower first. A module imports from the layers before its own, or from its own where that is one topic.
 LAYERS = [
     {"data_prep.errors"},
-    {"data_prep.files", "data_prep.h264", "data_prep.labels"},
+    {"data_prep.files", "data_prep.foreign_files", "data_prep.h264", "data_prep.labels", "data_prep.mp4_boxes"},
     {"data_prep.images", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
-    {"data_prep.pixels"},
+    {"data_prep.pixels", "data_prep.edit_lists", "data_prep.mp4_fragments"},
+    {"data_prep.mp4_opening"},
     {"data_prep.video"},
     {"data_prep.demo_renderer", "data_prep.clip_audit", "data_prep.lookalikes", "data_prep.frames_dataset"},
     {"data_prep.hub_cache"},
