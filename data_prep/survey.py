@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 from data_prep.coded_picture import Picture, Role
+from data_prep.edit_lists import EditList
 from data_prep.pictures import PictureReader, holes
 from data_prep.timeline import Timeline
 
@@ -56,28 +57,36 @@ class Plan:
 class Survey:
     """A clip's packets as their headers describe them, one after the other as they stand in the file.
 
-    `faults` counts what is known to be missing; `is_skippable` says whether frames may be left undecoded without a
-    change to any other; `reader` is None for a codec whose headers aren't read.
+    `reader` is None for a codec whose headers aren't read; `edits` say when frames are shown, where that isn't the time
+    that packets bear. `discarded` are the numbers of frames that aren't shown, `faults` counts what is known to be
+    missing, and `is_skippable` says, of a codec that `may_skip`, whether frames may be left undecoded without a change
+    to any other.
     """
 
-    def __init__(self, reader: PictureReader | None) -> None:
+    def __init__(
+        self, reader: PictureReader | None = None, edits: EditList | None = None, *, may_skip: bool = False
+    ) -> None:
         self._reader = reader
+        self._edits = edits
         self.times = array("q")
         self._periods, self._numbers = array("q"), array("q")
         self._has_order = reader is not None
         self.roles: list[Role] = []
         self.discarded: set[int] = set()
         self.faults: Counter[str] = Counter()
-        self.is_skippable = reader is not None
+        self.is_skippable = may_skip and reader is not None
 
     def __len__(self) -> int:
         return len(self.times)
 
     def add(self, packet: Any) -> None:
         """Take in the next packet."""
-        self.times.append(NO_TIME if packet.pts is None else packet.pts)
-        if packet.is_discard:
-            self.discarded.add(len(self) - 1)
+        at = packet.pts
+        if self._edits is not None and at is not None:
+            at = self._edits.shown_at(at)
+        if packet.is_discard or (at is None and packet.pts is not None):
+            self.discarded.add(len(self))
+        self.times.append(NO_TIME if at is None else at)
         if self._reader is not None:
             parameters = _new_parameters(packet)
             picture = self._reader.read(memoryview(packet), parameters)
@@ -127,11 +136,12 @@ class Survey:
         return plan if plan.timeline.is_in_order else None
 
     def _order_by_time(self) -> list[int] | None:
-        if NO_TIME in self.times:
+        shown = [number for number in range(len(self)) if number not in self.discarded]
+        if any(self.times[number] == NO_TIME for number in shown):
             return None
-        order = sorted(range(len(self)), key=self.times.__getitem__)
-        apart = max((abs(place - number) for place, number in enumerate(order)), default=0)
-        return order if apart <= MOST_REORDERED else None
+        order = sorted(range(len(shown)), key=lambda place: self.times[shown[place]])
+        apart = max((abs(place - other) for other, place in enumerate(order)), default=0)
+        return [shown[place] for place in order] if apart <= MOST_REORDERED else None
 
     def plan_of(self, shown: list[int], undecoded: set[int], rate: Fraction, ticks_a_second: Fraction) -> Plan:
         """Return the plan of frames in order of presentation, `undecoded` among them.
@@ -139,7 +149,7 @@ class Survey:
         Samples count from the first packet of the file whose time is believed, or from a decoded frame before it.
         """
         times = [None if self.times[number] == NO_TIME else self.times[number] for number in shown]
-        timeline = Timeline(times, ticks_a_second)
+        timeline = Timeline(times, ticks_a_second, self._edits.paused if self._edits else None)
         believed = [shown[place] for place in sorted(timeline.believed)]
         first = min(believed, default=0)
         earliest = next((number for number in believed if number not in undecoded), first)

@@ -54,8 +54,8 @@ def sample_by_time(timed: Iterable[tuple[Fraction | int, Item]], rate: Fraction)
 class Timeline:
     """The times of a clip's frames in order of presentation, None for a frame without one.
 
-    `ticks_a_second` is the stream's; `is_stated` says of two times whether the container itself states the pause
-    between them, which is then no fault. `faults` counts what is wrong with the times, in words; `longest_jump` is in
+    `ticks_a_second` is the stream's; `paused` returns how many ticks between two times the container itself states as a
+    pause, which is no fault. `faults` counts what is wrong with the times, in words; `longest_jump` is in
     seconds, 0 for none. `is_in_order` says whether they are right as they come: no frame left out, no jump back.
     """
 
@@ -63,7 +63,7 @@ class Timeline:
         self,
         times: Sequence[int | None],
         ticks_a_second: Fraction,
-        is_stated: Callable[[int, int], bool] = lambda earlier, later: False,
+        paused: Callable[[int, int], int] | None = None,
     ) -> None:
         self._times = times
         known = [number for number, at in enumerate(times) if at is not None]
@@ -73,7 +73,7 @@ class Timeline:
         self._is_even = _are_even(steps, self._usual, max(1, self._usual // 10))
         self._rounding = 0 if _are_even(steps, self._usual, 0) else 1  # by how many ticks even times are rounded
         self._jump = self._shortest_jump(ticks_a_second)
-        self._is_stated = is_stated
+        self._paused = paused
         chosen = self._believed() if any(self._is_odd(*pair) for pair in pairwise(self._at)) else range(len(known))
         self._believed_at = [(known[number], self._at[number]) for number in chosen]
         self.believed = {known[number] for number in chosen}
@@ -88,7 +88,11 @@ class Timeline:
         return max(int(UNEVEN_JUMP_SECONDS * ticks_a_second), UNEVEN_JUMP_STEPS * self._usual)
 
     def _is_jump(self, earlier: int, later: int) -> bool:
-        return later - earlier > self._jump and not self._is_stated(earlier, later)
+        return later - earlier > self._jump and self._unstated(earlier, later) > self._jump
+
+    def _unstated(self, earlier: int, later: int) -> int:
+        """Return the ticks from one time to a later one that aren't a stated pause."""
+        return later - earlier - (self._paused(earlier, later) if self._paused else 0)
 
     def _is_odd(self, earlier: int, later: int) -> bool:
         return later < earlier or self._is_jump(earlier, later)
@@ -129,9 +133,9 @@ class Timeline:
 
     def _missing(self, earlier: int, later: int, left_out: int) -> int:
         """Return how many frames are missing between two whose times would be even."""
-        step = later - earlier
-        if not self._is_even or 2 * (step - self._rounding) <= 3 * self._usual or self._is_stated(earlier, later):
+        if not self._is_even or 2 * (later - earlier - self._rounding) <= 3 * self._usual:
             return 0
+        step = self._unstated(earlier, later)
         return max(round(step / self._usual) - 1 - left_out, 0)
 
     def _count_faults(self, count: int, ticks_a_second: Fraction) -> None:
@@ -141,7 +145,7 @@ class Timeline:
                 self.faults[BACK] += 1
             elif self._is_jump(earlier, later):
                 self.faults[FORWARD] += 1
-                self.longest_jump = max(self.longest_jump, float((later - earlier) / ticks_a_second))
+                self.longest_jump = max(self.longest_jump, float(self._unstated(earlier, later) / ticks_a_second))
             elif later == earlier:
                 self.faults[STANDING] += self._is_even and self._usual > 3
             else:

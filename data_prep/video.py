@@ -19,7 +19,7 @@ import av
 from PIL import Image
 
 from data_prep.coded_picture import Role
-from data_prep.errors import VideoError
+from data_prep.mp4_opening import open_mp4
 from data_prep.pictures import picture_reader
 from data_prep.pixels import upright_rgb
 from data_prep.survey import NO_TIME, Plan, Survey
@@ -42,27 +42,21 @@ class Video:
 
     `faults` counts, in words, what of the clip was damaged, as far as samples needed it; it is complete once the pass
     has ended.
-    Raises VideoError for a file that is no mp4 or holds no video.
+    Raises VideoError for a file that is no mp4, and for one that holds no video or none that can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._survey = Survey(None)
+        self._survey = Survey()
         self._held: list[Any] | None = None  # the packets, where they are few
         self._plan: Plan | None = None
         self._open()
 
     def _open(self) -> None:
+        opened = open_mp4(self._path)
+        self._container, self._stream, self._edits = opened.container, opened.stream, opened.edits
+        self._left_out = opened.faults  # of the file
         self._faults: Counter[str] = Counter()  # of this way of decoding
-        try:
-            # Without the forced format, a picture or a playlist under a clip's name would be decoded.
-            self._container = av.open(f"file:{self._path}", format="mp4", metadata_errors="replace")
-        except (av.FFmpegError, OSError) as error:
-            raise VideoError(f"not a readable mp4 ({error.strerror})") from None
-        self._stream = self._container.streams.best("video")
-        if self._stream is None or self._stream.codec_context is None:
-            self._container.close()
-            raise VideoError("holds no video" if self._stream is None else "holds video in an unknown codec")
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1  # the clips are what is decoded in parallel
         self._decoder.copy_opaque = True  # frames bear their packets' numbers
@@ -79,7 +73,7 @@ class Video:
     def faults(self) -> Counter[str]:
         """How often each kind of damage was met, in words."""
         times = self._plan.timeline.faults if self._plan else Counter[str]()
-        return +(self._survey.faults + times + self._faults)
+        return +(self._left_out + self._survey.faults + times + self._faults)
 
     @property
     def reason(self) -> str | None:
@@ -125,7 +119,8 @@ class Video:
 
     def _look_through(self) -> None:
         """Survey all packets, and keep them if they are few."""
-        survey = Survey(picture_reader(self._decoder.name, self._decoder.extradata))
+        reader = picture_reader(self._decoder.name, self._decoder.extradata)
+        survey = Survey(reader, self._edits, may_skip=self._decoder.name == "h264")
         held: list[Any] = []
         held_bytes = 0
         for packet in self._read(survey.faults):
@@ -193,7 +188,7 @@ class Video:
         came = bytearray(len(self._survey))
         for _, packet in chain(self._packets(), [(0, None)]):
             for frame in self._decode(packet):
-                if not came[frame.opaque]:
+                if not came[frame.opaque] and frame.opaque not in self._survey.discarded:
                     came[frame.opaque] = True
                     yield frame.opaque, frame
         without = len(came) - sum(came) - len(self._survey.discarded) - self._faults["undecodable packets"]

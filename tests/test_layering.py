@@ -12,7 +12,15 @@ from data_prep.files import PROJECT_ROOT
 # Lower first. A module imports from the layers before its own, or from its own where that is one topic.
 LAYERS = [
     {"data_prep.errors"},
-    {"data_prep.bit_reader", "data_prep.coded_picture", "data_prep.files", "data_prep.labels", "data_prep.nal_units"},
+    {
+        "data_prep.bit_reader",
+        "data_prep.coded_picture",
+        "data_prep.files",
+        "data_prep.foreign_files",
+        "data_prep.labels",
+        "data_prep.mp4_boxes",
+        "data_prep.nal_units",
+    },
     {"data_prep.parameter_sets"},
     {
         "data_prep.av1",
@@ -26,7 +34,8 @@ LAYERS = [
     {"data_prep.pictures", "data_prep.timeline"},
     {"data_prep.survey"},
     {"data_prep.images", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
-    {"data_prep.pixels"},
+    {"data_prep.pixels", "data_prep.edit_lists", "data_prep.mp4_fragments"},
+    {"data_prep.mp4_opening"},
     {"data_prep.video"},
     {"data_prep.demo_renderer", "data_prep.clip_audit", "data_prep.lookalikes", "data_prep.frames_dataset"},
     {"data_prep.hub_cache"},

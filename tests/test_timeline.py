@@ -90,10 +90,16 @@ def test_jumps_there_and_back() -> None:
 
 def test_a_pause_that_the_container_states_is_no_fault() -> None:
     times = [*range(24), *range(24 * 701, 24 * 704)]
-    timeline = Timeline(times, Fraction(SECOND), lambda earlier, later: (earlier, later) == (23, 24 * 701))
+    timeline = Timeline(times, Fraction(SECOND), lambda earlier, later: 24 * 700 * (earlier < 24 * 701 <= later))
     assert +timeline.faults == {}
     assert timeline.longest_jump == 0
     assert timeline.samples(0, Fraction(1, SECOND))[24] == 701
+
+
+def test_of_a_pause_only_what_is_stated_is_no_fault() -> None:
+    timeline = Timeline([*range(24), *range(24 * 701, 24 * 704)], Fraction(SECOND), lambda earlier, later: 24 * 300)
+    assert timeline.faults[FORWARD] == 1
+    assert timeline.longest_jump == pytest.approx(400, abs=0.1)
 
 
 def test_the_longest_jump_is_told_in_seconds() -> None:
