@@ -1,6 +1,7 @@
 """Reading packets' pictures without decoding them, alike for H.264, HEVC and AV1: what is missing, and in what order.
 
-Nothing is copied from a decoder's mind: packets of a sound clip may be read so beside decoding, or instead of it.
+A lost picture is noticed by what needed it (`Picture.missing`), or by the hole that it leaves among the numbers of the
+others (`DisplayOrder.holes`); many leave both. What each codec's headers can't tell is said in its module.
 """
 
 from collections import Counter
@@ -61,10 +62,14 @@ class DisplayOrder:
         self._last = order
 
     def holes(self) -> int:
-        """Return how many pictures are missing between those that were added, as far as their numbers tell."""
+        """Return how many pictures are missing between those that were added, as far as their numbers tell.
+
+        Numbers that repeat or go back within a period tell of a lost picture that began another.
+        """
         while self._waiting:
             self._show(heappop(self._waiting))
-        return holes(self._steps)
+        back = sum(count for step, count in self._steps.items() if step <= 0)
+        return holes(self._steps) + (back if _usual(self._steps) else 0)
 
 
 def holes(steps: Mapping[int, int]) -> int:
@@ -73,7 +78,13 @@ def holes(steps: Mapping[int, int]) -> int:
     `steps` counts how often each difference between neighbours occurs. A row is even where nine of ten are alike; a
     hole is a multiple of that difference. In a row that isn't even nobody can tell: 0.
     """
-    usual = max(steps, key=lambda step: steps[step], default=0)
-    if usual <= 0 or steps[usual] < _EVEN_SHARE * sum(steps.values()):
+    usual = _usual(steps)
+    if not usual:
         return 0
     return sum((step // usual - 1) * count for step, count in steps.items() if step > usual and step % usual == 0)
+
+
+def _usual(steps: Mapping[int, int]) -> int | None:
+    """Return the step of an even row, None for one that isn't."""
+    usual = max(steps, key=lambda step: steps[step], default=0)
+    return usual if usual > 0 and steps[usual] >= _EVEN_SHARE * sum(steps.values()) else None

@@ -81,6 +81,13 @@ def test_order_of_presentation_knows_periods() -> None:
     assert order.holes() == 1
 
 
+def test_numbers_that_repeat_tell_of_a_lost_beginning() -> None:
+    order = DisplayOrder()
+    for number in [*range(0, 80, 2), *range(72, 120, 2)]:
+        order.add((1, number))
+    assert order.holes() == 4
+
+
 def test_picture_with_fewer_slices_than_all_before_is_torn() -> None:
     layout = SliceLayout()
     assert not any(layout.is_torn([0, 40, 80]) for _ in range(40))
