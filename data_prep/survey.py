@@ -5,12 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import pairwise
 from typing import Any
 
 from data_prep.coded_picture import Picture, Role
 from data_prep.edit_lists import EditList
-from data_prep.pictures import PictureReader, holes
+from data_prep.pictures import DisplayOrder, PictureReader
 from data_prep.timeline import Timeline
 
 NO_TIME = -(2**63)
@@ -70,6 +69,7 @@ class Survey:
         self._edits = edits
         self.times = array("q")
         self._periods, self._numbers = array("q"), array("q")
+        self._display = DisplayOrder()
         self._has_order = reader is not None
         self.roles: list[Role] = []
         self.discarded: set[int] = set()
@@ -107,17 +107,12 @@ class Survey:
         if self._has_order and picture.order is not None:
             self._periods.append(picture.order[0])
             self._numbers.append(picture.order[1])
+            self._display.add(picture.order)
 
     def finish(self) -> None:
         """Count what only the whole order of pictures tells."""
         if self._has_order:
-            self.faults[MISSING_PICTURES] = holes(
-                Counter(
-                    self._numbers[later] - self._numbers[earlier]
-                    for earlier, later in pairwise(self._order())
-                    if self._periods[earlier] == self._periods[later]
-                )
-            )
+            self.faults[MISSING_PICTURES] = self._display.holes()
         self.is_skippable &= not any(self.faults.values())
 
     def _order(self) -> list[int]:
