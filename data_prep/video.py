@@ -20,7 +20,7 @@ from PIL import Image
 
 from data_prep.errors import VideoError
 from data_prep.h264 import Role, nal_length_bytes, role_of
-from data_prep.pixels import upright_rgb
+from data_prep.pixels import Upright
 
 MAX_GAP_SECONDS = 600  # a longer jump is a damaged timestamp; a frame repeated across it could fill a disk
 
@@ -99,6 +99,7 @@ class Video:
             raise VideoError("holds no video" if self._stream is None else "holds video in an unknown codec")
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1  # the clips are what is decoded in parallel
+        self._upright = Upright(self._stream)
         self._previous: int | None = None  # the ticks of the last frame, decoded or passed over
         self._longest_gap = int(MAX_GAP_SECONDS / self._stream.time_base)
 
@@ -113,7 +114,8 @@ class Video:
     @property
     def reason(self) -> str | None:
         """The faults in words, None for none."""
-        return "; ".join(f"{fault}: {count}" for fault, count in sorted(self.faults.items()) if count) or None
+        faults = self.faults + self._upright.faults  # leaves out those of which there are none
+        return "; ".join(f"{fault}: {count}" for fault, count in sorted(faults.items())) or None
 
     @property
     def duration_seconds(self) -> float | None:
@@ -130,22 +132,23 @@ class Video:
     def samples(self, fps: Fraction) -> Iterator[tuple[int, Image.Image]]:
         """Yield (k, upright image in mode RGBX: RGB and a byte of padding) for every sample of SampleClock.
 
-        Raises VideoError for frames above the pixel limit of images.py and for ones that cannot be turned into RGB.
+        Raises VideoError as Upright does.
         """
         rate, yielded = fps * self._stream.time_base, 0  # in samples a tick
         length_bytes = nal_length_bytes(self._decoder.name, self._decoder.extradata)
         if length_bytes:
             try:
                 for sample, frame in self._sampled_frames(length_bytes, SampleClock(rate)):
-                    yield sample, upright_rgb(frame)
+                    yield sample, self._upright(frame)
                     yielded = sample + 1
                 return
             except _Unsound:
                 self._container.close()
                 self._open()
         for sample, frame in sample_by_time(self._every_frame(), rate):
+            image = self._upright(frame)  # counts its faults, also for one that was yielded before
             if sample >= yielded:
-                yield sample, upright_rgb(frame)
+                yield sample, image
 
     def _every_frame(self) -> Iterator[tuple[int, Any]]:
         """Yield (ticks, frame) in order of presentation, leaving out frames whose time is missing or absurd."""
