@@ -13,7 +13,7 @@ from typing import Any
 import av
 from av.filter import Graph
 from av.sidedata.sidedata import Type
-from av.video.reformatter import ColorPrimaries, ColorTrc, VideoReformatter
+from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation, VideoReformatter
 from PIL import Image
 
 from data_prep.errors import VideoError
@@ -74,6 +74,8 @@ class Upright:
         size = self._shown_size(frame)
         _check_size(*size)
         said = self._set_colours(frame)
+        if 1 <= frame.width % 8 <= 4:  # libswscale's fast conversion leaves that many columns unwritten at the right
+            said = said | {"interpolation": Interpolation.BILINEAR | Interpolation.ACCURATE_RND}
         is_limited_grey = frame.color_range == _LIMITED and frame.format.name.startswith("gray")
         try:
             whole = _deinterlaced(frame) if frame.interlaced_frame and not self._is_field(frame) else frame
