@@ -21,7 +21,7 @@ from PIL import Image
 from data_prep.coded_picture import Role
 from data_prep.mp4_opening import open_mp4
 from data_prep.pictures import picture_reader
-from data_prep.pixels import upright_rgb
+from data_prep.pixels import Upright
 from data_prep.survey import NO_TIME, Plan, Survey
 
 # Packets are kept from the first pass to the next up to so many bytes; a larger clip is read again. Where only samples
@@ -51,6 +51,7 @@ class Video:
         self._held: list[Any] | None = None  # the packets, where they are few
         self._plan: Plan | None = None
         self._open()
+        self._upright = Upright(self._stream)
 
     def _open(self) -> None:
         opened = open_mp4(self._path)
@@ -59,7 +60,6 @@ class Video:
         self._faults: Counter[str] = Counter()  # of this way of decoding
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1  # the clips are what is decoded in parallel
-        self._decoder.copy_opaque = True  # frames bear their packets' numbers
 
     def __enter__(self) -> Self:
         return self
@@ -73,7 +73,7 @@ class Video:
     def faults(self) -> Counter[str]:
         """How often each kind of damage was met, in words."""
         times = self._plan.timeline.faults if self._plan else Counter[str]()
-        return +(self._left_out + self._survey.faults + times + self._faults)
+        return +(self._left_out + self._survey.faults + times + self._faults + self._upright.faults)
 
     @property
     def reason(self) -> str | None:
@@ -100,7 +100,7 @@ class Video:
 
         Sample k is the first frame shown in [k, k + 1) / fps seconds from the clip's first packet; a slot in which none
         is shown, or none that can be decoded, has no sample. timeline.py says what becomes of wrong times.
-        Raises VideoError for frames above the pixel limit of images.py and for ones that cannot be turned into RGB.
+        Raises VideoError as Upright does.
         """
         rate = fps * self._stream.time_base  # in samples a tick
         self._look_through()
@@ -111,7 +111,7 @@ class Video:
             try:
                 for sample, frame in way():
                     if sample is not None and sample > last:
-                        yield sample, upright_rgb(frame)
+                        yield sample, self._upright(frame)
                         last = sample
                 return
             except _Unsound:
@@ -167,10 +167,12 @@ class Video:
     def _start_anew(self) -> None:
         self._container.close()
         self._open()
+        self._upright.reopen(self._stream)
 
     def _packets(self) -> Iterator[tuple[int, Any]]:
+        """Yield the packets with their numbers, which they bear in place of their times, and so do their frames."""
         for number, packet in enumerate(self._read(Counter()) if self._held is None else self._held):
-            packet.opaque = number
+            packet.pts = number
             yield number, packet
 
     def _decode(self, packet: Any) -> list[Any]:
@@ -181,16 +183,16 @@ class Video:
             self._faults["undecodable packets"] += 1
             return []
         self._faults["damaged frames"] += sum(frame.is_corrupt for frame in frames)
-        return [frame for frame in frames if frame.opaque is not None]
+        return [frame for frame in frames if frame.pts in range(len(self._survey))]
 
     def _every_frame(self) -> Iterator[tuple[int, Any]]:
         """Yield (its packet's number, frame) as they are decoded, each packet's first one."""
         came = bytearray(len(self._survey))
         for _, packet in chain(self._packets(), [(0, None)]):
             for frame in self._decode(packet):
-                if not came[frame.opaque] and frame.opaque not in self._survey.discarded:
-                    came[frame.opaque] = True
-                    yield frame.opaque, frame
+                if not came[frame.pts] and frame.pts not in self._survey.discarded:
+                    came[frame.pts] = True
+                    yield frame.pts, frame
         without = len(came) - sum(came) - len(self._survey.discarded) - self._faults["undecodable packets"]
         self._faults["packets that gave no frame"] += max(without, 0)
 
@@ -255,8 +257,8 @@ class Video:
         missing = {number for number, _ in group} - self._survey.discarded
         for packet in [*(packet for _, packet in group), None]:
             for frame in self._decode(packet):
-                missing.discard(frame.opaque)
-                yield frame.opaque, frame
+                missing.discard(frame.pts)
+                yield frame.pts, frame
             if any(self._faults.values()):
                 raise _Unsound
         if missing:

@@ -17,13 +17,6 @@ from data_prep.clips import DATASET_FOLDER
 WIDTH, HEIGHT = 64, 48
 TIME_BASE = Fraction(1, 1000)
 
-# Display matrices of a track header, 16.16 fixed point but for the last column, by clockwise turn in degrees.
-MATRICES = {
-    90: (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30),
-    180: (-(1 << 16), 0, 0, 0, -(1 << 16), 0, 0, 0, 1 << 30),
-    270: (0, -(1 << 16), 0, 1 << 16, 0, 0, 0, 0, 1 << 30),
-}
-
 
 def times(count: int, rate: int | Fraction, start: Fraction | int = 0) -> list[Fraction]:
     """Return `count` presentation times in seconds, evenly spaced, the first at `start`."""
@@ -177,11 +170,12 @@ def join_by_sample_entries(first: Path, second: Path, path: Path) -> Path:
     return path
 
 
-def turn(path: Path, degrees: int) -> Path:
-    """Write into a clip's track header that it is to be shown turned clockwise by `degrees`."""
+def turn(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """Write into a clip's track header that its pixel (x, y) is to be shown at (a x + c y, b x + d y), y downwards."""
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40
-    content[matrix : matrix + 36] = struct.pack(">9i", *MATRICES[degrees])
+    a, b, c, d = (round(entry * 2**16) for entry in (a, b, c, d))
+    content[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     return path
 
