@@ -18,6 +18,7 @@ from data_prep.nal_units import avc_configuration, hevc_configuration
 _AV1_DECODERS = {"av1", "libdav1d", "libaom-av1"}
 _EVEN_SHARE = 0.9  # of all steps are alike where numbers count as even
 _DEEPEST_REORDER = 32  # pictures; the standards allow 16
+_LONGEST_STEP = 1024  # between pictures' numbers; a longer one is a damaged number
 
 
 class PictureReader(Protocol):
@@ -58,13 +59,14 @@ class DisplayOrder:
 
     def _show(self, order: tuple[int, int]) -> None:
         if self._last is not None and self._last[0] == order[0]:
-            self._steps[order[1] - self._last[1]] += 1
+            step = order[1] - self._last[1]
+            self._steps[step if step <= _LONGEST_STEP else 0] += 1
         self._last = order
 
     def holes(self) -> int:
         """Return how many pictures are missing between those that were added, as far as their numbers tell.
 
-        Numbers that repeat or go back within a period tell of a lost picture that began another.
+        Numbers that repeat or go back within a period tell of a lost picture that began another, as wild ones may.
         """
         while self._waiting:
             self._show(heappop(self._waiting))
