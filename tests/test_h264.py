@@ -89,6 +89,15 @@ def test_gaps_of_frame_num(frame_nums: list[int], missing: list[int]) -> None:
     assert read(by_hand(*packets, sps=allowed)).missing == 0
 
 
+def test_lost_idr_picture_is_noticed_where_frame_num_happens_to_go_on() -> None:
+    """A period of seventeen pictures ends with frame_num 0, and the next one's second has 1, but a number seen before."""
+    period = [picture(n % 16, 2 * n % 16, idr=n == 0) for n in range(17)]
+    clip = by_hand(*period, picture(0, 0, idr=True), picture(1, 10), picture(2, 4, reference=False), picture(2, 12))
+    assert read(clip).missing == 0
+    without = read_without(clip, 17)
+    assert [each.missing for each in without.pictures if each] == [0] * 17 + [1, 0, 0]
+
+
 def test_leaves_share_the_number_after_the_last_reference() -> None:
     numbers = [(0, True), (1, True), (2, False), (2, False), (2, True), (4, False), (4, False), (4, True)]
     packets = [picture(n, 0, idr=n == 0, reference=reference) for n, reference in numbers]
