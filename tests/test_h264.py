@@ -90,7 +90,7 @@ def test_gaps_of_frame_num(frame_nums: list[int], missing: list[int]) -> None:
 
 
 def test_lost_idr_picture_is_noticed_where_frame_num_happens_to_go_on() -> None:
-    """A period of seventeen pictures ends with frame_num 0, and the next one's second has 1, but a number seen before."""
+    """A period of seventeen ends with frame_num 0, and the next one's second has 1, but an order seen before."""
     period = [picture(n % 16, 2 * n % 16, idr=n == 0) for n in range(17)]
     clip = by_hand(*period, picture(0, 0, idr=True), picture(1, 10), picture(2, 4, reference=False), picture(2, 12))
     assert read(clip).missing == 0
