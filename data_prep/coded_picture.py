@@ -3,6 +3,7 @@
 from enum import Enum
 from typing import NamedTuple
 
+_KEPT_NUMBERS = 4096  # pictures wait for sixteen others at most, and numbers may be some apart
 _SURE_PICTURES = 32  # pictures cut into the very same slices before one with fewer counts as torn
 
 
@@ -22,6 +23,35 @@ class Picture(NamedTuple):
     missing: int = 0  # pictures that this one needs and that never came, first noticed here; at least so many
     torn: bool = False  # a slice of it is missing
     new_parameters: bool = False  # it came with parameter sets other than those known before
+
+
+class PeriodNumbers:
+    """The numbers of a period's pictures, in order of decoding; notices where they begin anew.
+
+    No two pictures of a period have the same number, and none is shown long after it was decoded. Where that is so
+    nevertheless, the picture that began another period is missing.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """A period begins with the next number."""
+        self._lately: set[int] = set()
+        self._highest: int | None = None
+
+    def begin_anew(self, number: int) -> bool:
+        """Take in the next number; return whether it is one of another period, which begins with it."""
+        highest = number if self._highest is None else self._highest
+        anew = number < highest and (number in self._lately or number < highest - _KEPT_NUMBERS)
+        if anew:
+            self.begin()
+            highest = number
+        self._lately.add(number)
+        self._highest = max(number, highest)
+        if len(self._lately) > 2 * _KEPT_NUMBERS:
+            self._lately = {each for each in self._lately if each >= self._highest - _KEPT_NUMBERS}
+        return anew
 
 
 class SliceLayout:

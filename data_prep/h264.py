@@ -1,8 +1,10 @@
 """What other pictures an H.264 packet needs and serves, and which never came, read from headers (ITU-T H.264).
 
 A reference picture that is lost leaves a gap in frame_num (7.4.3); one that no other needs leaves a hole in the order
-of pictures only. What is lost at the end of a period, with nothing between it and the next IDR picture, leaves neither,
-nor do exactly as many reference pictures as frame_num can count.
+of pictures only. Neither is left by what is lost at the end of a period, with nothing between it and the next IDR
+picture; by an IDR picture right after another; by exactly as many reference pictures as frame_num can count; nor by
+what is lost before an intra picture that begins the stream. Streams that allow gaps in frame_num, or whose order is of
+type 1, tell only one of the two.
 """
 
 from data_prep.bit_reader import BitReader, Unreadable

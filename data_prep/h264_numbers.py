@@ -1,6 +1,7 @@
 """Counting H.264's pictures: what is missing between them, and the order in which they are shown (7.4.3, 8.2.1)."""
 
 from data_prep.bit_reader import Unreadable
+from data_prep.coded_picture import PeriodNumbers
 from data_prep.h264_headers import ParameterSets, Slice, empties_references
 from data_prep.nal_units import unescaped
 
@@ -19,6 +20,7 @@ class H264Numbers:
             None  # the number of the first picture of all, where that is an intra picture but no IDR one
         )
         self._period = 0
+        self._numbers = PeriodNumbers()
         self._order_known = True
         self._order_msb = self._order_lsb = 0
         self._frame_num = self._frame_num_offset = 0  # of the last picture of all
@@ -38,6 +40,9 @@ class H264Numbers:
         elif not is_second:
             missing = self._missing(read, is_reference)
         order = self._order(read, is_reference)
+        if order is not None and not is_second and read.sps.order_type == 0 and self._numbers.begin_anew(order):
+            missing = max(missing, 1)
+            self._period += 1
         if not self._begun:
             self._begun, self._open_start = True, order if read.is_intra and not is_idr else None
         elif self._open_start is not None and not read.is_intra and order is not None and order < self._open_start:
@@ -58,6 +63,7 @@ class H264Numbers:
 
     def _begin_period(self) -> None:
         self._period += 1
+        self._numbers.begin()
         self._order_msb = self._order_lsb = 0
         self._frame_num = self._frame_num_offset = 0
         self._order_known, self._open_start = True, None

@@ -8,7 +8,7 @@ cut there, those are missing, and decoders leave such pictures out.
 """
 
 from data_prep.bit_reader import BitReader, Unreadable
-from data_prep.coded_picture import Picture, Role, SliceLayout
+from data_prep.coded_picture import PeriodNumbers, Picture, Role, SliceLayout
 from data_prep.hevc_headers import (
     BLA_W_LP,
     CRA,
@@ -107,6 +107,7 @@ class _References:
     def __init__(self) -> None:
         self._held: set[int] = set()
         self._period = 0
+        self._numbers = PeriodNumbers()
         self._ended = True  # the next picture begins a period, whatever it is
         self._order_msb = self._order_lsb = 0
 
@@ -119,6 +120,7 @@ class _References:
         msb = 0
         if self._ended or BLA_W_LP <= kind <= IDR_N_LP:
             self._period += 1
+            self._numbers.begin()
             self._held, self._ended = set(), False
         else:
             msb = self._msb(read)
@@ -127,7 +129,11 @@ class _References:
         is_sub_layer_leaf = kind < BLA_W_LP and kind % 2 == 0
         if temporal_id == 0 and not is_leading and not is_sub_layer_leaf:
             self._order_msb, self._order_lsb = msb, read.order_lsb
-        return self._keep(read, order), (self._period, order)
+        missing = self._keep(read, order)
+        if self._numbers.begin_anew(order):
+            missing = max(missing, 1)
+            self._period += 1
+        return missing, (self._period, order)
 
     def _msb(self, read: Slice) -> int:
         size, lsb = 1 << read.order_bits, read.order_lsb

@@ -18,6 +18,7 @@ from data_prep.nal_units import avc_configuration, hevc_configuration
 _AV1_DECODERS = {"av1", "libdav1d", "libaom-av1"}
 _EVEN_SHARE = 0.9  # of all steps are alike where numbers count as even
 _DEEPEST_REORDER = 32  # pictures; the standards allow 16
+_LONGEST_STEP = 1024  # between pictures' numbers; a longer one comes of a damaged number
 
 
 class PictureReader(Protocol):
@@ -58,18 +59,15 @@ class DisplayOrder:
 
     def _show(self, order: tuple[int, int]) -> None:
         if self._last is not None and self._last[0] == order[0]:
-            self._steps[order[1] - self._last[1]] += 1
+            step = order[1] - self._last[1]
+            self._steps[step if step <= _LONGEST_STEP else 0] += 1
         self._last = order
 
     def holes(self) -> int:
-        """Return how many pictures are missing between those that were added, as far as their numbers tell.
-
-        Numbers that repeat or go back within a period tell of a lost picture that began another.
-        """
+        """Return how many pictures are missing between those that were added, as far as their numbers tell."""
         while self._waiting:
             self._show(heappop(self._waiting))
-        back = sum(count for step, count in self._steps.items() if step <= 0)
-        return holes(self._steps) + (back if _usual(self._steps) else 0)
+        return holes(self._steps)
 
 
 def holes(steps: Mapping[int, int]) -> int:
@@ -78,13 +76,7 @@ def holes(steps: Mapping[int, int]) -> int:
     `steps` counts how often each difference between neighbours occurs. A row is even where nine of ten are alike; a
     hole is a multiple of that difference. In a row that isn't even nobody can tell: 0.
     """
-    usual = _usual(steps)
-    if not usual:
+    usual = max(steps, key=lambda step: steps[step], default=0)
+    if usual <= 0 or steps[usual] < _EVEN_SHARE * sum(steps.values()):
         return 0
     return sum((step // usual - 1) * count for step, count in steps.items() if step > usual and step % usual == 0)
-
-
-def _usual(steps: Mapping[int, int]) -> int | None:
-    """Return the step of an even row, None for one that isn't."""
-    usual = max(steps, key=lambda step: steps[step], default=0)
-    return usual if usual > 0 and steps[usual] >= _EVEN_SHARE * sum(steps.values()) else None

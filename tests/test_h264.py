@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.coded_picture import Role
+from data_prep.h264_headers import read_sps
 from data_prep.pictures import picture_reader
 from tests.made_clips import write_lively_mp4
 from tests.read_pictures import Packets, assert_sound, bits, packets_of, read, read_without, unit
@@ -88,6 +89,15 @@ def test_gaps_of_frame_num(frame_nums: list[int], missing: list[int]) -> None:
     assert read(by_hand(*packets, sps=allowed)).missing == 0
 
 
+def test_lost_idr_picture_is_noticed_where_frame_num_happens_to_go_on() -> None:
+    """A period of seventeen ends with frame_num 0, and the next one's second has 1, but an order seen before."""
+    period = [picture(n % 16, 2 * n % 16, idr=n == 0) for n in range(17)]
+    clip = by_hand(*period, picture(0, 0, idr=True), picture(1, 10), picture(2, 4, reference=False), picture(2, 12))
+    assert read(clip).missing == 0
+    without = read_without(clip, 17)
+    assert [each.missing for each in without.pictures if each] == [0] * 17 + [1, 0, 0]
+
+
 def test_leaves_share_the_number_after_the_last_reference() -> None:
     numbers = [(0, True), (1, True), (2, False), (2, False), (2, True), (4, False), (4, False), (4, True)]
     packets = [picture(n, 0, idr=n == 0, reference=reference) for n, reference in numbers]
@@ -106,6 +116,64 @@ def test_picture_that_empties_the_references_begins_the_numbers_anew() -> None:
 
 def test_stream_that_begins_in_the_middle_lacks_something() -> None:
     assert [each.missing for each in read(by_hand(picture(3, 6), picture(4, 8))).pictures if each] == [1, 0]
+
+
+def test_pictures_that_lean_over_the_start_lack_something() -> None:
+    """A clip cut at an intra picture that is no IDR picture: a B picture that is shown before it needs what was cut."""
+    intra, leading, trailing = "01100001 1 011 1 0101 1000", "00000001 1 010 1 0110 0110", "01100001 1 1 1 0110 1110"
+    packets = [unit(bits(f"{each} 1") + b"\xff") for each in (intra, leading, trailing)]
+    assert [each.missing for each in read(by_hand(*packets)).pictures if each] == [0, 1, 0]
+    assert [each.missing for each in read(by_hand(packets[0], packets[2])).pictures if each] == [0, 0]
+
+
+FIELDS = SPS.replace("010 0 1 1 1 1", "010 0 1 1 0 0 1")  # frame_mbs_only_flag 0
+
+
+def field(frame_num: int, lsb: int, *, bottom: int, idr: bool = False) -> bytes:
+    kind, number = ("011", "1") if idr else ("1", "")
+    return unit(
+        bits(f"0110{'0101' if idr else '0001'} 1 {kind} 1 {frame_num:04b} 1{bottom} {number} {lsb:04b} 1") + b"\xff"
+    )
+
+
+def test_two_fields_of_a_frame_share_their_number() -> None:
+    fields = [field(0, 0, bottom=0, idr=True), field(0, 1, bottom=1)]
+    for number in range(1, 6):
+        fields += [field(number, 2 * number, bottom=0), field(number, 2 * number + 1, bottom=1)]
+    alone = read(by_hand(*fields, sps=FIELDS))
+    assert [each.order for each in alone.pictures if each] == [(1, number) for number in range(12)]
+    pairs = [first + second for first, second in zip(fields[::2], fields[1::2], strict=True)]
+    together = read(by_hand(*pairs, sps=FIELDS))
+    assert [each.order for each in together.pictures if each] == [(1, 2 * number) for number in range(6)]
+    assert alone.missing == together.missing == alone.holes == 0
+    assert [each.missing for each in read_without(by_hand(*pairs, sps=FIELDS), 3).pictures if each] == [0, 0, 0, 1, 0]
+
+
+def test_order_by_frame_num_alone() -> None:
+    """Type 2: shown in the order of decoding."""
+    sps = SPS.replace("1 1 1 1 010 0", "1 1 011 010 0")
+    packets = [
+        unit(bits(f"0110{'0101' if not n else '0001'} 1 {'011' if not n else '1'} 1 {n % 16:04b} 1111"))
+        for n in range(20)
+    ]
+    found = read(by_hand(*packets, sps=sps))
+    assert [each.order for each in found.pictures if each] == [(1, 2 * number) for number in range(20)]
+    assert found.missing == 0
+
+
+def test_order_by_expected_differences_is_not_known() -> None:
+    sps = SPS.replace("1 1 1 1 010 0", "1 1 010 1 1 1 1 010 0")
+    clip = by_hand(picture(0, 0, idr=True), picture(1, 0), picture(3, 0), sps=sps)
+    assert [(each.order, each.missing) for each in read(clip).pictures if each] == [(None, 0), (None, 0), (None, 1)]
+
+
+def test_high_profile_with_scaling_matrices_is_read() -> None:
+    """Profile 244, 4:4:4 of 10 bits, one matrix of 16 that ends after two steps and one of 64 that never changes."""
+    matrices = f"1 010 000010011 00000 1 {'1' * 64} 00000"
+    depths, numbers = "1 00100 0 011 011 0 1", "00100 1 00110 010 1 1 1 1"
+    sps = read_sps(bits(f"01100111 11110100 00000000 00001010 {depths} {matrices} {numbers}"))
+    assert (sps.frame_num_bits, sps.order_type, sps.order_bits) == (7, 0, 9)
+    assert (sps.gaps_allowed, sps.frames_only, sps.has_chroma, sps.colour_planes) == (True, True, True, False)
 
 
 def units_of(*headers: int) -> bytes:

@@ -105,6 +105,14 @@ def test_missing_references_are_told_of_once() -> None:
     assert [each.missing for each in read(by_hand(*packets)).pictures if each] == [0, 0, 1, 0, 1]
 
 
+def test_lost_idr_picture_is_noticed_where_one_like_it_is_held() -> None:
+    sets = [ONE_BEFORE, TWO_BEFORE, THREE_BEFORE]
+    period = [picture(1, number, f"{each} {NO_LONG_TERM}") for number, each in enumerate(sets, start=1)]
+    clip = by_hand(picture(19), *period, picture(19), picture(1, 2, f"0 0 010 1 010 1 {NO_LONG_TERM}"))
+    assert read(clip).missing == 0
+    assert [each.missing for each in read_without(clip, 4).pictures if each] == [0, 0, 0, 0, 1]
+
+
 def test_order_counts_go_round() -> None:
     others = [picture(1, number % 16, f"{ONE_BEFORE} {NO_LONG_TERM}") for number in range(1, 40)]
     packets = [picture(19), *others, picture(19)]

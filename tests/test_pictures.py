@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.bit_reader import BitReader, Unreadable
-from data_prep.coded_picture import SliceLayout
+from data_prep.coded_picture import PeriodNumbers, SliceLayout
 from data_prep.nal_units import avc_configuration, bounds, unescaped
 from data_prep.pictures import DisplayOrder, holes, picture_reader
 from tests.made_clips import real_clip, write_lively_mp4
@@ -81,11 +81,20 @@ def test_order_of_presentation_knows_periods() -> None:
     assert order.holes() == 1
 
 
-def test_numbers_that_repeat_tell_of_a_lost_beginning() -> None:
-    order = DisplayOrder()
-    for number in [*range(0, 80, 2), *range(72, 120, 2)]:
-        order.add((1, number))
-    assert order.holes() == 4
+@pytest.mark.parametrize(
+    ("numbers", "anew"),
+    [
+        (list(range(0, 30000, 2)), []),
+        ([*range(0, 30000, 2), 1, 2], [15000]),
+        ([0, 8, 4, 2, 6, 16, 12, 10, 14], []),
+        ([0, 4, 2, 8, 6, 4, 2, 8, 6], [5]),  # an IDR picture is missing before the second 4
+        ([*range(0, 6000, 2), 2, 4], [3000]),
+        ([0] * 20, []),  # an encoder that numbers nothing
+    ],
+)
+def test_numbers_that_begin_anew(numbers: list[int], anew: list[int]) -> None:
+    period = PeriodNumbers()
+    assert [position for position, number in enumerate(numbers) if period.begin_anew(number)] == anew
 
 
 def test_picture_with_fewer_slices_than_all_before_is_torn() -> None:
