@@ -82,7 +82,7 @@ class Upright:
             said = said | {"interpolation": Interpolation.BILINEAR | Interpolation.ACCURATE_RND}
         is_limited_grey = frame.color_range == _LIMITED and frame.format.name.startswith("gray")
         try:
-            whole = _deinterlaced(frame) if frame.interlaced_frame and not self._is_field(frame) else frame
+            whole = _whole(frame, is_field=self._is_field(frame)) if frame.interlaced_frame else frame
             pixels: Any = self._reformatter.reformat(whole, *size, format="rgb0", threads=1, **said).planes[0]
         except (av.FFmpegError, ValueError) as error:
             raise VideoError(f"frames in {frame.format.name} cannot be turned into RGB ({error})") from None
@@ -162,16 +162,18 @@ def _display_matrix(frame: Any) -> tuple[float, ...] | None:
     return a, b, c, d
 
 
-def _deinterlaced(frame: Any) -> Any:
-    """Return a frame as its first field shows it; where nothing moved between the fields, both give their lines.
+def _whole(frame: Any, *, is_field: bool) -> Any:
+    """Return an interlaced frame as its first field shows it; where nothing moved in between, both give their lines.
 
     yadif without a frame before and after takes this one for its neighbours: it replaces those lines of the second
-    field that stand out from the first's above and below, and leaves the others.
+    field that stand out from the first's above and below, and leaves the others. A field alone is said to be no frame
+    of two, or libswscale would scale every other line by itself.
     """
     graph = Graph()
     graph.threads = 1
     source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1))
-    graph.link_nodes(source, graph.add("yadif"), graph.add("buffersink")).configure()
+    whole = graph.add("setfield", "prog") if is_field else graph.add("yadif")
+    graph.link_nodes(source, whole, graph.add("buffersink")).configure()
     graph.push(frame)
     graph.push(None)
     return graph.pull()
