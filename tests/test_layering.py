@@ -12,7 +12,7 @@ from data_prep.files import PROJECT_ROOT
 # Lower first. A module imports from the layers before its own, or from its own where that is one topic.
 LAYERS = [
     {"data_prep.errors"},
-    {"data_prep.files", "data_prep.h264", "data_prep.labels"},
+    {"data_prep.files", "data_prep.frame_format", "data_prep.h264", "data_prep.labels"},
     {"data_prep.images", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
     {"data_prep.pixels"},
     {"data_prep.video"},
