@@ -37,7 +37,7 @@ from data_prep.clips import (
 )
 from data_prep.errors import InputError, VideoError, run_script
 from data_prep.files import from_root, hold_lock, sha256_of_file
-from data_prep.frame_format import JPEG_QUALITY, shrunk_to
+from data_prep.frame_format import JPEG_QUALITY
 from data_prep.video import Video
 
 LOCK_FILE = ".extract_frames.lock"
@@ -223,13 +223,11 @@ def save_samples(video: Video, folder: Path, settings: Settings) -> list[tuple[i
     """Write the samples and return each one's (width, height)."""
     fps = Fraction(str(settings.fps))  # the shortest decimal is what was asked for: 0.1 means a tenth
     sizes = []
-    for sample, native in video.samples(fps):
-        image = shrunk_to(native, settings.max_side)
+    for sample, image in video.samples(fps):
         with (folder / frame_name(sample)).open("wb") as file:
-            file.write(settings.frame_format.encoded(image))
+            sizes.append(settings.frame_format.write(image, file))
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
-        sizes.append(image.size)
     return sizes
 
 

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import IO
 
 from PIL import Image
 
@@ -28,10 +29,19 @@ class FrameFormat:
         if self.max_side is not None and (type(self.max_side) is not int or self.max_side < MIN_SIDE):
             raise InputError(f"max side {self.max_side} is below {MIN_SIDE} pixels, one visual token")
 
+    def write(self, image: Image.Image, file: IO[bytes]) -> tuple[int, int]:
+        """Write a clip's upright frame, of mode RGB or RGBX, as JPEG, and return the (width, height) that it has there.
+
+        Raises OSError where it can't be written.
+        """
+        kept = shrunk_to(image, self.max_side)
+        kept.save(file, format="JPEG", quality=self.jpeg_quality)
+        return kept.size
+
     def encoded(self, image: Image.Image) -> bytes:
-        """Return a clip's upright frame, of mode RGB or RGBX, as the JPEG file that extraction writes of it."""
+        """Return what `write` writes of a frame."""
         content = io.BytesIO()
-        shrunk_to(image, self.max_side).save(content, format="JPEG", quality=self.jpeg_quality)
+        self.write(image, content)
         return content.getvalue()
 
 

@@ -105,6 +105,12 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
+def _format_of(value: Any) -> Any:
+    """Return the FrameFormat that JSON holds; what is none stays, for the record to refuse."""
+    is_one = isinstance(value, dict) and set(value) == {field.name for field in fields(FrameFormat)}
+    return FrameFormat(**value) if is_one else value
+
+
 def _current(record: dict[str, Any]) -> dict[str, Any]:
     """Return what a record of version 2 would have said in this one: it doesn't know how frames were kept."""
     if record.get("schema_version") != 2 or "frames" in record:
@@ -139,7 +145,6 @@ def read_record(folder: Path) -> SafetyRecord:
     if set(record) != names:
         raise InputError(f"{file}: keys {sorted(set(record) ^ names)} are missing or unknown; {_AGAIN}")
     try:
-        frames = FrameFormat(**record["frames"]) if record["frames"] is not None else None
-        return SafetyRecord(**{**record, "labels": tuple(record["labels"]), "frames": frames})
+        return SafetyRecord(**{**record, "labels": tuple(record["labels"]), "frames": _format_of(record["frames"])})
     except (InputError, TypeError) as error:
         raise InputError(f"{file}: {error}") from None
