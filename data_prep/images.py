@@ -14,8 +14,10 @@ from data_prep.errors import InputError
 
 IMAGE_FORMATS = ("JPEG", "PNG")
 MAX_ASPECT_RATIO = 200  # what Qwen2-VL's preprocessing accepts
+MAX_PIXEL_ASPECT = 4  # what is further from square, either way, is a damaged header; formats in use stay below 2.5
 MAX_IMAGE_PIXELS = 40_000_000  # above an 8K frame (33.2 megapixels); far below what a decompression bomb holds
 
+_SQUARE_WITHIN = Fraction(1, 100)  # a rounded size; stretching would blur all for what nobody sees
 _ORIENTATION = 0x0112  # the EXIF tag; what its values mean stands in the EXIF standard, CIPA DC-008
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -108,12 +110,15 @@ def _pixel_aspect(image: Image.Image) -> Fraction:
     That is where the density has no unit; one in dots an inch or a metre is for paper, and isn't looked at by viewers.
     """
     stated = image.info.get("jfif_density") if image.info.get("jfif_unit") == 0 else image.info.get("aspect")
-    return Fraction(*stated) if stated and all(stated) else Fraction(1)
+    aspect = Fraction(*stated) if stated and all(stated) else Fraction(1)
+    return aspect if Fraction(1, MAX_PIXEL_ASPECT) <= aspect <= MAX_PIXEL_ASPECT else Fraction(1)
 
 
 def square_size(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
-    """Return the (width, height) at which pixels of `aspect`, width over height, become square ones; none is lost."""
+    """Return the (width, height) at which pixels of `aspect`, width over height, are square: one side is stretched."""
     width, height = size
+    if abs(aspect - 1) < _SQUARE_WITHIN:
+        return size
     return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
 
 

@@ -127,15 +127,16 @@ ODD: dict[str, tuple[bytes, tuple[tuple[int, int], tuple[Any, ...]]]] = {
     "wide pixels in a PNG": (png(PICTURE, (64, 45)), ((91, 48), AS_IT_IS[1])),
     "wide pixels in a PNG of a palette": (png(PICTURE.quantize(4), (2, 1)), ((128, 48), AS_IT_IS[1])),
     "density for paper": (with_density(1, 72, 36), AS_IT_IS),
+    "pixels that are all but square": (with_density(0, 200, 201), AS_IT_IS),
+    "pixels like needles": (with_density(0, 1, 9999), AS_IT_IS),
     "no density": (with_density(0, 0, 0), AS_IT_IS),
 }
 REFUSED = {
     "12 bits": (jpeg().replace(b"\xff\xc0\0\x11\x08", b"\xff\xc0\0\x11\x0c"), "not a readable image"),
     "cut off": (jpeg()[:-40], "damaged image"),
-    "pixels like needles": (with_density(0, 1, 9999), "64x479952 is a strip"),
     "pixels that fill the memory": (
-        with_density(0, 1, 100, jpeg(Image.new("L", (700, 600)))),
-        "700x60000 is 42,000,000 pixels",
+        with_density(0, 1, 4, jpeg(Image.new("L", (3200, 3200)))),
+        "3200x12800 is 40,960,000 pixels",
     ),
 }
 
