@@ -14,6 +14,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.files import write_atomic
+from data_prep.frame_format import FrameFormat
 from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS, SourceClass, fold_name, source_class_of_folder
 
 DATASET_FOLDER = "Safe and Unsafe Behaviours Dataset"
@@ -24,8 +25,6 @@ STATUSES = ("ok", "partial", "failed", "pending")  # pending: an extraction that
 # Raised with every change in which frames a clip gives; the clips of records of an earlier one are extracted anew.
 EXTRACTOR_VERSION = 2
 UNVERSIONED = 1  # its records hold no version, a count of samples in the place of their numbers, and no faults
-
-MIN_SIDE = 28  # pixels to a side of one visual token of Qwen2-VL
 
 _SEARCH_DEPTH = 3
 _NEVER_SEARCHED = ("demo", FRAMES_FOLDER, "__MACOSX")
@@ -48,10 +47,12 @@ class Settings:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps {self.fps} is not a positive number")
-        if not 1 <= self.jpeg_quality <= 95:
-            raise InputError(f"jpeg quality {self.jpeg_quality} is outside 1 to 95")
-        if self.max_side is not None and self.max_side < MIN_SIDE:
-            raise InputError(f"max side {self.max_side} is below {MIN_SIDE} pixels, one visual token")
+        FrameFormat(self.max_side, self.jpeg_quality)  # checks them
+
+    @property
+    def frame_format(self) -> FrameFormat:
+        """How each frame is kept, whatever their number."""
+        return FrameFormat(self.max_side, self.jpeg_quality)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
-from PIL import Image
 from tqdm import tqdm
 
 from data_prep.clips import (
@@ -40,13 +39,13 @@ from data_prep.clips import (
 )
 from data_prep.errors import InputError, VideoError, run_script
 from data_prep.files import from_root, hold_lock, sha256_of_file
+from data_prep.frame_format import JPEG_QUALITY
 from data_prep.video import Video
 
 LOCK_FILE = ".extract_frames.lock"
 TEMPORARY_PREFIX = ".extracting-"
 SAVE_EVERY_SECONDS = 1.0  # what a kill can cost, beside the clips being worked on
 DASK_TIMEOUT_SECONDS = 10
-JPEG_QUALITY = 90  # about 0.4 MB a frame of 1080p; the model sees it shrunk to a fifth of its pixels
 
 
 def main(argv: list[str]) -> int:
@@ -232,14 +231,12 @@ def save_samples(video: Video, folder: Path, settings: Settings) -> tuple[list[i
     samples: list[int] = []
     size: tuple[int, int] | None = None
     for sample, image in video.samples(fps):
-        if settings.max_side:
-            image.thumbnail((settings.max_side, settings.max_side), Image.Resampling.BICUBIC)
         with (folder / frame_name(sample)).open("wb") as file:
-            image.save(file, format="JPEG", quality=settings.jpeg_quality)
+            saved = settings.frame_format.write(image, file)
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
         samples.append(sample)
-        size = size or image.size
+        size = size or saved
     return samples, size
 
 

@@ -17,10 +17,8 @@ from av.video.reformatter import ColorPrimaries, ColorTrc, Interpolation, VideoR
 from PIL import Image
 
 from data_prep.errors import VideoError
-from data_prep.images import MAX_ASPECT_RATIO, MAX_IMAGE_PIXELS
+from data_prep.images import MAX_ASPECT_RATIO, MAX_IMAGE_PIXELS, MAX_PIXEL_ASPECT, square_size
 
-MAX_PIXEL_ASPECT = 4  # what is further from square, either way, is a damaged header; formats in use stay below 2.5
-_SQUARE_WITHIN = Fraction(1, 100)  # a size rounded by its container; stretching would blur all for what nobody sees
 _FIELD_BELOW = Fraction(2, 3)  # no whole picture in use has pixels so flat
 
 # How Pillow turns a frame, by the signs of a, b, c, d of its display matrix: a pixel at (x, y) of the coded picture is
@@ -103,9 +101,7 @@ class Upright:
             aspect = 1
         if self._is_field(frame) and aspect > _FIELD_BELOW:  # else it is the field's own
             aspect = Fraction(aspect) / 2
-        if abs(aspect - 1) < _SQUARE_WITHIN:
-            return size
-        return (round(size[0] * aspect), size[1]) if aspect > 1 else (size[0], round(size[1] / aspect))
+        return square_size(size, Fraction(aspect))
 
     def _is_field(self, frame: Any) -> bool:
         """Whether a frame is every other line of a picture: HEVC codes interlaced material so, as pictures of its own.

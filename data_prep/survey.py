@@ -101,8 +101,9 @@ class Survey:
             self.is_skippable = False
             return
         self.roles.append(picture.role)
-        self.faults[MISSING_REFERENCES] += picture.missing
-        self.faults[TORN] += picture.torn
+        if len(self) - 1 not in self.discarded:  # what an edit list hides may lean on what was cut away
+            self.faults[MISSING_REFERENCES] += picture.missing
+            self.faults[TORN] += picture.torn
         self.is_skippable &= not picture.new_parameters
         if self._has_order and picture.order is not None:
             self._periods.append(picture.order[0])

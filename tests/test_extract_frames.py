@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -238,10 +239,9 @@ def gaps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def samples(video: Video, fps: object) -> Iterator[tuple[int, Image.Image]]:
         for slot in slots:
             yield slot, Image.fromarray(picture(slot % 256)).convert("RGBX")
-        video.faults["times that jump"] = 3
-        video.faults["incomplete packets"] += 0
 
     monkeypatch.setattr(Video, "samples", samples)
+    monkeypatch.setattr(Video, "faults", Counter({"times that jump": 3}))
     return slots
 
 
@@ -342,8 +342,8 @@ def test_failed_and_partial_clips(data: Path, capsys: pytest.CaptureFixture[str]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     assert run(data) == 1
     err = capsys.readouterr().err
-    assert f"failed: train/{WALK}/sound.mp4: holds no video\n" in err
-    assert f"failed: train/{WALK}/png.mp4: not a readable mp4 (" in err
+    assert f"failed: train/{WALK}/sound.mp4: holds no video, only sound or data: take it out\n" in err
+    assert f"failed: train/{WALK}/png.mp4: a picture (PNG), no mp4: take the file out\n" in err
     assert f"partial: train/{WALK}/cut.mp4: " in err
     clips = {Path(clip.path).stem: clip for clip in read_clips(data / "clips.jsonl")}
     assert (clips["sound"].status, clips["sound"].frames, clips["sound"].width) == ("failed", 0, None)

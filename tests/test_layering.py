@@ -17,6 +17,7 @@ LAYERS = [
         "data_prep.coded_picture",
         "data_prep.files",
         "data_prep.foreign_files",
+        "data_prep.frame_format",
         "data_prep.labels",
         "data_prep.mp4_boxes",
         "data_prep.nal_units",
