@@ -1,4 +1,4 @@
-"""Reading packets' pictures without decoding them, alike for H.264, HEVC and AV1: what is missing, and in what order.
+"""Reading packets' pictures without decoding them, alike for every codec: what is missing, and in what order.
 
 A lost picture is noticed by what needed it (`Picture.missing`), or by the hole that it leaves among the numbers of the
 others (`DisplayOrder.holes`); many leave both. What each codec's headers can't tell is said in its module.
@@ -13,6 +13,7 @@ from data_prep.av1 import Av1Reader, obus_of_configuration
 from data_prep.coded_picture import Picture
 from data_prep.h264 import H264Reader
 from data_prep.hevc import HevcReader
+from data_prep.mpeg4 import Mpeg4Reader
 from data_prep.nal_units import avc_configuration, hevc_configuration
 
 _AV1_DECODERS = {"av1", "libdav1d", "libaom-av1"}
@@ -39,6 +40,8 @@ def picture_reader(codec_name: str, extradata: bytes | None) -> PictureReader | 
         return HevcReader(hvc)
     if codec_name in _AV1_DECODERS and (obus := obus_of_configuration(extradata)) is not None:
         return Av1Reader(obus)
+    if codec_name == "mpeg4":
+        return Mpeg4Reader(extradata or b"")
     return None
 
 

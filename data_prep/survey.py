@@ -15,11 +15,14 @@ from data_prep.timeline import Timeline
 NO_TIME = -(2**63)
 MISSING_REFERENCES = "pictures missing that others need"
 MISSING_PICTURES = "pictures missing from an even order"
+REPEATED = "packets that repeat the one before"
 TORN = "pictures that lack a slice"
 
 # Without headers that tell the order of presentation it is that of the times, if no packet is further from its place
 # in the file than a decoder could put right: H.264 and HEVC hold at most so many pictures back.
 MOST_REORDERED = 16
+
+_SHORTEST_REPEATED = 32  # bytes; a shorter packet may say no more than that a picture is to be shown once more
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Survey:
         self._edits = edits
         self.times = array("q")
         self._periods, self._numbers = array("q"), array("q")
+        self._before: Any = None
         self._display = DisplayOrder()
         self._has_order = reader is not None
         self.roles: list[Role] = []
@@ -88,10 +92,18 @@ class Survey:
             self.discarded.add(len(self))
         self.times.append(NO_TIME if at is None else at)
         if self._reader is not None:
+            self.faults[REPEATED] += self._repeats(packet)
             parameters = _new_parameters(packet)
             picture = self._reader.read(memoryview(packet), parameters)
             self._add_picture(picture)
             self.is_skippable &= parameters is None
+
+    def _repeats(self, packet: Any) -> bool:
+        """Whether a packet, none that begins anew, is the very one before: pictures' numbers make sound ones differ."""
+        before, self._before = self._before, packet
+        if before is None or packet.size != before.size or packet.size < _SHORTEST_REPEATED or packet.is_keyframe:
+            return False
+        return memoryview(packet) == memoryview(before)
 
     def _add_picture(self, picture: Picture | None) -> None:
         if picture is None or picture.order is None:

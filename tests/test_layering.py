@@ -32,6 +32,7 @@ LAYERS = [
         "data_prep.h264_numbers",
         "data_prep.hevc",
         "data_prep.hevc_headers",
+        "data_prep.mpeg4",
     },
     {"data_prep.pictures", "data_prep.timeline"},
     {"data_prep.survey"},
