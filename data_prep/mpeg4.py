@@ -13,7 +13,7 @@ _LAYERS, _GROUP, _PICTURE = range(0x20, 0x30), 0xB3, 0xB6
 _HEADER_BYTES = 64  # what is read of a header is shorter
 _EXTENDED_ASPECT, _GREY_SHAPE = 15, 3
 _VBV_BITS = 79
-_B_PICTURE = 2
+_INTRA, _B_PICTURE = 0, 2
 _MOST_SECONDS = 60  # between two pictures
 
 
@@ -23,6 +23,7 @@ class Mpeg4Reader:
     def __init__(self, configuration: bytes) -> None:
         self._ticks_a_second = 0
         self._period = self._seconds = self._seconds_before = 0
+        self._begun = False
         self._latest = -1  # the time of the last picture that others need, in this period
         self._take(configuration)
 
@@ -58,7 +59,8 @@ class Mpeg4Reader:
     def _picture(self, bits: BitReader) -> Picture:
         if not self._ticks_a_second:
             raise Unreadable("no video object layer before it")
-        is_between = bits.bits(2) == _B_PICTURE
+        kind = bits.bits(2)
+        is_cut, self._begun = not self._begun and kind != _INTRA, True
         later = 0
         while bits.flag():
             later += 1
@@ -66,14 +68,14 @@ class Mpeg4Reader:
                 raise Unreadable("no time")
         bits.skip(1)
         ticks = bits.bits((self._ticks_a_second - 1).bit_length() or 1)
-        if is_between:  # its seconds count from the reference before the last one
+        if kind == _B_PICTURE:  # its seconds count from the reference before the last one
             at = (self._seconds_before + later) * self._ticks_a_second + ticks
-            return Picture(Role.REFERENCE, (self._period, at))
+            return Picture(Role.REFERENCE, (self._period, at), missing=int(is_cut))
         self._seconds_before, self._seconds = self._seconds, self._seconds + later
         missing = self._seconds * self._ticks_a_second + ticks <= self._latest
         self._seconds += missing
         self._latest = self._seconds * self._ticks_a_second + ticks
-        return Picture(Role.REFERENCE, (self._period, self._latest), missing=int(missing))
+        return Picture(Role.REFERENCE, (self._period, self._latest), missing=int(missing or is_cut))
 
 
 def _seconds(bits: BitReader) -> int:
