@@ -54,10 +54,11 @@ class EditList:
 def edit_list(file: BinaryIO, moov: Box, track: int) -> EditList | None:
     """Return the edits of the track with a number, None without a pause between two of them."""
     trak = track_box(file, moov, track)
-    movie = ticks_a_second(file, moov, "mvhd")
-    media = ticks_a_second(file, trak, "mdia/mdhd") if trak else None
     lists = find_boxes(file, trak, "edts/elst") if trak else []
-    if not lists or not movie or not media:
+    if not trak or not lists:
+        return None
+    movie, media = ticks_a_second(file, moov, "mvhd"), ticks_a_second(file, trak, "mdia/mdhd")
+    if not movie or not media:
         return None
     edits = _edits(fields_of(file, lists[0]), Fraction(media, movie))
     shown = [number for number, edit in enumerate(edits) if edit.media is not None]

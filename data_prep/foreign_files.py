@@ -14,7 +14,7 @@ _COPY = "-an -c copy"
 _ENCODE = "-an -fps_mode passthrough -c:v libx264 -crf 18"
 _GUESSED_RATE = "with its own frames a second for 25"
 AGAIN = "download or copy the clip again"
-_EXPORT = "export the clip again, as mp4, from the recorder"
+EXPORT = "copy it again, or export it from the recorder as mp4"
 
 
 def _make_mp4(reading: str, writing: str, note: str = "") -> str:
@@ -54,7 +54,7 @@ _SIGNATURES = [
     (rb"%PDF-", "a PDF document", AGAIN),
     (rb"MZ.{58}", "a Windows program, maybe a player with the clip in it", "start it there and export the clip as mp4"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document", AGAIN),
-    (rb"SQLite format 3", "an SQLite database", _EXPORT),
+    (rb"SQLite format 3", "an SQLite database", EXPORT),
     (rb"bplist0", "a property list, maybe a placeholder of a cloud", AGAIN),
 ]
 _RAW = [("hevc", "HEVC", rb"\0\0\x01[\x40\x42]\x01"), ("h264", "H.264", rb"\0\0\x01[\x27\x47\x67]")]
