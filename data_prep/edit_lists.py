@@ -15,6 +15,7 @@ from data_prep.mp4_boxes import Box, fields_of, find_boxes, ticks_a_second, trac
 _ENTRY = {0: ">Ii", 1: ">Qq"}  # by the box's version: duration in the movie's ticks, start in the track's or -1
 _RATE_BYTES = 4
 _REST = 2**62  # ticks
+MAX_EDITS = 1000  # a longer list is left to FFmpeg
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,8 @@ def _edits(fields: bytes, scale: Fraction) -> list[Edit]:
     form = _ENTRY[fields[0]]
     length = struct.calcsize(form) + _RATE_BYTES
     count = min(struct.unpack_from(">I", fields, 4)[0], (len(fields) - 8) // length)
+    if count > MAX_EDITS:
+        return []
     edits, at = [], Fraction(0)
     for number in range(count):
         duration, media = struct.unpack_from(form, fields, 8 + number * length)

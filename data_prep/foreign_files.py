@@ -34,7 +34,7 @@ _SIGNATURES = [
     (rb"DKIF", "an IVF file", _make_mp4("-f ivf", _ENCODE)),
     (rb"\.RMF", "a RealMedia file", _make_mp4("-f rm", _ENCODE)),
     (rb"nut/multimedia container", "a NUT file", _make_mp4("-f nut", _COPY)),
-    (rb"DHAV|DAHUA", "a Dahua recording (DAV)", _make_mp4("-f dhav", _ENCODE)),
+    (rb"DHAV|DAHUA", "a Dahua recording (DAV)", _make_mp4("-f dhav", _COPY)),
     (rb"\x89PNG\r\n", "a PNG picture", PICTURE),
     (rb"GIF8[79]a", "a GIF picture", PICTURE),
     (rb"BM....\0\0\0\0", "a BMP picture", PICTURE),

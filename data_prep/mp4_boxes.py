@@ -5,18 +5,17 @@ Sizes and fields are those of ISO/IEC 14496-12, and of QuickTime files where tho
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+_HEADER, _LONG_SIZE = struct.Struct(">I4s"), struct.Struct(">Q")
 NO_BOX = b""  # bytes that cannot be the header of a box
 _FURTHEST = 2**63 - 1  # byte that a file can be asked for
 MAX_BOXES = 1_000_000  # of one level; a day of fragments has a quarter of it
 MAX_FIELDS_BYTES = 2**20  # what is read of one box's content
-_COUNTED_32_64 = {0: (12, ">I"), 1: (20, ">I")}  # by version: where tkhd, mvhd and mdhd hold the number after two times
+_AFTER_TIMES = {0: 12, 1: 20}  # by version: where tkhd, mvhd and mdhd hold the number after two times
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A box whose header stands at byte `start`, whose content at `body`; `end` may lie beyond what there is."""
 
     kind: bytes
@@ -45,18 +44,16 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
 def _box_at(file: BinaryIO, start: int, end: int) -> Box:
     file.seek(start)
     header = file.read(min(16, end - start))
-    nothing = Box(NO_BOX, start, start, end)
     if len(header) < 8:
-        return nothing
-    size, kind = struct.unpack_from(">I4s", header)
+        return Box(NO_BOX, start, start, end)
+    size, kind = _HEADER.unpack_from(header)
     body = start + 8
     if size == 1:
-        if len(header) < 16:
-            return nothing
-        body, size = start + 16, struct.unpack_from(">Q", header, 8)[0]
+        body = start + 16
+        size = _LONG_SIZE.unpack_from(header, 8)[0] if len(header) == 16 else 0
     elif size == 0:  # to the end
         size = end - start
-    return nothing if size < body - start else Box(kind, start, body, start + size)
+    return Box(NO_BOX, start, start, end) if size < body - start else Box(kind, start, body, start + size)
 
 
 def find_boxes(file: BinaryIO, within: Box, path: str) -> list[Box]:
@@ -75,8 +72,8 @@ def fields_of(file: BinaryIO, box: Box) -> bytes:
 
 def _number_after_times(file: BinaryIO, box: Box) -> int | None:
     fields = fields_of(file, box)
-    at, form = _COUNTED_32_64.get(fields[0] if fields else 0, _COUNTED_32_64[0])
-    return struct.unpack_from(form, fields, at)[0] if len(fields) >= at + 4 else None
+    at = _AFTER_TIMES.get(fields[0] if fields else 0, 12)
+    return struct.unpack_from(">I", fields, at)[0] if len(fields) >= at + 4 else None
 
 
 def track_box(file: BinaryIO, moov: Box, track: int) -> Box | None:
