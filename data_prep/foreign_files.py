@@ -1,7 +1,8 @@
 """What a file under a clip's name is, where it is no mp4, and what to do: told from its first bytes.
 
-The commands were tried with ffmpeg 5.1 on files of each kind. Streams are copied where the times of all frames come out
-right so; where the file states few times or none, a copy's frames are lost or out of order, and they are encoded anew.
+The commands were tried with ffmpeg 5.1 on files of each kind. Frames are copied where they keep their times so; where the
+file states few times or none (program streams, AVI, raw video), a copy loses frames or shuffles them, and they are
+encoded anew.
 """
 
 import re
@@ -196,13 +197,7 @@ def _program_stream(head: bytes, pack: int) -> Told:
     behind = f" behind a recorder's header of {pack} bytes" if pack else ""
     maker = " (Hikvision)" if head.startswith(b"IMKH") else ""
     skip = f" -skip_initial_bytes {pack}" if pack else ""
-    if re.search(
-        rb"\0\0\x01\xb3", head
-    ):  # MPEG video states its rate; of others, frames that share a packet have no time
-        command = _make_mp4(f"-fflags +genpts -f mpeg{skip}", _COPY)
-    else:
-        command = _make_mp4(f"-f mpeg{skip}", _ENCODE)
-    return f"an MPEG program stream{behind}{maker}", command
+    return f"an MPEG program stream{behind}{maker}", _make_mp4(f"-f mpeg{skip}", _ENCODE)
 
 
 def _raw_video(head: bytes) -> Told:
