@@ -15,6 +15,7 @@ from data_prep.mp4_boxes import Box, fields_of, find_boxes, ticks_a_second, trac
 _ENTRY = {0: ">Ii", 1: ">Qq"}  # by the box's version: duration in the movie's ticks, start in the track's or -1
 _RATE_BYTES = 4
 _REST = 2**62  # ticks
+MAX_EDITS = 1000  # a longer list is left to FFmpeg
 
 
 @dataclass(frozen=True)
@@ -54,10 +55,11 @@ class EditList:
 def edit_list(file: BinaryIO, moov: Box, track: int) -> EditList | None:
     """Return the edits of the track with a number, None without a pause between two of them."""
     trak = track_box(file, moov, track)
-    movie = ticks_a_second(file, moov, "mvhd")
-    media = ticks_a_second(file, trak, "mdia/mdhd") if trak else None
     lists = find_boxes(file, trak, "edts/elst") if trak else []
-    if not lists or not movie or not media:
+    if not trak or not lists:
+        return None
+    movie, media = ticks_a_second(file, moov, "mvhd"), ticks_a_second(file, trak, "mdia/mdhd")
+    if not movie or not media:
         return None
     edits = _edits(fields_of(file, lists[0]), Fraction(media, movie))
     shown = [number for number, edit in enumerate(edits) if edit.media is not None]
@@ -73,6 +75,8 @@ def _edits(fields: bytes, scale: Fraction) -> list[Edit]:
     form = _ENTRY[fields[0]]
     length = struct.calcsize(form) + _RATE_BYTES
     count = min(struct.unpack_from(">I", fields, 4)[0], (len(fields) - 8) // length)
+    if count > MAX_EDITS:
+        return []
     edits, at = [], Fraction(0)
     for number in range(count):
         duration, media = struct.unpack_from(form, fields, 8 + number * length)

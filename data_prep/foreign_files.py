@@ -1,7 +1,8 @@
 """What a file under a clip's name is, where it is no mp4, and what to do: told from its first bytes.
 
-The commands were tried with ffmpeg 5.1 on files of each kind. Streams are copied where the times of all frames come out
-right so; where the file states few times or none, a copy's frames are lost or out of order, and they are encoded anew.
+The commands were tried with ffmpeg 5.1 on files of each kind. Frames are copied where they keep their times so; where the
+file states few times or none (program streams, AVI, raw video), a copy loses frames or shuffles them, and they are
+encoded anew.
 """
 
 import re
@@ -14,7 +15,7 @@ _COPY = "-an -c copy"
 _ENCODE = "-an -fps_mode passthrough -c:v libx264 -crf 18"
 _GUESSED_RATE = "with its own frames a second for 25"
 AGAIN = "download or copy the clip again"
-_EXPORT = "export the clip again, as mp4, from the recorder"
+EXPORT = "copy it again, or export it from the recorder as mp4"
 
 
 def _make_mp4(reading: str, writing: str, note: str = "") -> str:
@@ -24,6 +25,7 @@ def _make_mp4(reading: str, writing: str, note: str = "") -> str:
 PICTURE = "put the clip itself there or take the file out"
 _SOUND = "it holds no video: take it out"
 _UNPACK = "unpack it and put the clips in its place"
+_ROW_OF_PICTURES = _make_mp4("-f mjpeg -framerate 25", _ENCODE, _GUESSED_RATE)
 _SIGNATURES = [
     (rb"RIFF....AVI ", "an AVI file", _make_mp4("-f avi", _ENCODE)),
     (rb"RIFF....WAVE", "a WAV sound file", _SOUND),
@@ -34,7 +36,7 @@ _SIGNATURES = [
     (rb"DKIF", "an IVF file", _make_mp4("-f ivf", _ENCODE)),
     (rb"\.RMF", "a RealMedia file", _make_mp4("-f rm", _ENCODE)),
     (rb"nut/multimedia container", "a NUT file", _make_mp4("-f nut", _COPY)),
-    (rb"DHAV|DAHUA", "a Dahua recording (DAV)", _make_mp4("-f dhav", _ENCODE)),
+    (rb"DHAV|DAHUA", "a Dahua recording (DAV)", _make_mp4("-f dhav", _COPY)),
     (rb"\x89PNG\r\n", "a PNG picture", PICTURE),
     (rb"GIF8[79]a", "a GIF picture", PICTURE),
     (rb"BM....\0\0\0\0", "a BMP picture", PICTURE),
@@ -54,10 +56,11 @@ _SIGNATURES = [
     (rb"%PDF-", "a PDF document", AGAIN),
     (rb"MZ.{58}", "a Windows program, maybe a player with the clip in it", "start it there and export the clip as mp4"),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document", AGAIN),
-    (rb"SQLite format 3", "an SQLite database", _EXPORT),
+    (rb"SQLite format 3", "an SQLite database", EXPORT),
     (rb"bplist0", "a property list, maybe a placeholder of a cloud", AGAIN),
 ]
 _RAW = [("hevc", "HEVC", rb"\0\0\x01[\x40\x42]\x01"), ("h264", "H.264", rb"\0\0\x01[\x27\x47\x67]")]
+_IN_MP4 = (7, 12)  # FLV's numbers of H.264 and HEVC
 _MARKUP = re.compile(rb"\s*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE)
 _TITLE = re.compile(r"<title[^>]*>(.*?)<", re.IGNORECASE | re.DOTALL)
 
@@ -95,16 +98,25 @@ def _signed(head: bytes) -> Told:
         can_copy = re.search(rb"V_(?:MPEG4/ISO/AVC|MPEGH/ISO/HEVC|AV1|VP9|MPEG[12])", head)
         return "a Matroska (WebM) file", _make_mp4("-f matroska", _COPY if can_copy else _ENCODE)
     if head.startswith(b"FLV\1"):
-        can_copy = re.search(rb"\t.{10}[\x17\x27\x1c\x2c]", head[13:], re.DOTALL)
-        return "an FLV file", _make_mp4("-f flv", _COPY if can_copy else _ENCODE)
+        return "an FLV file", _make_mp4("-f flv", _COPY if _flv_codec(head) in _IN_MP4 else _ENCODE)
     if head.startswith(b"\xff\xd8\xff"):
         if b"\xff\xd9\xff\xd8" in head:
-            return "a row of JPEG pictures", _make_mp4("-f mjpeg -framerate 25", _ENCODE, _GUESSED_RATE)
+            return "a row of JPEG pictures", _ROW_OF_PICTURES
         return "a JPEG picture", PICTURE
     if head.startswith(b"PK\x03\x04") and head[6:7] and head[6] & 1:
         return "an encrypted zip archive", f"{_UNPACK}, with its password"
     found = (told for pattern, *told in _SIGNATURES if re.match(pattern, head, re.DOTALL))
     return next(((what, remedy) for what, remedy in found), None)
+
+
+def _flv_codec(head: bytes) -> int | None:
+    """Return the number of the codec in an FLV file's first video tag."""
+    at = 13
+    while len(head) > at + 11:
+        if head[at] == 9:
+            return head[at + 11] & 15
+        at += 15 + int.from_bytes(head[at + 1 : at + 4], "big")
+    return None
 
 
 def _text(head: bytes) -> Told:
@@ -113,7 +125,7 @@ def _text(head: bytes) -> Told:
     if b"/annex/objects/" in head[:1000]:
         return "a pointer of git-annex", "fetch the clip: git annex get IN.mp4"
     if re.match(rb"--.{1,200}?Content-[Tt]ype: *image/jpeg", head, re.DOTALL):
-        return "a row of JPEG pictures, as cameras send it", _make_mp4("-f mpjpeg", _ENCODE)
+        return "a row of JPEG pictures", _ROW_OF_PICTURES
     text = _decoded(head)
     if text is None:
         return None
@@ -185,9 +197,7 @@ def _program_stream(head: bytes, pack: int) -> Told:
     behind = f" behind a recorder's header of {pack} bytes" if pack else ""
     maker = " (Hikvision)" if head.startswith(b"IMKH") else ""
     skip = f" -skip_initial_bytes {pack}" if pack else ""
-    hevc = re.search(rb"\0\0\x01[\x40\x42\x44]\x01", head)  # copied, its frames come out of order
-    command = _make_mp4(f"-f mpeg{skip}", _ENCODE) if hevc else _make_mp4(f"-fflags +genpts -f mpeg{skip}", _COPY)
-    return f"an MPEG program stream{behind}{maker}", command
+    return f"an MPEG program stream{behind}{maker}", _make_mp4(f"-f mpeg{skip}", _ENCODE)
 
 
 def _raw_video(head: bytes) -> Told:

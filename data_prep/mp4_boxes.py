@@ -5,19 +5,17 @@ Sizes and fields are those of ISO/IEC 14496-12, and of QuickTime files where tho
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import SEEK_END
-from itertools import islice
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
+_HEADER, _LONG_SIZE = struct.Struct(">I4s"), struct.Struct(">Q")
 NO_BOX = b""  # bytes that cannot be the header of a box
+_FURTHEST = 2**63 - 1  # byte that a file can be asked for
 MAX_BOXES = 1_000_000  # of one level; a day of fragments has a quarter of it
 MAX_FIELDS_BYTES = 2**20  # what is read of one box's content
-_COUNTED_32_64 = {0: (12, ">I"), 1: (20, ">I")}  # by version: where tkhd, mvhd and mdhd hold the number after two times
+_AFTER_TIMES = {0: 12, 1: 20}  # by version: where tkhd, mvhd and mdhd hold the number after two times
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """A box whose header stands at byte `start`, whose content at `body`; `end` may lie beyond what there is."""
 
     kind: bytes
@@ -27,12 +25,12 @@ class Box:
 
 
 def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
-    """Yield the boxes between two bytes of a file, or up to the file's end where that comes first.
+    """Yield the boxes between two bytes of a file.
 
-    The last one may be torn, that is, end beyond that. What cannot be a box's header is yielded as a box of the kind
+    The last one may be torn, that is, end beyond `end`. What cannot be a box's header is yielded as a box of the kind
     NO_BOX that takes the rest.
     """
-    end = min(end, file.seek(0, SEEK_END))
+    end = min(end, _FURTHEST)
     for _ in range(MAX_BOXES):
         if start >= end:
             return
@@ -46,18 +44,16 @@ def boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
 def _box_at(file: BinaryIO, start: int, end: int) -> Box:
     file.seek(start)
     header = file.read(min(16, end - start))
-    nothing = Box(NO_BOX, start, start, end)
     if len(header) < 8:
-        return nothing
-    size, kind = struct.unpack_from(">I4s", header)
+        return Box(NO_BOX, start, start, end)
+    size, kind = _HEADER.unpack_from(header)
     body = start + 8
     if size == 1:
-        if len(header) < 16:
-            return nothing
-        body, size = start + 16, struct.unpack_from(">Q", header, 8)[0]
+        body = start + 16
+        size = _LONG_SIZE.unpack_from(header, 8)[0] if len(header) == 16 else 0
     elif size == 0:  # to the end
         size = end - start
-    return nothing if size < body - start else Box(kind, start, body, start + size)
+    return Box(NO_BOX, start, start, end) if size < body - start else Box(kind, start, body, start + size)
 
 
 def find_boxes(file: BinaryIO, within: Box, path: str) -> list[Box]:
@@ -76,24 +72,29 @@ def fields_of(file: BinaryIO, box: Box) -> bytes:
 
 def _number_after_times(file: BinaryIO, box: Box) -> int | None:
     fields = fields_of(file, box)
-    at, form = _COUNTED_32_64.get(fields[0] if fields else 0, _COUNTED_32_64[0])
-    return struct.unpack_from(form, fields, at)[0] if len(fields) >= at + 4 else None
+    at = _AFTER_TIMES.get(fields[0] if fields else 0, 12)
+    return struct.unpack_from(">I", fields, at)[0] if len(fields) >= at + 4 else None
 
 
 def track_box(file: BinaryIO, moov: Box, track: int) -> Box | None:
     """Return the `trak` box of the track that bears a number, None for none."""
-    for trak in find_boxes(file, moov, "trak"):
-        for header in find_boxes(file, trak, "tkhd"):
-            if _number_after_times(file, header) == track:
-                return trak
-    return None
+    return next((trak for trak in find_boxes(file, moov, "trak") if _number_of(file, trak) == track), None)
+
+
+def track_numbers(file: BinaryIO, moov: Box) -> set[int | None]:
+    """Return the numbers of a clip's tracks, None for one whose number cannot be read."""
+    return {_number_of(file, trak) for trak in find_boxes(file, moov, "trak")}
+
+
+def _number_of(file: BinaryIO, trak: Box) -> int | None:
+    headers = find_boxes(file, trak, "tkhd")
+    return _number_after_times(file, headers[0]) if headers else None
 
 
 def ticks_a_second(file: BinaryIO, within: Box, path: str) -> int | None:
     """Return the time scale that the first `mvhd` or `mdhd` box at a path states, None without one or for zero."""
-    for header in islice(find_boxes(file, within, path), 1):
-        return _number_after_times(file, header) or None
-    return None
+    headers = find_boxes(file, within, path)
+    return (_number_after_times(file, headers[0]) or None) if headers else None
 
 
 def sample_entries(file: BinaryIO, trak: Box) -> list[bytes]:

@@ -7,17 +7,33 @@ recorder that loses power leaves either; what it wrote before is as good as ever
 import os
 import struct
 import weakref
+from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from io import SEEK_CUR, SEEK_END, SEEK_SET
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, Self
 
-from data_prep.mp4_boxes import NO_BOX, Box, boxes, fields_of, find_boxes
+from data_prep.mp4_boxes import NO_BOX, Box, boxes, fields_of, find_boxes, track_numbers
 
-MAX_HEADER_BYTES = 2**20  # of a fragment's header that is looked into; one of an hour has as much
-# What a flag of a `tfhd` or `trun` box adds to its fixed fields, in bytes, and of `trun` to each frame's.
-_TFHD = {0x1: 8, 0x2: 4, 0x8: 4, 0x10: 4, 0x20: 4}
+_KINDS = {
+    b"ftyp",
+    b"styp",
+    b"moov",
+    b"moof",
+    b"mdat",
+    b"sidx",
+    b"ssix",
+    b"prft",
+    b"emsg",
+    b"free",
+    b"skip",
+    b"uuid",
+    b"meta",
+}
+_NO_FRAMES = 0x10000  # a `tfhd` box's flag
+# What a flag of a `trun` box adds to its fixed fields, in bytes, and to each frame's.
 _TRUN = {0x1: 4, 0x4: 4}
 _TRUN_FRAME = {0x100: 4, 0x200: 4, 0x400: 4, 0x800: 4}
 
@@ -66,7 +82,8 @@ class PartOfFile:
     def read(self, size: int) -> bytes:
         """Return up to `size` bytes, none at the part's end."""
         content = bytearray(os.pread(self._descriptor, max(0, min(size, self._part.end - self._at)), self._at))
-        for start in self._part.hidden:
+        hidden = self._part.hidden
+        for start in hidden[bisect_left(hidden, self._at - 7) : bisect_left(hidden, self._at + len(content))]:
             for offset, letter in enumerate(b"free", start + 4 - self._at):
                 if 0 <= offset < len(content):
                     content[offset] = letter
@@ -93,19 +110,23 @@ def readable_part(file: BinaryIO) -> Part:
     found = list(boxes(file, 0, size))
     headers = [number for number, box in enumerate(found) if box.kind == b"moov"]
     if not headers or not _is_fragmented(file, found):
-        return Part(size, size)
+        behind = (
+            min(len(headers), [box.kind for box in found].count(b"ftyp")) - 1
+        )  # as of clips that were joined by cat
+        return Part(size, size, faults=Counter({"further clips behind the first": behind} if behind > 0 else {}))
     end, fault = _whole_boxes(file, found[headers[0] + 1 :], size)
     missing = max(size if fault else found[-1].end, _end_by_index(file, found)) - size
     faults = Counter({fault: size - end} if fault else {}) + Counter({"bytes missing at the end": missing})
     fragments = [box for box in found if box.kind == b"moof" and box.end <= end]
-    damaged = tuple(box.start for box in fragments if not _is_sound(file, box))
-    sound = [box for box in fragments if box.start not in damaged]
-    part = Part(size, end, tuple(box.start for box in sound), damaged, faults)
-    if not damaged:
-        return part
-    if not _have_times(file, [box for box in sound if box.start > damaged[0]]):
-        return Part(size, end, part.fragments).before(damaged[0])
-    return replace(part, faults=faults + Counter({"damaged fragments": len(damaged)}))
+    tracks = track_numbers(file, found[headers[0]])
+    sound = [box for box in fragments if _is_sound(file, box, tracks)]
+    damaged = sorted({box.start for box in fragments} - {box.start for box in sound})
+    if damaged and not _have_times(file, [box for box in sound if box.start > damaged[0]]):
+        return Part(size, end, tuple(box.start for box in sound)).before(damaged[0])
+    # A fragment's header whose name is damaged is passed over as a box of an unknown kind.
+    nameless = sum(box.kind == b"mdat" and before.kind not in _KINDS for before, box in pairwise(found))
+    faults += Counter({"damaged fragments": len(damaged) + nameless})
+    return Part(size, end, tuple(box.start for box in sound), tuple(damaged), faults)
 
 
 def _is_fragmented(file: BinaryIO, found: list[Box]) -> bool:
@@ -160,35 +181,47 @@ def _have_times(file: BinaryIO, fragments: list[Box]) -> bool:
     return bool(tracks) and all(find_boxes(file, traf, "tfdt") for traf in tracks)
 
 
-def _is_sound(file: BinaryIO, moof: Box) -> bool:
-    """Say whether a fragment's header can be read to its end."""
-    tracks = list(boxes(file, moof.body, moof.end))
-    if not _fill(tracks, moof) or not any(box.kind == b"traf" for box in tracks):
-        return False
-    return all(_is_sound_track(file, box) for box in tracks if box.kind == b"traf")
+def _is_sound(file: BinaryIO, moof: Box, tracks: set[int | None]) -> bool:
+    """Say whether a fragment's header can be read to its end and is about the clip's tracks."""
+    found = list(boxes(file, moof.body, moof.end))
+    about = [box for box in found if box.kind == b"traf"]
+    return _fill(found, moof) and bool(about) and all(_is_sound_track(file, box, tracks) for box in about)
 
 
-def _is_sound_track(file: BinaryIO, traf: Box) -> bool:
+def _is_sound_track(file: BinaryIO, traf: Box, tracks: set[int | None]) -> bool:
     found = list(boxes(file, traf.body, traf.end))
-    if not _fill(found, traf) or [box.kind for box in found].count(b"tfhd") != 1:
+    headers = [_flags_and_number(file, box) for box in found if box.kind == b"tfhd"]
+    if not _fill(found, traf) or len(headers) != 1 or headers[0] is None:
         return False
-    return all(_holds_its_fields(file, box) for box in found)
+    flags, track = headers[0]
+    runs = [box for box in found if box.kind == b"trun"]
+    return (
+        track in tracks and (bool(runs) or bool(flags & _NO_FRAMES)) and all(_is_sound_run(file, box) for box in runs)
+    )
 
 
 def _fill(found: list[Box], within: Box) -> bool:
     return bool(found) and found[-1].end == within.end and all(box.kind.strip(b"\0") for box in found)
 
 
-def _holds_its_fields(file: BinaryIO, box: Box) -> bool:
-    if box.kind not in (b"tfhd", b"trun"):
-        return True
-    fields = fields_of(file, box)
-    if len(fields) < 8:
+def _is_sound_run(file: BinaryIO, trun: Box) -> bool:
+    """Say whether a `trun` box holds as many frames as it says, and any.
+
+    A false number has FFmpeg leave out frames, or fill the memory.
+    """
+    header = _flags_and_number(file, trun)
+    if header is None:
         return False
-    flags, number = struct.unpack_from(">II", fields)
-    flags &= 0xFFFFFF
-    needed = 8 + sum(size for flag, size in (_TFHD if box.kind == b"tfhd" else _TRUN).items() if flags & flag)
-    if box.kind == b"tfhd":
-        return number > 0 and len(fields) >= needed  # the number is the track's
-    frame = sum(size for flag, size in _TRUN_FRAME.items() if flags & flag)
-    return box.end - box.body >= needed + frame * number
+    flags, frames = header
+    fixed = 8 + sum(size for flag, size in _TRUN.items() if flags & flag)
+    each = sum(size for flag, size in _TRUN_FRAME.items() if flags & flag)
+    return frames > 0 and trun.end - trun.body == fixed + frames * each
+
+
+def _flags_and_number(file: BinaryIO, box: Box) -> tuple[int, int] | None:
+    """Return the flags of a `tfhd` or `trun` box and the number after them: the track's, or how many frames."""
+    fields = fields_of(file, box)[:8]
+    if len(fields) < 8:
+        return None
+    flags, number = struct.unpack(">II", fields)
+    return flags & 0xFFFFFF, number

@@ -11,7 +11,7 @@ from av.stream import Disposition
 
 from data_prep.edit_lists import EditList, edit_list
 from data_prep.errors import VideoError
-from data_prep.foreign_files import AGAIN, PICTURE, foreign_kind
+from data_prep.foreign_files import AGAIN, EXPORT, PICTURE, foreign_kind
 from data_prep.mp4_boxes import NO_BOX, Box, boxes, fields_of, sample_entries, track_box
 from data_prep.mp4_fragments import Part, PartOfFile, readable_part
 
@@ -116,7 +116,7 @@ def _no_mp4(file: BinaryIO, found: list[Box], error: str | None = None) -> str:
     """Say why a file cannot be opened, `found` being the boxes that its bytes make."""
     if found and found[0].kind in _FIRST_BOXES:
         return _damaged(file, found, error)
-    return foreign_kind(file) or _behind_others(file) or f"not a readable mp4 ({error or 'unknown data'}): {AGAIN}"
+    return foreign_kind(file) or _behind_others(file) or f"not a readable mp4 ({error or 'unknown data'}): {EXPORT}"
 
 
 def _damaged(file: BinaryIO, found: list[Box], error: str | None) -> str:

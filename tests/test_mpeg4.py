@@ -46,7 +46,7 @@ def test_order_is_that_of_presentation_and_a_lost_picture_leaves_a_hole(tmp_path
     assert [pts for _, pts in sorted(found)] == sorted(pts for pts, _ in packets)
     assert lost_pictures(extradata, packets) == 0
     for lost in range(70):
-        if lost == 0 and name != "every third a keyframe" or packets[lost][0] not in (min(found)[1], max(found)[1]):
+        if (lost == 0 and name != "every third a keyframe") or packets[lost][0] not in (min(found)[1], max(found)[1]):
             assert lost_pictures(extradata, packets[:lost] + packets[lost + 1 :]) >= 1, lost
 
 
