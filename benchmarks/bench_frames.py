@@ -98,7 +98,7 @@ def make_clip(path: Path, gop: int, frames: int) -> Path:
     with av.open(str(unfinished), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        params = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3:b-adapt=0"
+        params = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3:b-adapt=0:colormatrix=smpte170m"
         stream.options = {"preset": "veryfast", "crf": "26", "x264-params": params}
         for number in range(frames):
             image = scene + noises[number % len(noises)]
