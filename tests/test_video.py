@@ -188,6 +188,7 @@ def test_pause_that_the_container_states_is_no_damage(tmp_path: Path) -> None:
         found = {sample: number_of(image) for sample, image in clip.samples(Fraction(1))}
         assert clip.reason is None
     assert [found[sample] for sample in (0, 8, 9, 10)] == [0, 10, 20, 30]
+    assert {found.get(sample, 10) for sample in range(1, 8)} == {10}  # nothing of what was before the pause
 
 
 def test_metadata_that_is_not_text_does_no_harm(tmp_path: Path) -> None:
