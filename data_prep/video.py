@@ -149,7 +149,7 @@ class Video:
                     latest = max(latest, at)
                 elif packet.pts is not None:  # the last one has no time: a request to hand out what is left
                     faults["empty packets"] += 1
-        except av.FFmpegError:
+        except (av.FFmpegError, OSError):
             faults["unreadable rest"] += 1
 
     @property
