@@ -57,6 +57,7 @@ class Upright:
     def __init__(self, stream: Any) -> None:
         self.faults: Counter[str] = Counter()
         self._matrix: tuple[float, ...] = (0, 0, 0, 0)
+        self._rotation: int | None = None  # of the last frame, in degrees
         self._reformatter = VideoReformatter()
         self.reopen(stream)
 
@@ -126,9 +127,12 @@ class Upright:
     def _turn(self, frame: Any) -> Image.Transpose | None:
         """Return how Pillow turns a frame upright; a matrix holds until another is said.
 
-        The container's comes with every frame, one in the bitstream with some.
+        The container's comes with every frame, one in the bitstream with some. It is looked for where the angle
+        changes: a frame that was asked for its side data is a cycle, whose pixels are freed late.
         """
-        self._matrix = _display_matrix(frame) or self._matrix
+        if frame.rotation != self._rotation:
+            self._rotation = frame.rotation
+            self._matrix = _display_matrix(frame) or self._matrix
         least = _DEGREE * max(map(abs, self._matrix))
         signs = tuple((entry > least) - (entry < -least) for entry in self._matrix)
         if signs not in _UPRIGHT:

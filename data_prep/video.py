@@ -25,8 +25,9 @@ from data_prep.pixels import Upright
 from data_prep.survey import NO_TIME, Plan, Survey
 
 # Packets are kept from the first pass to the next up to so many bytes; a larger clip is read again. Where only samples
-# are decoded, those of a group of pictures are held until it is known that all are whole. A group with more of them is
-# decoded as it comes, every frame.
+# are decoded, a group of pictures is held until it is decoded, and its samples until it is known that all are whole. A
+# clip with a larger group is decoded as it comes, every frame, and so is a group with more samples.
+MAX_KEPT_BYTES = 16 * 2**20
 MAX_HELD_BYTES = 64 * 2**20
 MAX_HELD_SAMPLES = 16
 
@@ -111,7 +112,7 @@ class Video:
         self._look_through()
         last = -1
         for number, way in enumerate(self._ways(rate)):
-            if number:
+            if number or self._held is None:
                 self._start_anew()
             try:
                 for sample, frame in way():
@@ -132,11 +133,12 @@ class Video:
         for packet in self._read(survey.faults):
             survey.add(packet)
             held_bytes += packet.size
-            if held_bytes <= MAX_HELD_BYTES:
-                held.append(packet)
+            held.append(packet)
+            if held_bytes > MAX_KEPT_BYTES:
+                held.clear()
         survey.faults["packets beyond the file's end"] += self._packets_beyond_end()
         survey.finish()
-        self._survey, self._held = survey, held if held_bytes <= MAX_HELD_BYTES else None
+        self._survey, self._held = survey, held if held_bytes <= MAX_KEPT_BYTES else None
 
     def _read(self, faults: Counter[str]) -> Iterator[Any]:
         latest = NO_TIME
@@ -177,9 +179,12 @@ class Video:
 
     def _packets(self) -> Iterator[tuple[int, Any]]:
         """Yield the packets with their numbers, which they bear in place of their times, and so do their frames."""
+        count = 0
         for number, packet in enumerate(self._read(Counter()) if self._held is None else self._held):
             packet.pts = number
             yield number, packet
+            count += 1
+        self._faults["packets that came the first time and not again"] += len(self._survey) - count
 
     def _decode(self, packet: Any) -> list[Any]:
         """Decode a packet, or with None all that the decoder still holds."""
@@ -229,6 +234,8 @@ class Video:
             for number, frame in self._group(group, wanted):
                 if number in wanted:
                     yield plan.samples[number], frame
+        if self._faults.total():
+            raise _Unsound
 
     def _groups(self) -> Iterator[list[tuple[int, Any]]]:
         """Yield the packets of each group of pictures, from an IDR picture up to the next, with their numbers."""

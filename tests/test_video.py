@@ -1,8 +1,10 @@
+import gc
 import re
 import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import pytest
@@ -99,9 +101,10 @@ def test_clip_cut_between_two_packets_is_known_to_be_cut(tmp_path: Path) -> None
 def test_damage_in_the_middle_costs_only_what_it_hits(tmp_path: Path) -> None:
     path = write_mp4(tmp_path / "clip.mp4", times(100, 10))
     with av.open(str(path)) as container:
-        entries = list(container.streams.video[0].index_entries)
+        entry = container.streams.video[0].index_entries[40]  # a keyframe
+        position, size = entry.pos, entry.size
     content = bytearray(path.read_bytes())
-    content[entries[40].pos : entries[40].pos + entries[40].size] = bytes(entries[40].size)  # a keyframe
+    content[position : position + size] = bytes(size)
     path.write_bytes(content)
     found, reason = numbers(path)
     assert found[:4] + found[5:] == [0, 10, 20, 30, 50, 60, 70, 80, 90]
@@ -274,6 +277,38 @@ def test_odd_real_clips_that_cannot_be_opened(name: str, reason: str) -> None:
         Video(real_clip(f"odd/{name}"))
 
 
+@pytest.mark.parametrize("reader", [video.picture_reader, lambda *_: None])
+def test_clips_too_large_to_keep_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Any) -> None:
+    path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": "keyint=24:scenecut=0", "crf": "30"})
+    monkeypatch.setattr(video, "picture_reader", reader)
+    expected = every_sample(path, "1")
+    assert len(expected[0]) == 4
+    monkeypatch.setattr(video, "MAX_KEPT_BYTES", path.stat().st_size // 2)
+    assert every_sample(path, "1") == expected
+
+
+def test_packets_that_do_not_come_again_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_mp4(tmp_path / "clip.mp4", times(35, 10))
+    monkeypatch.setattr(video, "MAX_KEPT_BYTES", 1)
+    monkeypatch.setattr(Video, "_start_anew", lambda clip: None)  # so the file is read to its end already
+    found, reason = shown(path)
+    assert found == {}
+    assert reason is not None
+    assert "packets that came the first time and not again" in reason
+
+
+def test_no_frame_outlives_its_turn(tmp_path: Path) -> None:
+    path = write_mp4(tmp_path / "clip.mp4", times(120, 5))
+    gc.collect()
+    gc.disable()
+    try:
+        with Video(path) as clip:
+            for _ in clip.samples(Fraction(1)):
+                assert sum(isinstance(each, av.VideoFrame) for each in gc.get_objects()) <= 8
+    finally:
+        gc.enable()
+
+
 X264 = {
     "short groups": "keyint=12:min-keyint=12:scenecut=0",
     "one group": "keyint=250",
@@ -348,7 +383,7 @@ def test_groups_too_large_to_hold_are_decoded_as_they_come(tmp_path: Path, monke
     path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": "keyint=48:scenecut=0", "crf": "30"})
     expected = [every_sample(path, fps) for fps in ("1", "2")]
     with monkeypatch.context() as patched:
-        patched.setattr(video, "MAX_HELD_BYTES", 20_000)
+        patched.setattr(video, "MAX_HELD_BYTES", 5_000)
         assert every_sample(path, "1") == expected[0]
     monkeypatch.setattr(video, "MAX_HELD_SAMPLES", 1)
     assert every_sample(path, "2") == expected[1]
