@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from typing import Any
 
 from benchmarks.encoded_clips import Recipe
 
@@ -20,7 +21,7 @@ X265 = {
     "B-frames": "keyint=30:min-keyint=30",
     "no B-frames": "keyint=30:min-keyint=30:bframes=0",
     "closed groups": "keyint=30:min-keyint=30:open-gop=0:bframes=4",
-    "four slices": "keyint=30:min-keyint=30:slices=4",
+    "three slices": "keyint=30:min-keyint=30:slices=3:ctu=16",
     "one reference": "keyint=48:ref=1:bframes=0",
     "one group": "keyint=250:scenecut=0",
 }
@@ -40,7 +41,10 @@ DAMAGED_SIZE = (160, 128)
 
 
 def recipes_to_damage() -> dict[str, dict[str, Recipe]]:
-    """Return what packets are taken from, by codec and in words: 121 frames of 24 a second, the last of them a sample, few samples keyframes."""
+    """Return what packets are taken from, by codec and in words: 121 frames of 24 a second, the last one a sample.
+
+    Keyframes lie at other distances than samples, so that most samples lean on others.
+    """
     options = {
         "libx264": {name: {"preset": "veryfast", "crf": "20", "x264-params": each} for name, each in X264.items()},
         "libx265": {name: {"preset": "veryfast", "crf": "24", "x265-params": each} for name, each in X265.items()},
@@ -58,7 +62,7 @@ def recipes_with_headers() -> dict[str, Recipe]:
     of_codec = {codec: next(iter(named.values())) for codec, named in recipes_to_damage().items()}
     short = {codec: replace(recipe, size=(64, 48), frames=72) for codec, recipe in of_codec.items()}
     plain = short["libx264"]
-    muxed = {
+    muxed: dict[str, dict[str, str]] = {
         "moov in front": {"movflags": "faststart"},
         "fragments": {"movflags": "frag_keyframe+empty_moov"},
         "fragments, their own base": {"movflags": "frag_keyframe+empty_moov+default_base_moof"},
@@ -68,19 +72,17 @@ def recipes_with_headers() -> dict[str, Recipe]:
         "dash": {"movflags": "dash+frag_keyframe+global_sidx"},
     }
     uneven = tuple(number * 40 + number % 5 * 7 for number in range(72))
+    fragments, sound = muxed["fragments"], (Fraction(0), Fraction(3))
+    negative = {"avoid_negative_ts": "disabled"}
+    changed: dict[str, dict[str, Any]] = {
+        **{name: {"container": each} for name, each in muxed.items()},
+        "sound": {"audio_seconds": sound},
+        "fragments, sound": {"audio_seconds": sound, "container": fragments},
+        "uneven times": {"time_base": Fraction(1, 1000), "times": uneven},
+        "begins before 0": {"time_base": Fraction(1, 1000), "start": Fraction(-1, 3), "container": negative},
+    }
     return {
-        **{f"{codec}, plain": recipe for codec, recipe in short.items()},
-        **{f"libx264, {name}": replace(plain, container=each) for name, each in muxed.items()},
-        **{
-            f"{codec}, fragments": replace(short[codec], container=muxed["fragments"])
-            for codec in ("libx265", "libsvtav1", "mpeg4")
-        },
-        "libx264, sound": replace(plain, audio_seconds=(Fraction(0), Fraction(3))),
-        "libx264, fragments, sound": replace(
-            plain, audio_seconds=(Fraction(0), Fraction(3)), container=muxed["fragments"]
-        ),
-        "libx264, uneven times": replace(plain, time_base=Fraction(1, 1000), times=uneven),
-        "libx264, begins before its edit list": replace(
-            plain, time_base=Fraction(1, 1000), start=Fraction(-1, 3), container={"avoid_negative_ts": "disabled"}
-        ),
+        **short,
+        **{f"{codec}, fragments": replace(recipe, container=fragments) for codec, recipe in short.items()},
+        **{f"libx264, {name}": replace(plain, **each) for name, each in changed.items()},
     }

@@ -44,10 +44,9 @@ class Recipe:
         """Return everything that differs from a plain recipe of the codec."""
         plain = Recipe(self.codec)
         changed = {name: value for name, value in vars(self).items() if value != vars(plain)[name]}
-        changed.pop("times", None)
-        return " ".join(
-            [self.codec, *(f"{name}={_short(value)}" for name, value in changed.items() if name != "codec")]
-        )
+        for name in ("codec", "times"):
+            changed.pop(name, None)
+        return " ".join([self.codec, *(f"{name}={_short(value)}" for name, value in changed.items())])
 
     @property
     def ticks(self) -> Fraction:
@@ -71,7 +70,7 @@ def _short(value: Any) -> str:
 
 
 def encode(recipe: Recipe, path: Path) -> Path:
-    """Write the clip that a recipe describes; returns `path`. One thread, so that the same recipe makes the same clip."""
+    """Write the clip that a recipe describes, by one thread, so that it is always the same one; returns `path`."""
     with av.open(str(path), "w", format="mp4", options=recipe.container) as container:
         video = _video_stream(container, recipe)
         sound = container.add_stream("aac", rate=AUDIO_RATE, layout="mono") if recipe.audio_seconds else None
@@ -101,7 +100,7 @@ def one_thread(recipe: Recipe) -> dict[str, str]:
     name = {"libx265": "x265-params", "libsvtav1": "svtav1-params"}.get(recipe.codec)
     if name is None:
         return recipe.options
-    single = {"libx265": "pools=none:frame-threads=1:log-level=none", "libsvtav1": "lp=1"}[recipe.codec]
+    single = {"libx265": "pools=1:frame-threads=1:log-level=none", "libsvtav1": "lp=1"}[recipe.codec]
     return {**recipe.options, name: ":".join(filter(None, [recipe.options.get(name), single]))}
 
 

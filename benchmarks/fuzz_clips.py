@@ -90,7 +90,7 @@ def told(outcome: Outcome, seed: int) -> str:
 
 
 def noticed(outcomes: list[Outcome]) -> list[dict[str, Any]]:
-    """Return by codec and kind of damage to packets how many clips' samples were others, and of how many it was said."""
+    """Count clips with damaged packets by codec and kind: how many were altered, and how many of those told."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
     for each in outcomes:
         if each.phase == "packets":
@@ -117,7 +117,7 @@ def as_table(results: dict[str, Any]) -> str:
     lines += ["", "| phase | clips | failures | which |", "|---|---:|---:|---|"]
     for phase, count in results["clips"].items():
         failures = Counter(each["failure"] for each in results["failures"] if each["phase"] == phase)
-        which = "; ".join(f"{number} × {failure}" for failure, number in failures.most_common(8))
+        which = "; ".join(f"{number} of {failure!r}" for failure, number in failures.most_common(8))
         lines.append(f"| {phase} | {count} | {failures.total()} | {which} |")
     return "\n".join(lines)
 

@@ -73,11 +73,13 @@ def _tables(packets: Sequence[Packet], last: int) -> list[Box]:
         _table(b"ctts", [(len(run), gap) for gap, run in _runs([each.pts - each.dts for each in packets])], ">Ii", 1),
         _table(b"stss", [(key,) for key in keys], ">I"),
         _table(b"stsc", [(1, len(packets), 1)], ">3I"),
-        Box(
-            b"stsz", struct.pack(">3I", 0, 0, len(packets)) + b"".join(struct.pack(">I", len(p.data)) for p in packets)
-        ),
+        _sizes([len(packet.data) for packet in packets]),
         Box(b"stco", struct.pack(">3I", 0, 1, 0)),
     ]
+
+
+def _sizes(sizes: Sequence[int]) -> Box:
+    return Box(b"stsz", struct.pack(f">3I{len(sizes)}I", 0, 0, len(sizes), *sizes))
 
 
 def _runs(values: Iterable[int]) -> list[tuple[int, list[int]]]:

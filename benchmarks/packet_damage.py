@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import cache, partial
 
 import av
+import numpy as np
 from numpy.random import Generator
 
 from benchmarks.packet_clips import Packet, PacketClip
@@ -39,7 +40,7 @@ def is_leaf(clip: PacketClip, number: int) -> bool:
 
 @cache
 def frames_of(clip: PacketClip) -> tuple[tuple[int, int], ...]:
-    """Return the time and a hash of the pixels of every frame of a full decode, those of what can't be decoded apart."""
+    """Return time and a hash of the pixels of every frame that a full decode gives."""
     found = []
     with av.open(io.BytesIO(clip.written()), format="mp4") as container:
         stream = container.streams.video[0]
@@ -94,13 +95,10 @@ def _any_packet(clip: PacketClip, rng: Generator) -> tuple[int, bytes]:
 
 def _flip_bit(clip: PacketClip, rng: Generator) -> bytes:
     """Flip one bit of all the clip's data, so that large packets are hit more often, as they are in life."""
-    place = int(rng.integers(sum(len(packet.data) for packet in clip.packets)))
-    for number, packet in enumerate(clip.packets):
-        if place < len(packet.data):
-            break
-        place -= len(packet.data)
-    data = bytearray(packet.data)
-    data[place] ^= 1 << int(rng.integers(8))
+    sizes = np.array([len(packet.data) for packet in clip.packets])
+    number = int(rng.choice(len(sizes), p=sizes / sizes.sum()))
+    data = bytearray(clip.packets[number].data)
+    data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
     return _with_data(clip, {number: bytes(data)})
 
 

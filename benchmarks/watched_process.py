@@ -19,7 +19,7 @@ class Fault(Exception):
 
 
 class WatchedProcess:
-    """One that runs a script of benchmarks/, by the version of the project in `root`; a context manager, for a thread."""
+    """One that runs a script of benchmarks/ on the version of the project in `root`; a context manager."""
 
     def __init__(self, script: str, *arguments: str, root: Path = PROJECT_ROOT, seconds: float) -> None:
         self._command = [sys.executable, str(PROJECT_ROOT / "benchmarks" / script), *arguments]

@@ -47,7 +47,7 @@ def answer_of(process: WatchedProcess, path: Path, *rates: str) -> Answer:
         found = process.ask({"path": str(path), "rates": rates})
     except Fault as fault:
         return Answer(fault=str(fault))
-    samples = {rate: {number: pixels for number, pixels in pairs} for rate, pairs in found["samples"].items()}
+    samples = {rate: dict(pairs) for rate, pairs in found["samples"].items()}
     return Answer(samples, found["reason"], found["refused"], found["traceback"] or _disorder(found["samples"]))
 
 
