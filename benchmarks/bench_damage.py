@@ -145,13 +145,15 @@ def machine() -> dict[str, Any]:
 
 
 def as_table(results: dict[str, Any]) -> str:
-    """Lay the counts out as Markdown."""
+    """Lay the counts out as Markdown; a false picture is one that no frame of the sound clip is."""
     names = [name for name in ("before", "now") if name in results["rows"][0]["noticed"]]
-    heads = ["codec", "damage", "clips", "altered", *(f"noticed {name}" for name in names)]
+    noticed = [f"noticed {name}" for name in names]
+    heads = ["codec", "damage", "clips", "altered", *noticed, "with false pictures", *noticed]
     lines = [f"| {' | '.join(heads)} |", f"|---|---|{'---:|' * (len(heads) - 2)}"]
     for row in results["rows"]:
-        noticed = [row["noticed"][name]["altered"] for name in names]
-        cells = row["codec"], row["kind"], row["clips"], row["altered"], *noticed
+        cells = [row["codec"], row["kind"], row["clips"]]
+        for what in ("altered", "made_up"):
+            cells += [row[what], *(row["noticed"][name][what] for name in names)]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
