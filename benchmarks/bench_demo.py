@@ -313,14 +313,15 @@ def run_record(report_folder: Path, demo: Demo) -> dict[str, Any]:
 def join_mark(prediction: Mapping[str, Any], clips: Sequence[Clip], marks: Mapping[str, Mark]) -> dict[str, Any]:
     """Return a prediction of the test split with its image's path and its clip's mark.
 
-    `hidden` says whether the frame is of the seconds before the behaviour shows, None where that isn't known.
+    `hidden` says whether the frame is of the seconds before the behaviour shows, None where that isn't known: marks are
+    of samples at one a second.
     """
     (clip,) = [clip for clip in clips if clip.split == "test" and clip.video_id == prediction["clip"]]
     mark = marks.get(clip.path)
     return {
         "image": f"{clip.folder}/{frame_name(prediction['sample'])}",
         **prediction,
-        "hidden": None if mark is None else prediction["sample"] < mark.hidden_samples,
+        "hidden": None if mark is None or clip.settings.fps != 1 else prediction["sample"] < mark.hidden_samples,
         "copy_of": None if mark is None else mark.copy_of,
     }
 

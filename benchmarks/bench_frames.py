@@ -32,7 +32,7 @@ from benchmarks.surroundings import cpu_name, with_project
 from data_prep.clips import frame_name
 from data_prep.errors import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
-from data_prep.video import sample_by_time
+from data_prep.timeline import sample_by_time
 
 GOPS = (25, 50, 250)
 RATE, SECONDS, WIDTH, HEIGHT = 25, 20, 1920, 1080
@@ -98,7 +98,7 @@ def make_clip(path: Path, gop: int, frames: int) -> Path:
     with av.open(str(unfinished), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        params = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3:b-adapt=0"
+        params = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3:b-adapt=0:colormatrix=smpte170m"
         stream.options = {"preset": "veryfast", "crf": "26", "x264-params": params}
         for number in range(frames):
             image = scene + noises[number % len(noises)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from data_prep.clips import CLIPS_FILE, Clip, Settings, write_clips
+from data_prep.clips import CLIPS_FILE, EXTRACTOR_VERSION, Clip, Settings, write_clips
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import Row, write_rows
 
@@ -53,7 +53,9 @@ def made_clip(split: str, class_index: int, number: int) -> Clip:
         width=WIDTH,
         height=HEIGHT,
         settings=Settings(fps=1, jpeg_quality=90),
-        frames=FRAMES_PER_CLIP,
+        extractor=EXTRACTOR_VERSION,
+        samples=tuple(range(FRAMES_PER_CLIP)),
         status="ok",
+        faults=(),
         reason=None,
     )

@@ -13,8 +13,10 @@ from pathlib import Path
 from joblib import Parallel, delayed
 
 from data_prep.clips import Settings, frame_name
-from data_prep.extract_frames import JPEG_QUALITY, save_samples
-from data_prep.video import Video, sample_by_time
+from data_prep.extract_frames import save_samples
+from data_prep.frame_format import JPEG_QUALITY
+from data_prep.timeline import sample_by_time
+from data_prep.video import Video
 
 SECOND = Fraction(1)
 

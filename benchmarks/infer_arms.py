@@ -113,7 +113,9 @@ def with_limit(adapted: AdaptedModel, max_pixels: int) -> AdaptedModel:
     """Return the same model asked about frames of another size."""
 
     def limited(collator: VisionCollator) -> VisionCollator:
-        return VisionCollator(collator.processor, max_pixels, dtype=collator.dtype, device=collator.device)
+        return VisionCollator(
+            collator.processor, max_pixels, max_side=collator.max_side, dtype=collator.dtype, device=collator.device
+        )
 
     return replace(adapted, collator=limited(adapted.collator), card_collator=limited(adapted.card_collator))
 

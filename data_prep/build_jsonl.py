@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.clip_audit import AUDIT_FILE, SCHEMA_VERSION, audit_clips, audit_in_words
-from data_prep.clips import CLIPS_FILE, FRAMES_FOLDER, Clip, has_all_frames, read_finished_clips
+from data_prep.clips import (
+    CLIPS_FILE,
+    FRAMES_FOLDER,
+    Clip,
+    earlier_in_words,
+    has_all_frames,
+    read_finished_clips,
+)
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, sha256_of_file, write_json
 from data_prep.labels import LABELS, PROMPT, SPLITS
@@ -35,6 +42,8 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     data = from_root(args.data)
     clips = read_finished_clips(data / CLIPS_FILE)
+    if earlier := sum(clip.is_of_earlier_extractor for clip in clips):
+        raise InputError(f"{data / CLIPS_FILE}: {earlier_in_words(earlier)}; {_AGAIN}")
     _check_frames(data, clips)
     _say_failed(clips)
     audit = audit_clips(clips, near_identical(data, clips))

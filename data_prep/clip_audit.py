@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from data_prep.clips import STATUSES, Clip, natural_key, standing
+from data_prep.clips import STATUSES, Clip, earlier_in_words, natural_key, standing
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
 
 AUDIT_FILE = "audit.json"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+READ_VERSIONS = (2, 3)  # 2 counts no faults
 SHIFT = 0.1  # a smaller difference of shares isn't worth a line
 
 
@@ -23,7 +24,7 @@ def _counts(clips: list[Clip]) -> dict[str, int]:
 
 
 def count_split(clips: Iterable[Clip]) -> dict[str, Any]:
-    """Return one split's clips and frames: in all, by label and by source class, and its clips by status."""
+    """Return one split's clips and frames: in all, by label and by source class, its clips by status, its faults."""
     clips = list(clips)
     usable = [clip for clip in clips if clip.has_frames]
     classes = [source_class.folder for source_class in SOURCE_CLASSES]
@@ -33,7 +34,20 @@ def count_split(clips: Iterable[Clip]) -> dict[str, Any]:
         "source_classes": {name: _counts([clip for clip in usable if clip.source_class == name]) for name in classes},
         "frames_a_clip": _spread([clip.frames for clip in usable]),
         "status": {status: sum(clip.status == status for clip in clips) for status in STATUSES if status != "pending"},
+        "faults": count_faults(clips),
     }
+
+
+def count_faults(clips: Iterable[Clip]) -> dict[str, dict[str, int]]:
+    """Return of each kind of fault in how many clips it was found, and how often in all of them, by its words.
+
+    Clips of an extractor that counted none are left out.
+    """
+    found: dict[str, list[int]] = defaultdict(list)
+    for clip in clips:
+        for fault, count in clip.faults or ():
+            found[fault].append(count)
+    return {fault: {"clips": len(found[fault]), "occurrences": sum(found[fault])} for fault in sorted(found)}
 
 
 def _spread(counts: list[int]) -> dict[str, float] | None:
@@ -110,7 +124,8 @@ def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> 
 
     `fps` is how many frames a second were taken, None where clips differ in it; `splits` counts; `identical_clips`,
     `test_clips_with_twins` and `leaks_in_train` tell of copies; `damaged` lists the clips that are partial or failed,
-    with the reason, and `single_frame_clips` those too short for a second sample.
+    with the reason, `faults` counts what was damaged, and `single_frame_clips` lists those of one sample alone.
+    `extracted_by_earlier_version` counts clips whose samples could be wrong and whose faults aren't counted.
     """
     clips = sorted(clips, key=lambda clip: natural_key(clip.path))
     rates = {clip.settings.fps for clip in clips}
@@ -126,6 +141,8 @@ def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> 
             for clip in clips
             if clip.status in ("partial", "failed")
         ],
+        "faults": count_faults(clips),
+        "extracted_by_earlier_version": sum(clip.is_of_earlier_extractor for clip in clips),
         "single_frame_clips": [clip.path for clip in clips if clip.frames == 1],
     }
 
@@ -141,11 +158,11 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         audit: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        current = audit["schema_version"] == SCHEMA_VERSION
+        known = audit["schema_version"] in READ_VERSIONS
         built = {split: entry["sha256"] for split, entry in audit["jsonl"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: damaged; run data_prep/build_jsonl.py again") from None
-    if current and all(sha256_of_file(folder / f"{split}.jsonl") == sha256 for split, sha256 in built.items()):
+    if known and all(sha256_of_file(folder / f"{split}.jsonl") == sha256 for split, sha256 in built.items()):
         return audit
     print(f"warning: {file.name} isn't of these rows, so it is left out; build_jsonl.py makes both", file=sys.stderr)
     return None
@@ -155,6 +172,7 @@ def audit_in_words(audit: dict[str, Any]) -> str:
     """Return the audit as a few lines to read, with what they mean for the figures."""
     lines = [_split_in_words(split, counts) for split, counts in audit["splits"].items()]
     lines += _prior_shift_in_words(audit["splits"])
+    lines += _damage_in_words(audit)
     groups = audit["identical_clips"]
     lines.append(
         f"identical clips: {len(groups)} groups, {sum(group['across_splits'] for group in groups)} of them in both "
@@ -193,6 +211,24 @@ def _split_in_words(split: str, counts: dict[str, Any]) -> str:
         f"{split}: {counts['clips']} clips, {counts['frames']} frames{frames}, {_unsafe_share(counts):.1%} of them "
         f"{UNSAFE}{damaged}"
     )
+
+
+def _damage_in_words(audit: dict[str, Any]) -> list[str]:
+    """Say how many clips are damaged, by which faults, in all and by split, and which faults couldn't be counted."""
+    splits = audit["splits"]
+    partial, failed = (sum(splits[split]["status"][status] for split in SPLITS) for status in ("partial", "failed"))
+    lines = [f"damaged clips: {partial} partial, {failed} failed{_faults_in_words(audit)}"] if partial + failed else []
+    lines += [f"  {split}{_faults_in_words(splits[split])}" for split in SPLITS if splits[split]["faults"]]
+    if earlier := audit["extracted_by_earlier_version"]:
+        lines.append(
+            f"{earlier_in_words(earlier)} and whose faults aren't counted; run data_prep/extract_frames.py again"
+        )
+    return lines
+
+
+def _faults_in_words(counts: dict[str, Any]) -> str:
+    each = [f"{fault} in {n['clips']} clips ({n['occurrences']})" for fault, n in counts["faults"].items()]
+    return f": {', '.join(each)}" if each else ""
 
 
 def _unsafe_share(counts: dict[str, Any]) -> float:

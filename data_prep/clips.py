@@ -4,14 +4,17 @@ import itertools
 import json
 import math
 import re
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.files import write_atomic
+from data_prep.frame_format import FrameFormat
 from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS, SourceClass, fold_name, source_class_of_folder
 
 DATASET_FOLDER = "Safe and Unsafe Behaviours Dataset"
@@ -19,7 +22,9 @@ CLIPS_FILE = "clips.jsonl"
 FRAMES_FOLDER = "frames"
 STATUSES = ("ok", "partial", "failed", "pending")  # pending: an extraction that was interrupted before this clip
 
-MIN_SIDE = 28  # pixels to a side of one visual token of Qwen2-VL
+# Raised with every change in which frames a clip gives; the clips of records of an earlier one are extracted anew.
+EXTRACTOR_VERSION = 2
+UNVERSIONED = 1  # its records hold no version, a count of samples in the place of their numbers, and no faults
 
 _SEARCH_DEPTH = 3
 _NEVER_SEARCHED = ("demo", FRAMES_FOLDER, "__MACOSX")
@@ -42,10 +47,12 @@ class Settings:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.fps) and self.fps > 0):
             raise InputError(f"fps {self.fps} is not a positive number")
-        if not 1 <= self.jpeg_quality <= 95:
-            raise InputError(f"jpeg quality {self.jpeg_quality} is outside 1 to 95")
-        if self.max_side is not None and self.max_side < MIN_SIDE:
-            raise InputError(f"max side {self.max_side} is below {MIN_SIDE} pixels, one visual token")
+        FrameFormat(self.max_side, self.jpeg_quality)  # checks them
+
+    @property
+    def frame_format(self) -> FrameFormat:
+        """How each frame is kept, whatever their number."""
+        return FrameFormat(self.max_side, self.jpeg_quality)
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,9 @@ class Clip:
     `path` is relative to the data set's root; `source_class` is one of the eight folder names of labels.py, however
     the folder on disk is spelled. `duration_seconds` and `rate` (frames a second) are what the container states;
     `width` and `height` are of the first frame as it is saved, in pixels. What could not be learnt is None.
+    `extractor` is the version that took the frames, `samples` the numbers of those that stand on disk, in order.
+    `faults` says in words what was damaged, and how often that was found, None where that version didn't count;
+    `reason` says the same in a line, or why there is no frame.
     """
 
     video_id: str
@@ -68,8 +78,10 @@ class Clip:
     width: int | None
     height: int | None
     settings: Settings
-    frames: int
+    extractor: int
+    samples: tuple[int, ...]
     status: str
+    faults: tuple[tuple[str, int], ...] | None
     reason: str | None
 
     def __post_init__(self) -> None:
@@ -84,13 +96,27 @@ class Clip:
             raise InputError(f"sha256 {self.sha256!r} is not 64 hexadecimal digits")
         if self.status not in STATUSES:
             raise InputError(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
+        if type(self.extractor) is not int or not UNVERSIONED <= self.extractor <= EXTRACTOR_VERSION:
+            raise InputError(f"extractor {self.extractor!r} is outside {UNVERSIONED} to {EXTRACTOR_VERSION}")
+        _check_samples(self.samples)
         if (self.frames > 0) != self.has_frames:
             raise InputError(f"status {self.status} does not go with {self.frames} frames")
+        _check_faults(self)
+
+    @property
+    def frames(self) -> int:
+        """How many frames of this clip stand on disk."""
+        return len(self.samples)
 
     @property
     def has_frames(self) -> bool:
         """Whether frames of this clip stand on disk."""
         return self.status in ("ok", "partial")
+
+    @property
+    def is_of_earlier_extractor(self) -> bool:
+        """Whether an earlier version extracted this clip, so that its samples could be wrong."""
+        return self.extractor < EXTRACTOR_VERSION and self.status != "pending"
 
     @property
     def folder(self) -> str:
@@ -99,8 +125,17 @@ class Clip:
 
     @property
     def frame_paths(self) -> list[str]:
-        """The clip's frames in order, relative to the data folder; number k is shown at k / fps seconds."""
-        return [f"{self.folder}/{frame_name(sample)}" for sample in range(self.frames)]
+        """The clip's frames in order, relative to the data folder."""
+        return [self.frame_path(sample) for sample in self.samples]
+
+    def has_sample(self, sample: int) -> bool:
+        """Whether the clip has a sample of this number."""
+        at = bisect_left(self.samples, sample)
+        return at < self.frames and self.samples[at] == sample
+
+    def frame_path(self, sample: int) -> str:
+        """Return the path of a frame, the first shown in [sample, sample + 1) / fps seconds, in the data folder."""
+        return f"{self.folder}/{frame_name(sample)}"
 
 
 @dataclass(frozen=True)
@@ -127,6 +162,23 @@ def _check_video_id(video_id: str) -> None:
     """A video_id becomes a folder that is created and removed, so it must be one plain component of a path."""
     if video_id in ("", ".", "..") or any(character in video_id for character in "/\\\0"):
         raise InputError(f"video_id {video_id!r} cannot be a folder's name")
+
+
+def _check_samples(samples: tuple[int, ...]) -> None:
+    if not all(type(sample) is int for sample in samples):
+        raise InputError("samples are not whole numbers")
+    if any(later <= earlier for earlier, later in pairwise((-1, *samples))):
+        raise InputError("samples are not numbers from 0 on, each once and in order")
+
+
+def _check_faults(clip: Clip) -> None:
+    if (clip.faults is None) != (clip.extractor == UNVERSIONED):
+        raise InputError(f"extractor {clip.extractor} does not go with faults {clip.faults}")
+    faults = clip.faults or ()
+    if not all(isinstance(fault, str) and type(count) is int and count > 0 for fault, count in faults):
+        raise InputError(f"faults {faults} are not words, each with how often it was found")
+    if clip.faults is not None and clip.has_frames and bool(faults) != (clip.status == "partial"):
+        raise InputError(f"status {clip.status} does not go with {len(faults)} kinds of faults")
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -253,12 +305,16 @@ def assign_video_ids(sources: Iterable[Source], known: dict[str, str]) -> dict[s
 
 
 def has_all_frames(data: Path, clip: Clip) -> bool:
-    """Whether the clip's folder below `data` holds exactly the frames that its record counts, none of them empty."""
+    """Whether the clip's folder below `data` holds exactly the frames that its record lists, none of them empty."""
     folder = data / clip.folder
-    wanted = {frame_name(sample) for sample in range(clip.frames)}
+    wanted = {frame_name(sample) for sample in clip.samples}
     if not folder.is_dir() or {path.name for path in folder.iterdir()} != wanted:
         return False
     return all(path.stat().st_size for path in folder.iterdir())
+
+
+_KEYS = [field.name for field in fields(Clip)]
+_UNVERSIONED_KEYS = set(_KEYS) - {"extractor", "samples", "faults"} | {"frames"}
 
 
 def _parse_clip(line: str) -> Clip:
@@ -266,20 +322,36 @@ def _parse_clip(line: str) -> Clip:
         record: Any = json.loads(line)
     except json.JSONDecodeError as error:
         raise InputError(f"not a whole JSON object ({error.msg} at column {error.colno})") from None
-    keys = [field.name for field in fields(Clip)]
-    if not isinstance(record, dict) or set(record) != set(keys):
-        raise InputError(f"a clip's record has exactly the keys {', '.join(keys)}")
     try:
-        return Clip(**{**record, "settings": Settings(**record["settings"])})
+        if isinstance(record, dict):
+            record = _of_known_version(record)
+        if not isinstance(record, dict) or set(record) != set(_KEYS):
+            raise InputError(f"a clip's record has exactly the keys {', '.join(_KEYS)}")
+        faults = None if record["faults"] is None else tuple(sorted(record["faults"].items()))
+        values = {"settings": Settings(**record["settings"]), "samples": tuple(record["samples"]), "faults": faults}
+        return Clip(**{**record, **values})
     except (TypeError, AttributeError) as error:
         raise InputError(f"a value has the wrong type ({error})") from None
 
 
-def read_clips(path: Path) -> list[Clip]:
-    """Read clips.jsonl.
+def _of_known_version(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with the keys of today's, whatever it holds. Raises InputError for one of a later extractor."""
+    if isinstance(version := record.get("extractor"), int) and version > EXTRACTOR_VERSION:
+        raise InputError(
+            f"extractor {version} is a later version's, this one knows up to {EXTRACTOR_VERSION}; update the project, "
+            "or start over"
+        )
+    if set(record) != _UNVERSIONED_KEYS:
+        return record
+    others = {key: value for key, value in record.items() if key != "frames"}
+    return {**others, "extractor": UNVERSIONED, "samples": range(record["frames"]), "faults": None}
 
-    Raises InputError, naming file and line, for a missing file, a record that is torn or contradicts itself, and for
-    two records of one path or of one video_id in one split.
+
+def read_clips(path: Path) -> list[Clip]:
+    """Read clips.jsonl, records of an earlier extractor as well.
+
+    Raises InputError, naming file and line, for a missing file, a record that is torn, contradicts itself or is of a
+    later extractor, and for two records of one path or of one video_id in one split.
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
@@ -312,6 +384,11 @@ def standing(clips: Iterable[Clip]) -> dict[str, bool]:
     }
 
 
+def earlier_in_words(clips: int) -> str:
+    """Say what it means that an earlier version extracted so many clips."""
+    return f"{clips} clips were extracted by an earlier version, whose samples could be wrong"
+
+
 def read_finished_clips(path: Path) -> list[Clip]:
     """Read clips.jsonl in natural order of the clips' paths, once the extraction is through.
 
@@ -328,5 +405,11 @@ def read_finished_clips(path: Path) -> list[Clip]:
 def write_clips(path: Path, clips: Iterable[Clip]) -> None:
     """Write clips.jsonl, one record a line in natural order of the clips' paths, whole or not at all."""
     ordered = sorted(clips, key=lambda clip: natural_key(clip.path))
-    lines = [json.dumps(asdict(clip), ensure_ascii=False, allow_nan=False) + "\n" for clip in ordered]
-    write_atomic(path, "".join(lines).encode())
+    write_atomic(path, "".join(f"{_as_line(clip)}\n" for clip in ordered).encode())
+
+
+def _as_line(clip: Clip) -> str:
+    """Return a clip's record as JSON. `asdict` would copy the samples one by one."""
+    faults = None if clip.faults is None else dict(clip.faults)
+    record = {**vars(clip), "settings": asdict(clip.settings), "faults": faults}
+    return json.dumps(record, ensure_ascii=False, allow_nan=False)

@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from joblib import Parallel, cpu_count, delayed, parallel_config
-from PIL import Image
 from tqdm import tqdm
 
 from data_prep.clips import (
     CLIPS_FILE,
+    EXTRACTOR_VERSION,
     FRAMES_FOLDER,
     Clip,
     Settings,
     Source,
     assign_video_ids,
+    earlier_in_words,
     find_dataset,
     frame_name,
     has_all_frames,
@@ -38,13 +39,13 @@ from data_prep.clips import (
 )
 from data_prep.errors import InputError, VideoError, run_script
 from data_prep.files import from_root, hold_lock, sha256_of_file
+from data_prep.frame_format import JPEG_QUALITY
 from data_prep.video import Video
 
 LOCK_FILE = ".extract_frames.lock"
 TEMPORARY_PREFIX = ".extracting-"
 SAVE_EVERY_SECONDS = 1.0  # what a kill can cost, beside the clips being worked on
 DASK_TIMEOUT_SECONDS = 10
-JPEG_QUALITY = 90  # about 0.4 MB a frame of 1080p; the model sees it shrunk to a fifth of its pixels
 
 
 def main(argv: list[str]) -> int:
@@ -115,8 +116,8 @@ def _told_of_disk_errors() -> Iterator[None]:
 def _plan(data: Path, root: Path, settings: Settings, workers: int) -> list[Clip]:
     """Return one record a clip: the finished one where nothing changed, else one whose status is pending.
 
-    The plan is on disk before any frame is, so a record never speaks for frames of another content or other settings,
-    and whatever an interrupted run leaves is known by its record.
+    The plan is on disk before any frame is, so a record never speaks for frames of another content, other settings or
+    an earlier extractor, and whatever an interrupted run leaves is known by its record.
     """
     sources, left = list_clips(root)
     if left:
@@ -127,6 +128,8 @@ def _plan(data: Path, root: Path, settings: Settings, workers: int) -> list[Clip
     hashes = _each_clip(_hash, ((root, source.path) for source in sources), len(sources), workers, "checking")
     sha256 = dict(hashes)
     wanted = [_pending(source, ids[source.path], sha256[source.path], settings) for source in sources]
+    if earlier := sum(known[path].is_of_earlier_extractor for path in ids if path in known):
+        print(f"{earlier_in_words(earlier)}: extracting them anew", file=sys.stderr)
     plan = [_finished(data, clip, known.get(clip.path)) or clip for clip in wanted]
     _remove_vanished(data, known.values(), plan)
     write_clips(data / CLIPS_FILE, plan)
@@ -163,15 +166,17 @@ def _pending(source: Source, video_id: str, sha256: str, settings: Settings) -> 
         width=None,
         height=None,
         settings=settings,
-        frames=0,
+        extractor=EXTRACTOR_VERSION,
+        samples=(),
         status="pending",
+        faults=(),
         reason=None,
     )
 
 
 def _finished(data: Path, wanted: Clip, known: Clip | None) -> Clip | None:
-    """Return the known record if it is of the wanted content and settings and its frames are there."""
-    if known is None or not known.has_frames:
+    """Return the known record if it is of the wanted content and settings, of today's extractor and has its frames."""
+    if known is None or not known.has_frames or known.is_of_earlier_extractor:
         return None
     same = (known.sha256, known.settings, known.folder) == (wanted.sha256, wanted.settings, wanted.folder)
     return known if same and has_all_frames(data, known) else None
@@ -214,39 +219,41 @@ def extract_clip(source: Path, folder: Path, clip: Clip) -> tuple[Path, Clip]:
     """
     try:
         with Video(source) as video:
-            sizes = save_samples(video, folder, clip.settings)
-            return folder, _record(clip, video, sizes)
+            samples, size = save_samples(video, folder, clip.settings)
+            return folder, _record(clip, video, samples, size)
     except VideoError as error:
         return folder, replace(clip, status="failed", reason=str(error))
 
 
-def save_samples(video: Video, folder: Path, settings: Settings) -> list[tuple[int, int]]:
-    """Write the samples and return each one's (width, height)."""
+def save_samples(video: Video, folder: Path, settings: Settings) -> tuple[list[int], tuple[int, int] | None]:
+    """Write the samples and return their numbers and the first one's (width, height), None where there is none."""
     fps = Fraction(str(settings.fps))  # the shortest decimal is what was asked for: 0.1 means a tenth
-    sizes = []
+    samples: list[int] = []
+    size: tuple[int, int] | None = None
     for sample, image in video.samples(fps):
-        if settings.max_side:
-            image.thumbnail((settings.max_side, settings.max_side), Image.Resampling.BICUBIC)
         with (folder / frame_name(sample)).open("wb") as file:
-            image.save(file, format="JPEG", quality=settings.jpeg_quality)
+            saved = settings.frame_format.write(image, file)
             file.flush()
             os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
-        sizes.append(image.size)
-    return sizes
+        samples.append(sample)
+        size = size or saved
+    return samples, size
 
 
-def _record(clip: Clip, video: Video, sizes: list[tuple[int, int]]) -> Clip:
-    if not sizes:
+def _record(clip: Clip, video: Video, samples: list[int], size: tuple[int, int] | None) -> Clip:
+    faults = tuple(sorted((fault, count) for fault, count in video.faults.items() if count))
+    if size is None:
         damage = f" ({video.reason})" if video.reason else ""
-        return replace(clip, status="failed", reason=f"no frame could be decoded{damage}")
+        return replace(clip, status="failed", faults=faults, reason=f"no frame could be decoded{damage}")
     return replace(
         clip,
         duration_seconds=video.duration_seconds,
         rate=video.rate,
-        width=sizes[0][0],
-        height=sizes[0][1],
-        frames=len(sizes),
-        status="partial" if video.reason else "ok",
+        width=size[0],
+        height=size[1],
+        samples=tuple(samples),
+        status="partial" if faults else "ok",
+        faults=faults,
         reason=video.reason,
     )
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.clips import CLIPS_FILE, Clip, read_clips
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
+from data_prep.frame_format import FrameFormat, common_format
 from data_prep.images import check_image
 from data_prep.labels import LABELS
 from data_prep.rows import Row, image_path, read_numbered_rows
@@ -44,7 +45,7 @@ class Frame:
 def _join(row: Row, where: str, split: str, clips: dict[str, Clip]) -> Frame:
     path = PurePosixPath(row.image)
     clip = clips.get(path.parent.as_posix())
-    if clip is None or not path.stem.isdecimal():
+    if clip is None or not path.stem.isdecimal() or not clip.has_sample(int(path.stem)):
         raise InputError(
             f"{where}: image {row.image!r} is no frame of a clip in {CLIPS_FILE}; expected frames/{split}/"
             "<safe|unsafe>/<video_id>/<sample>.jpg; run data_prep/extract_frames.py and build_jsonl.py again"
@@ -78,6 +79,11 @@ def read_frames(folder: Path, split: str) -> list[Frame]:
         image_path(folder, row.image, where)
         frames.append(_join(row, where, split, clips))
     return frames
+
+
+def read_frame_format(folder: Path) -> FrameFormat | None:
+    """Return how the frames of a data folder were kept, None where its clips differ in it."""
+    return common_format(clip.settings.frame_format for clip in read_clips(folder / CLIPS_FILE) if clip.has_frames)
 
 
 def _classes_by_content(frames: Sequence[Frame]) -> dict[str, Counter[str]]:
@@ -159,7 +165,7 @@ def frame_features() -> "Features":
             "prompt": Value("string"),
             "response": Value("string"),
             "clip": Value("string"),
-            "sample": Value("int32"),
+            "sample": Value("int64"),
             "source_class": Value("string"),
         }
     )

@@ -10,13 +10,24 @@ from data_prep.clip_audit import read_audit
 from data_prep.clips import CLIPS_FILE
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
-from data_prep.frames_dataset import TEST, TRAIN, VALIDATION, build_dataset, content_hash, split_frames, summary
+from data_prep.frame_format import FrameFormat
+from data_prep.frames_dataset import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    build_dataset,
+    content_hash,
+    read_frame_format,
+    split_frames,
+    summary,
+)
 from data_prep.hub_cache import (
     check_sizes,
     is_pushed,
     is_repo_id,
     load_pushed,
     pushed_audit,
+    pushed_format,
     quiet_without_terminal,
     read_manifest,
     resolve_version,
@@ -33,7 +44,8 @@ class FramesSource:
 
     `id` is the pushed id, or the folder relative to the project's root; `revision` the pushed version's 40 hexadecimal
     digits, None for a folder. Splits are train, validation and test; a folder too small to part has no validation.
-    `audit` is what build_jsonl.py found out about the clips, None where that isn't known.
+    `audit` is what build_jsonl.py found out about the clips, and `frames` how extraction kept their frames; each is
+    None where that isn't known.
     """
 
     dataset: "DatasetDict"
@@ -41,6 +53,12 @@ class FramesSource:
     revision: str | None
     content_hash: str
     audit: dict[str, Any] | None = None
+    frames: FrameFormat | None = None
+
+    @property
+    def max_side(self) -> int | None:
+        """The most pixels a side that frames were shrunk to, None where they weren't or that isn't known."""
+        return self.frames.max_side if self.frames else None
 
     def rows(self, split: str) -> "Dataset":
         """Return a split whose frames come as `{"bytes", "path"}`, for images.py to decode under its own limits."""
@@ -99,10 +117,13 @@ def open_dataset(name: str, *, revision: str | None = None) -> FramesSource:
     if folder is None:
         full = resolve_version(name, revision)
         dataset = load_pushed(name, full)
-        return FramesSource(dataset, name, full, read_manifest(name, full)["content_hash"], pushed_audit(name, full))
+        manifest = read_manifest(name, full)
+        audit, frames = pushed_audit(name, full), pushed_format(manifest)
+        return FramesSource(dataset, name, full, manifest["content_hash"], audit, frames)
     _refuse_revision(name, revision)
     dataset = build_dataset(folder)
-    return FramesSource(dataset, to_root(folder), None, content_hash(dataset), read_audit(folder))
+    audit, frames = read_audit(folder), read_frame_format(folder)
+    return FramesSource(dataset, to_root(folder), None, content_hash(dataset), audit, frames)
 
 
 def _labels_of(name: str, revision: str | None) -> dict[str, set[str]]:

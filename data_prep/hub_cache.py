@@ -22,6 +22,7 @@ from huggingface_hub.utils import WeakFileLock
 from data_prep.clip_audit import AUDIT_FILE
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_atomic, write_json
+from data_prep.frame_format import FrameFormat
 from data_prep.frames_dataset import SplitCounts, combine_split_hashes, count_splits, split_hash
 from data_prep.labels import SAFE, UNSAFE
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 CONFIG = "default"
 DATASETS_VERSION = "0.0.0"  # what `datasets` calls the version of every data set without a loading script
 MANIFEST = "manifest.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # A ref of our own beside refs/main: where the Hub has a data set of the same name, the libraries move main to it.
 PUSHED_REF = "pushed"
 STAGING = ".pushing"  # hidden, so that the libraries' globs pass it over
@@ -98,8 +99,9 @@ its one-word answer. Validation is cut from train by clip: clips of the same con
 |---|---:|---:|---:|---:|
 {rows}
 
-Columns: `image` (the file's bytes, embedded), `prompt`, `response`, `clip`, `sample` (number k is shown at k / fps
-seconds of the clip), `source_class` (the behaviour's folder in the published data set).
+Columns: `image` (the file's bytes, embedded), `prompt`, `response`, `clip`, `sample` (number k is the first frame shown
+from k to k + 1 over fps seconds of the clip; one in which none is shown is missing), `source_class` (the behaviour's
+folder in the published data set).
 
 Content hash: `{content}`
 
@@ -128,7 +130,9 @@ def dataset_card(content: str, counts: dict[str, SplitCounts], *, with_files: bo
     return _CARD.format(configs=configs, rows="\n".join(rows), content=content)
 
 
-def _write_snapshot(dataset: "DatasetDict", audit: dict[str, Any] | None, folder: Path) -> str:
+def _write_snapshot(
+    dataset: "DatasetDict", audit: dict[str, Any] | None, frames: FrameFormat | None, folder: Path
+) -> str:
     """Write Parquet files, card, audit and manifest into `folder` and return the version id that follows from them."""
     (folder / "data").mkdir(parents=True)
     for split in dataset:
@@ -144,6 +148,7 @@ def _write_snapshot(dataset: "DatasetDict", audit: dict[str, Any] | None, folder
     manifest = {
         "schema_version": SCHEMA_VERSION,
         "content_hash": content,
+        "frames": asdict(frames) if frames else None,
         "splits": {split: {"content_hash": hashes[split], **asdict(counts[split])} for split in dataset},
         "files": {
             name: {"sha256": sha256_of_file(folder / name), "bytes": (folder / name).stat().st_size} for name in names
@@ -232,10 +237,15 @@ def _staging_folders(repo_id: str) -> Iterator[tuple[Path, Path]]:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def push_local(dataset: "DatasetDict", repo_id: str, audit: dict[str, Any] | None = None) -> str:
+def push_local(
+    dataset: "DatasetDict",
+    repo_id: str,
+    audit: dict[str, Any] | None = None,
+    frames: FrameFormat | None = None,
+) -> str:
     """Push a data set to the local Hub cache and return its version, 40 hexadecimal digits that follow from its data.
 
-    The audit of its clips, where there is one, goes along.
+    The audit of its clips, and how their frames were kept, go along where they are known.
 
     Pushing the same data again gives the same version, made whole where it was damaged. Killed at any moment, a push
     leaves the version before it loadable. Raises InputError for an id that would not round-trip.
@@ -243,7 +253,7 @@ def push_local(dataset: "DatasetDict", repo_id: str, audit: dict[str, Any] | Non
     check_repo_id(repo_id)
     with _staging_folders(repo_id) as (hub_staging, arrow_staging):
         staged = hub_staging / "snapshot"
-        revision = _write_snapshot(dataset, audit, staged)
+        revision = _write_snapshot(dataset, audit, frames, staged)
         if not _is_sound(repo_id, revision):
             _install_snapshot(staged, repo_id, revision)
         snapshot = _hub_folder(repo_id) / "snapshots" / revision
@@ -314,6 +324,12 @@ def pushed_audit(repo_id: str, revision: str) -> dict[str, Any] | None:
     """Return the audit that was pushed with a version, None where none was."""
     file = _hub_folder(repo_id) / "snapshots" / revision / AUDIT_FILE
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def pushed_format(manifest: dict[str, Any]) -> FrameFormat | None:
+    """Return how the frames of a pushed version were kept, None where they differ in it or 9264ce6 pushed them."""
+    frames = manifest.get("frames")
+    return FrameFormat(**frames) if frames else None
 
 
 def _advice(repo_id: str) -> str:

@@ -5,6 +5,7 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -13,8 +14,10 @@ from data_prep.errors import InputError
 
 IMAGE_FORMATS = ("JPEG", "PNG")
 MAX_ASPECT_RATIO = 200  # what Qwen2-VL's preprocessing accepts
+MAX_PIXEL_ASPECT = 4  # what is further from square, either way, is a damaged header; formats in use stay below 2.5
 MAX_IMAGE_PIXELS = 40_000_000  # above an 8K frame (33.2 megapixels); far below what a decompression bomb holds
 
+_SQUARE_WITHIN = Fraction(1, 100)  # a rounded size; stretching would blur all for what nobody sees
 _ORIENTATION = 0x0112  # the EXIF tag; what its values mean stands in the EXIF standard, CIPA DC-008
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -31,8 +34,9 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
     if isinstance(source, Path):
         _check_file(source, name)
     try:
-        # Pillow warns of a size between its own two limits; ours lies below both and raises, so one line is said.
-        with warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning):
+        # Pillow warns of a size between its own two limits; ours lies below both and raises, so one line is said. And
+        # of a JPEG whose list of further pictures is damaged: the first, which is the one taken, is none the worse.
+        with warnings.catch_warnings(action="ignore"):
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS)
     except PermissionError as error:
         raise InputError(f"{name}: {os.strerror(error.errno or 0)}; let this user read it") from None
@@ -40,18 +44,23 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
         raise InputError(f"{name}: not a readable image; allowed formats: {', '.join(IMAGE_FORMATS)}") from None
     except Exception as error:  # whatever a decoder raises on bytes that somebody made up
         raise InputError(f"{name}: not a readable image ({_in_words(error)}); make it anew") from None
-    if max(image.size) > MAX_ASPECT_RATIO * min(image.size):
+    try:
+        for width, height in (image.size, square_size(image.size, _pixel_aspect(image))):
+            _check_size(width, height, name)
+    except InputError:
         image.close()
+        raise
+    return image
+
+
+def _check_size(width: int, height: int, name: str) -> None:
+    if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
+        raise InputError(f"{name}: {width}x{height} is a strip, longer than {MAX_ASPECT_RATIO} times its width")
+    if width * height > MAX_IMAGE_PIXELS:
         raise InputError(
-            f"{name}: {image.width}x{image.height} is a strip, longer than {MAX_ASPECT_RATIO} times its width"
-        )
-    if image.width * image.height > MAX_IMAGE_PIXELS:
-        image.close()
-        raise InputError(
-            f"{name}: {image.width}x{image.height} is {image.width * image.height:,} pixels; "
+            f"{name}: {width}x{height} is {width * height:,} pixels; "
             f"at most {MAX_IMAGE_PIXELS:,} are allowed; shrink it"
         )
-    return image
 
 
 def _check_file(path: Path, name: str) -> None:
@@ -83,18 +92,43 @@ def _in_words(error: Exception) -> str:
 def read_image(source: Path | bytes, name: str | None = None) -> Image.Image:
     """Decode a JPEG or PNG, given as a path or as its bytes, into an upright RGB image.
 
-    What is transparent becomes white, as most viewers show it; 16 bits a pixel become 8. Of the EXIF data only the
-    orientation is read. `name` stands for the image in errors. Raises InputError for another format, a damaged or too
-    large image.
+    Every picture that a model sees comes through here: a data set's, a stream's, the page's. Pixels that the file says
+    aren't square are made so, as players show the clips of that camera. What is transparent becomes white, as most
+    viewers show it; 16 bits a pixel become 8. Of the EXIF data only the orientation is read, and colours are taken for
+    sRGB whatever a profile says, as a clip's are. Of several pictures in one file the first is taken. `name` stands for
+    the image in errors. Raises InputError for another format, a damaged or too large image.
     """
     name = name or (str(source) if isinstance(source, Path) else "image")
     with _open(source, name) as image, _whole(name):
         image.load()
-        return _as_rgb(_upright(image))
+        return _upright(_square(_as_rgb(image), _pixel_aspect(image)), image.getexif().get(_ORIENTATION, 1))
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turned = _UPRIGHT.get(image.getexif().get(_ORIENTATION, 1))
+def _pixel_aspect(image: Image.Image) -> Fraction:
+    """Return a pixel's width over its height, as FFmpeg and GStreamer write and read it in JPEG and PNG files.
+
+    That is where the density has no unit; one in dots an inch or a metre is for paper, and isn't looked at by viewers.
+    """
+    stated = image.info.get("jfif_density") if image.info.get("jfif_unit") == 0 else image.info.get("aspect")
+    aspect = Fraction(*stated) if stated and all(stated) else Fraction(1)
+    return aspect if Fraction(1, MAX_PIXEL_ASPECT) <= aspect <= MAX_PIXEL_ASPECT else Fraction(1)
+
+
+def square_size(size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+    """Return the (width, height) at which pixels of `aspect`, width over height, are square: one side is stretched."""
+    width, height = size
+    if abs(aspect - 1) < _SQUARE_WITHIN:
+        return size
+    return (round(width * aspect), height) if aspect > 1 else (width, round(height / aspect))
+
+
+def _square(image: Image.Image, aspect: Fraction) -> Image.Image:
+    size = square_size(image.size, aspect)
+    return image if size == image.size else image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    turned = _UPRIGHT.get(orientation)
     return image if turned is None else image.transpose(turned)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from data_prep.clip_audit import read_audit
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root
-from data_prep.frames_dataset import build_dataset, content_hash, count_splits
+from data_prep.frames_dataset import build_dataset, content_hash, count_splits, read_frame_format
 from data_prep.hub_cache import check_repo_id, dataset_card, push_local, quiet_without_terminal
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
     if arguments.remote:
         version = push_remote(dataset, repo_id, dataset_card(content, counts, with_files=False))
     else:
-        version = push_local(dataset, repo_id, read_audit(data))
+        version = push_local(dataset, repo_id, read_audit(data), read_frame_format(data))
     print(f"id {repo_id}\nversion {version}\ncontent {content}")
     for split, c in counts.items():
         labels = ", ".join(f"{label} {count}" for label, count in c.labels.items())

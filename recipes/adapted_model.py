@@ -11,7 +11,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from recipes import modeling
 from recipes.adapter_files import Adapter
-from recipes.collator import VisionCollator
+from recipes.collator import CPU, VisionCollator
 from recipes.safety_record import SafetyRecord
 from recipes.scoring import Scorer, label_token_ids
 
@@ -75,8 +75,10 @@ def load_adapted(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = F
         modeling.unpack_quantized(model, dtype)
     adapted = modeling.load_adapter(model, adapter.folder, merge=merge)
     processor = modeling.load_processor(adapter.folder)
-    collator = VisionCollator(processor, record.max_pixels, dtype=dtype)
-    card_collator = VisionCollator(processor, record.max_pixels, dtype=dtype, device=device)
+    collator, card_collator = (
+        VisionCollator(processor, record.max_pixels, max_side=record.max_side, dtype=dtype, device=place)
+        for place in (CPU, device)
+    )
     for each in (collator, card_collator):
         each.prompt_ids(record.prompt)  # kept from now on: a tokenizer takes one thread at a time
     scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=cuda_graphs)

@@ -14,6 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from data_prep.errors import InputError, VideoError
+from data_prep.frame_format import FrameFormat
 from data_prep.images import read_image
 from data_prep.labels import SAFE, UNSAFE
 from data_prep.video import Video
@@ -82,6 +83,7 @@ def build_page(
         prompt=record.prompt,
         small=_SMALL if is_small_base(record.base_model) else "",
     )
+    kept_as = record.frames or FrameFormat()
     sweep = (SWEEP_SECONDS, UPLOAD_SECONDS)
     with gr.Blocks(title="SAFE or UNSAFE?", analytics_enabled=False, delete_cache=sweep) as page:
         gr.Markdown(about)
@@ -109,7 +111,7 @@ def build_page(
 
         def ask(path: str | None, at: float) -> Iterator[tuple[list[Seen], str]]:
             try:
-                yield from answer_file(path, at, score)
+                yield from answer_file(path, at, score, kept_as)
             finally:
                 remove(path)
 
@@ -127,7 +129,7 @@ def build_page(
         )
         for button, path in buttons:
             button.click(
-                lambda at, path=path: (yield from answer_file(str(path), at, score)),
+                lambda at, path=path: (yield from answer_file(str(path), at, score, kept_as)),
                 threshold,
                 outputs,
                 api_visibility="private",
@@ -160,15 +162,20 @@ def remove(path: str | None) -> None:
         Path(path).parent.rmdir()
 
 
-def answer_file(path: str | None, threshold: float, score: Score) -> Iterator[tuple[list[Seen], str]]:
-    """Yield the frames of a file that were scored so far, and how they are shown; trouble is shown as one line."""
+def answer_file(
+    path: str | None, threshold: float, score: Score, kept_as: FrameFormat
+) -> Iterator[tuple[list[Seen], str]]:
+    """Yield the frames of a file that were scored so far, and how they are shown; trouble is shown as one line.
+
+    `kept_as` is how extraction keeps a clip's frames, see frames_of.
+    """
     if path is None:
         yield [], NOTHING_YET
         return
     frames: list[Seen] = []
     began = time.perf_counter()
     try:
-        for where, image in frames_of(Path(path)):
+        for where, image in frames_of(Path(path), kept_as):
             scored_from = time.perf_counter()
             frames.append(Seen(where, thumbnail(image), score(image)))
             milliseconds = 1000 * (time.perf_counter() - scored_from)
@@ -180,9 +187,11 @@ def answer_file(path: str | None, threshold: float, score: Score) -> Iterator[tu
     yield frames, as_strip(frames, threshold, f"{seconds:.2f} s in all, {seconds / len(frames):.2f} s a frame")
 
 
-def frames_of(path: Path) -> Iterator[tuple[str, Image.Image]]:
+def frames_of(path: Path, kept_as: FrameFormat) -> Iterator[tuple[str, Image.Image]]:
     """Yield the frames to be asked about, each with where it is from: a picture itself, of a clip one a second.
 
+    A clip's are those of the JPEG files that extraction would write, keeping them as training's. A picture is never
+    encoded anew: like a data set's, it has had what compression it has had.
     Raises InputError for anything else, for damaged files, and for clips longer than MOST_SECONDS.
     """
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -199,7 +208,7 @@ def frames_of(path: Path) -> Iterator[tuple[str, Image.Image]]:
                 if second >= MOST_SECONDS:
                     raise InputError(f"{path.name} lasts longer than {MOST_SECONDS} s; cut it")
                 taken += 1
-                yield f"second {second}", image.convert("RGB")
+                yield f"second {second}", read_image(kept_as.encoded(image))
             if not taken:
                 raise InputError(f"{path.name}: no frame can be read ({video.reason})")
     except VideoError as error:

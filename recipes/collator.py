@@ -12,13 +12,14 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 from transformers.processing_utils import ProcessorMixin
 
+from data_prep.frame_format import shrunk_to
 from data_prep.images import read_image
 from data_prep.labels import LABELS, chat_messages
 from recipes.signals import leave_process_group
 
 IGNORED = -100  # what cross entropy leaves out
 DECISION_SHARE = 0.5
-PIXELS_VERSION = 1  # raised with every change in what `pixels` gives for a frame: kept vision features come from it
+PIXELS_VERSION = 2  # raised with every change in what `pixels` gives for a frame: kept vision features come from it
 CPU = torch.device("cpu")
 
 Row = Mapping[str, Any]
@@ -27,12 +28,14 @@ Row = Mapping[str, Any]
 class VisionCollator:
     """Turn rows of the frames data set into a batch for recipes/forward.py, on the CPU.
 
-    A row holds `image` (`{"bytes": …}` or a PIL image), `prompt` and `response`. Frames are shrunk once, here, to at
-    most `max_pixels`, and their patches are given in `dtype`, the vision tower's own. Prompts are padded on the left
-    and answers on the right, to the longest answer, so that all rows answer from the same position on; where frames
-    have one size nothing needs a mask. `read_features` gives a frame's features and grid from its encoded bytes where
-    the tower has seen it before (vision_cache.py); no image is decoded then. Patches are cut on `device`, and stay
-    there; on the CPU, which workers need, by default. Another device shrinks frames, too, a little differently.
+    A row holds `image` (`{"bytes": …}` or an RGB image of read_image), `prompt` and `response`. Frames are shrunk once,
+    here, to at most `max_pixels`, and their patches are given in `dtype`, the vision tower's own. A frame of more than
+    `max_side` pixels a side is shrunk to that before, as extraction shrank those that training gets. Prompts are padded
+    on the left and answers on the right, to the longest answer, so that all rows answer from the same position on;
+    where frames have one size nothing needs a mask. `read_features` gives a frame's features and grid from its encoded
+    bytes where the tower has seen it before (vision_cache.py); no image is decoded then. Patches are cut on `device`,
+    and stay there; on the CPU, which workers need, by default. Another device shrinks frames, too, a little
+    differently.
 
     The answer is all that is learned: its tokens and the end of turn. Half of a row's weight lies on the first of
     them, which alone tells SAFE from UNSAFE, and half is spread over the rest; so an answer of more tokens weighs no
@@ -45,12 +48,14 @@ class VisionCollator:
         max_pixels: int,
         label_weights: Mapping[str, float] | None = None,
         *,
+        max_side: int | None = None,
         dtype: torch.dtype = torch.float32,
         read_features: Callable[[bytes], tuple[torch.Tensor, torch.Tensor]] | None = None,
         device: torch.device = CPU,
     ) -> None:
         self.processor = processor
         self.max_pixels = max_pixels
+        self.max_side = max_side
         self.label_weights = label_weights or dict.fromkeys(LABELS, 1.0)
         self.dtype = dtype
         self.read_features = read_features
@@ -96,6 +101,7 @@ class VisionCollator:
         image = row["image"]
         if not isinstance(image, Image.Image):
             image = read_image(image["bytes"], image.get("path"))
+        image = shrunk_to(image, self.max_side)
         images = self.processor.image_processor
         size = shrunk_size(image, self.max_pixels, images.patch_size * images.merge_size)
         frame = _shrunk(image, size) if self.device.type == "cpu" else shrunk_on(self.device, image, size)

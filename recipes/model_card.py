@@ -65,9 +65,11 @@ bnb_4bit_compute_dtype=torch.{dtype}, llm_int8_skip_modules=["model.visual", "lm
 """
 
 _ASKING = """\
+from PIL import Image, ImageOps
 from qwen_vl_utils import process_vision_info
 
-frame = {{"type": "image", "image": "frame.jpg", "max_pixels": {max_pixels}}}
+image = ImageOps.exif_transpose(Image.open("frame.jpg")).convert("RGB")
+{shrinking}frame = {{"type": "image", "image": image, "max_pixels": {max_pixels}}}
 question = {{"type": "text", "text": {prompt}}}
 messages = [{{"role": "user", "content": [frame, question]}}]
 text = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
@@ -77,6 +79,9 @@ safe, unsafe = (processor.tokenizer.encode(label)[0] for label in {labels})
 with torch.no_grad():
     p_unsafe = model(**inputs).logits[0, -1, [safe, unsafe]].float().softmax(0)[1].item()
 print("UNSAFE" if p_unsafe >= {threshold} else "SAFE")"""
+
+
+_SHRINKING = "image.thumbnail(({max_side}, {max_side}), Image.Resampling.BICUBIC)  # as training's frames were\n"
 
 
 def model_card(record: SafetyRecord, folder: str, report: dict[str, Any] | None = None) -> str:
@@ -153,6 +158,7 @@ def _body(record: SafetyRecord, folder: str, report: dict[str, Any] | None) -> s
         quantized=_QUANTIZED.format(dtype=record.dtype) if record.load_in_4bit else "",
     )
     asking = _ASKING.format(
+        shrinking=_SHRINKING.format(max_side=record.max_side) if record.max_side else "",
         max_pixels=record.max_pixels,
         prompt=_literal(record.prompt),
         labels=tuple(record.labels),

@@ -162,8 +162,8 @@ def is_small_base(base_model: str) -> bool:
 
 
 def when(sample: int, fps: float | None) -> str:
-    """Say where in its clip a frame is: the second, or the number where the rate isn't known."""
-    return f"frame {sample}" if fps is None else f"second {sample / fps:g}"
+    """Say where in its clip a frame is: the second at which its slot begins, or its number without a rate."""
+    return f"sample {sample}" if fps is None else "second " + f"{sample / fps:.3f}".rstrip("0").rstrip(".")
 
 
 def _compared(report: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -7,13 +7,14 @@ from typing import Any, get_type_hints
 
 from data_prep.errors import InputError
 from data_prep.files import write_json
+from data_prep.frame_format import FrameFormat
 from data_prep.labels import LABELS
 from recipes.operating_point import FIXED, label_of
 from recipes.prior_shift import at_prior
 
 FILE_NAME = "safety.json"
 RUN_FILE = "run.json"  # the settings, which training writes first
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _AGAIN = "train the adapter again"
 PLAIN_THRESHOLD = 0.5  # the likelier of the two answers
 DTYPES = ("bfloat16", "float32")
@@ -25,7 +26,8 @@ class SafetyRecord:
 
     `threshold` is the P(UNSAFE) from which a frame is UNSAFE, and `threshold_from` says how it was chosen.
     `training_prior` is the share that UNSAFE has in the training loss: 0.5 where labels are balanced. `max_pixels`
-    limits a frame's width times height, in pixels. The `dataset_` fields are provenance.
+    limits a frame's width times height, in pixels. The `dataset_` fields are provenance. `frames` says how extraction
+    kept the frames of the training clips, None where that isn't known.
     """
 
     prompt: str
@@ -42,6 +44,7 @@ class SafetyRecord:
     dataset_revision: str | None
     dataset_hash: str
     seed: int
+    frames: FrameFormat | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -62,6 +65,11 @@ class SafetyRecord:
             raise InputError(f"max_pixels {self.max_pixels} is not positive")
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}; {_AGAIN}")
+
+    @property
+    def max_side(self) -> int | None:
+        """The most pixels a side of training's frames: larger ones are shrunk to it first, as those were."""
+        return self.frames.max_side if self.frames else None
 
     def label_of(self, p_unsafe: float, prior: float | None = None) -> str:
         """Return the answer to a P(UNSAFE) that at_prior gave for a share `prior` of UNSAFE frames.
@@ -97,6 +105,19 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
+def _format_of(value: Any) -> Any:
+    """Return the FrameFormat that JSON holds; what is none stays, for the record to refuse."""
+    is_one = isinstance(value, dict) and set(value) == {field.name for field in fields(FrameFormat)}
+    return FrameFormat(**value) if is_one else value
+
+
+def _current(record: dict[str, Any]) -> dict[str, Any]:
+    """Return what a record of version 2 would have said in this one: it doesn't know how frames were kept."""
+    if record.get("schema_version") != 2 or "frames" in record:
+        return record
+    return {**record, "frames": None, "schema_version": SCHEMA_VERSION}
+
+
 def is_finished(folder: Path) -> bool:
     """Say whether a run's folder holds a finished adapter: the record is written last."""
     return (folder / FILE_NAME).is_file()
@@ -120,9 +141,10 @@ def read_record(folder: Path) -> SafetyRecord:
     except ValueError as error:
         raise InputError(f"{file}: not JSON ({error}); {_AGAIN}") from None
     names = {field.name for field in fields(SafetyRecord)}
-    if not isinstance(record, dict) or set(record) != names:
+    record = _current(record) if isinstance(record, dict) else {}
+    if set(record) != names:
         raise InputError(f"{file}: keys {sorted(set(record) ^ names)} are missing or unknown; {_AGAIN}")
     try:
-        return SafetyRecord(**{**record, "labels": tuple(record["labels"])})
+        return SafetyRecord(**{**record, "labels": tuple(record["labels"]), "frames": _format_of(record["frames"])})
     except (InputError, TypeError) as error:
         raise InputError(f"{file}: {error}") from None

@@ -281,6 +281,7 @@ def safety_record(run: Run, threshold: float, threshold_from: str) -> SafetyReco
         dataset_revision=run.source.revision,
         dataset_hash=run.source.content_hash,
         seed=run.training.seed,
+        frames=run.source.frames,
     )
 
 
@@ -344,7 +345,7 @@ def vision_cache_of(run: Run) -> "VisionCache":
     from recipes.vision_cache import VisionCache
 
     folder, dtype = from_root(run.recipe.vision_cache), getattr(torch, run.model.dtype)
-    return VisionCache(folder, run.base, max_pixels=run.recipe.max_pixels, dtype=dtype)
+    return VisionCache(folder, run.base, max_pixels=run.recipe.max_pixels, max_side=run.source.max_side, dtype=dtype)
 
 
 def fill_vision_cache(run: Run) -> None:
@@ -380,6 +381,7 @@ def build_collator(run: Run) -> "VisionCollator":
         load_processor(run.base.folder),
         run.recipe.max_pixels,
         balanced_label_weights(responses) if run.recipe.balance_labels else None,
+        max_side=run.source.max_side,
         dtype=getattr(torch, run.model.dtype),
     )
 

@@ -34,14 +34,16 @@ _DIGEST_BYTES = 32
 class VisionCache:
     """A folder of features, one file a frame, keyed by everything that they depend on.
 
-    That is the frame's encoded bytes, the base and its revision, the pixel limit, the tower's precision, and the
-    versions of what makes features. An entry is written whole or not at all. The folder may be deleted at any time:
+    That is the frame's encoded bytes, the base and its revision, the two limits of its size, the tower's precision, and
+    the versions of what makes features. An entry is written whole or not at all. The folder may be deleted at any time:
     what is missing is computed when a run starts.
     """
 
-    def __init__(self, root: Path, base: BaseModel, *, max_pixels: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, root: Path, base: BaseModel, *, max_pixels: int, dtype: torch.dtype, max_side: int | None = None
+    ) -> None:
         made_by = [PIXELS_VERSION, FEATURES_VERSION, *(f"{name} {version(name)}" for name in MAKERS)]
-        key = "\n".join(map(str, [_LAYOUT, base.name, base.revision, max_pixels, dtype, *made_by]))
+        key = "\n".join(map(str, [_LAYOUT, base.name, base.revision, max_pixels, max_side, dtype, *made_by]))
         self.root = root
         self.folder = root / hashlib.sha256(key.encode()).hexdigest()[:16]
 

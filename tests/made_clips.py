@@ -2,9 +2,10 @@
 
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -15,13 +16,6 @@ from data_prep.clips import DATASET_FOLDER
 
 WIDTH, HEIGHT = 64, 48
 TIME_BASE = Fraction(1, 1000)
-
-# Display matrices of a track header, 16.16 fixed point but for the last column, by clockwise turn in degrees.
-MATRICES = {
-    90: (0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30),
-    180: (-(1 << 16), 0, 0, 0, -(1 << 16), 0, 0, 0, 1 << 30),
-    270: (0, -(1 << 16), 0, 1 << 16, 0, 0, 0, 0, 1 << 30),
-}
 
 
 def times(count: int, rate: int | Fraction, start: Fraction | int = 0) -> list[Fraction]:
@@ -83,11 +77,105 @@ def write_lively_mp4(path: Path, options: dict[str, str], *, frames: int = 90, c
     return path
 
 
-def turn(path: Path, degrees: int) -> Path:
-    """Write into a clip's track header that it is to be shown turned clockwise by `degrees`."""
+def write_numbered_mp4(path: Path, x264: str, *, frames: int = 96) -> Path:
+    """Write a clip of 24 frames a second, the time base, whose frames tell their numbers; `x264` are x264's params."""
+    with av.open(str(path), "w", format="mp4", options={"video_track_timescale": "24"}) as container:
+        stream = container.add_stream("libx264", rate=24)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.options = {"x264-params": f"scenecut=0:threads=1:{x264}", "crf": "10", "preset": "veryfast"}
+        for number in range(frames):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number % 256), format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def remux(source: Path, path: Path, change: Callable[[list[Any]], Iterable[Any]], **options: str) -> Path:
+    """Write the packets that `change` makes of a clip's, in their order; `options` are the mp4 muxer's.
+
+    There is no edit list, which would discard what is shown before the first packet.
+    """
+    options = {"video_track_timescale": "24", "use_editlist": "0", **options}
+    with (
+        av.open(str(source)) as original,
+        av.open(str(path), "w", format="mp4", options=options) as container,
+    ):
+        stream = container.add_stream_from_template(original.streams.video[0])
+        for packet in change([packet for packet in original.demux(video=0) if packet.size]):
+            packet.stream = stream
+            container.mux(packet)
+    return path
+
+
+Box = tuple[bytes, "list[Box] | bytes"]
+_HOLD_BOXES = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+
+
+def read_boxes(content: bytes) -> list[Box]:
+    """Return an mp4's boxes, those of moov down to the sample tables as lists of their own."""
+    boxes: list[Box] = []
+    while content:
+        size, kind = struct.unpack(">I4s", content[:8])
+        boxes.append((kind, read_boxes(content[8:size]) if kind in _HOLD_BOXES else content[8:size]))
+        content = content[size:]
+    return boxes
+
+
+def write_boxes(boxes: list[Box]) -> bytes:
+    """Return the bytes of boxes, their sizes made anew."""
+    bodies = [(kind, body if isinstance(body, bytes) else write_boxes(body)) for kind, body in boxes]
+    return b"".join(struct.pack(">I4s", 8 + len(body), kind) + body for kind, body in bodies)
+
+
+def box_in(boxes: list[Box], *kinds: bytes) -> Any:
+    """Return the body of the box that a path of kinds leads to."""
+    body = next(body for kind, body in boxes if kind == kinds[0])
+    return box_in(body, *kinds[1:]) if isinstance(body, list) and len(kinds) > 1 else body
+
+
+_STBL = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
+
+
+def join_by_sample_entries(first: Path, second: Path, path: Path) -> Path:
+    """Write the frames of two clips as one track of two sample entries, 24 frames a second; no B-frames."""
+    parts = []
+    for source in (first, second):
+        boxes = read_boxes(source.read_bytes())
+        with av.open(str(source)) as container:
+            packets = [(bytes(packet), packet.is_keyframe) for packet in container.demux(video=0) if packet.size]
+        parts.append((boxes, packets))
+    packets = [packet for _, part in parts for packet in part]
+    counts = [len(part) for _, part in parts]
+    entries = [box_in(boxes, *_STBL, b"stsd")[8:] for boxes, _ in parts]
+    keys = [number for number, (_, is_key) in enumerate(packets, start=1) if is_key]
+    ticks = int.from_bytes(box_in(parts[0][0], b"moov", b"trak", b"mdia", b"mdhd")[12:16], "big")  # a second
+    ftyp = struct.pack(">I4s4sI4s", 20, b"ftyp", b"isom", 512, b"isom")
+    data = b"".join(content for content, _ in packets)
+    chunks = [len(ftyp) + 8, len(ftyp) + 8 + sum(len(content) for content, _ in parts[0][1])]
+    tables = {
+        b"stsd": struct.pack(">II", 0, 2) + b"".join(entries),
+        b"stts": struct.pack(">IIII", 0, 1, len(packets), ticks // 24),
+        b"stss": struct.pack(f">II{len(keys)}I", 0, len(keys), *keys),
+        b"stsc": struct.pack(">II6I", 0, 2, 1, counts[0], 1, 2, counts[1], 2),
+        b"stsz": struct.pack(f">III{len(packets)}I", 0, 0, len(packets), *(len(content) for content, _ in packets)),
+        b"stco": struct.pack(">II2I", 0, 2, *chunks),
+    }
+    moov = [(kind, body) for kind, body in parts[0][0] if kind == b"moov"]
+    box_in(moov, b"moov", b"trak", b"mdia", b"minf")[:] = [
+        (kind, list(tables.items()) if kind == b"stbl" else body)
+        for kind, body in box_in(moov, b"moov", b"trak", b"mdia", b"minf")
+    ]
+    trak = box_in(moov, b"moov", b"trak")
+    trak[:] = [(kind, body) for kind, body in trak if kind != b"edts"]
+    path.write_bytes(ftyp + write_boxes([(b"mdat", data), *moov]))
+    return path
+
+
+def turn(path: Path, a: float, b: float, c: float, d: float) -> Path:
+    """Write into a clip's track header that its pixel (x, y) is to be shown at (a x + c y, b x + d y), y downwards."""
     content = bytearray(path.read_bytes())
     matrix = content.index(b"tkhd") + 4 + 40
-    content[matrix : matrix + 36] = struct.pack(">9i", *MATRICES[degrees])
+    a, b, c, d = (round(entry * 2**16) for entry in (a, b, c, d))
+    content[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
     return path
 

@@ -38,6 +38,7 @@ RECORD = {
     "base_revision": "c0ffee",
     "dtype": "bfloat16",
     "load_in_4bit": True,
+    "frames": {"max_side": 640, "jpeg_quality": 90},
     "dataset": "local/frames",
     "dataset_hash": "feed" * 16,
 }

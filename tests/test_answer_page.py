@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from data_prep.errors import InputError
+from data_prep.frame_format import FrameFormat
 from recipes import answer_page
 from recipes.answer_page import Seen, answer_file, as_strip, frames_of, remove, take
 from recipes.app import check_port
@@ -21,7 +22,7 @@ def brightness(image: Image.Image) -> float:
 
 
 def last(path: Path | None, threshold: float = 0.5) -> tuple[list[Seen], str]:
-    *_, end = answer_file(None if path is None else str(path), threshold, brightness)
+    *_, end = answer_file(None if path is None else str(path), threshold, brightness, FrameFormat())
     return end
 
 
@@ -37,7 +38,7 @@ def test_frame_is_scored_and_shown_with_its_answer(tmp_path: Path) -> None:
 
 def test_clip_is_looked_at_once_a_second_and_shown_as_it_goes(tmp_path: Path) -> None:
     write_mp4(tmp_path / "clip.mp4", times(34, 10))
-    steps = list(answer_file(str(tmp_path / "clip.mp4"), 0.5, brightness))
+    steps = list(answer_file(str(tmp_path / "clip.mp4"), 0.5, brightness, FrameFormat()))
     assert [len(frames) for frames, _ in steps[:1]] == [1]
     frames, shown = steps[-1]
     assert [frame.where for frame in frames] == [f"second {k}" for k in range(len(frames))] and len(frames) == 4
@@ -54,7 +55,7 @@ def test_long_clip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(answer_page, "MOST_SECONDS", 2)
     write_mp4(tmp_path / "clip.mp4", times(40, 10))
     with pytest.raises(InputError, match=r"clip\.mp4 lasts longer than 2 s; cut it"):
-        list(frames_of(tmp_path / "clip.mp4"))
+        list(frames_of(tmp_path / "clip.mp4", FrameFormat()))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,6 +141,8 @@ def test_frames_before_the_behaviour_shows_are_told_apart() -> None:
         (False, None),
     ]
     assert by_visibility(frames) == {"hidden": {"n": 1, "wrong": 1}, "visible": {"n": 2, "wrong": 1}}
+    twice_a_second = [replace(clip, settings=replace(clip.settings, fps=2.0)) for clip in clips]
+    assert [join_mark(one, twice_a_second, marks)["hidden"] for one in predictions] == [None] * 3
     unmarked = [join_mark(one, clips, {}) for one in predictions]
     assert {frame["hidden"] for frame in unmarked} == {None}
     assert by_visibility(unmarked) is None

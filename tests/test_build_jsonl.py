@@ -16,6 +16,7 @@ from data_prep.files import PROJECT_ROOT
 from data_prep.labels import PROMPT
 from data_prep.rows import Row, image_path, read_rows
 from tests.made_clips import make_dataset
+from tests.tiny_data import make_clip, unversioned, write_data
 
 CLIPS = {
     "train/0_safe_walkway_violation/0_tr10.mp4": 2,
@@ -86,6 +87,8 @@ def test_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train["source_classes"]["0_safe_walkway_violation"] == {"clips": 2, "frames": 3}
     assert train["source_classes"]["2_opened_panel_cover"] == {"clips": 0, "frames": 0}
     assert train["status"] == {"ok": 3, "partial": 0, "failed": 0}
+    assert train["faults"] == audit["faults"] == {}
+    assert (audit["schema_version"], audit["extracted_by_earlier_version"]) == (3, 0)
     assert audit["identical_clips"] == []
     assert str(data) not in text
     lines = capsys.readouterr().out.splitlines()
@@ -186,10 +189,41 @@ def test_a_record_without_its_frames(data: Path, change: str) -> None:
 
 def test_an_interrupted_extraction(data: Path) -> None:
     clips = read_clips(data / "clips.jsonl")
-    clips[0] = replace(clips[0], status="pending", frames=0)
+    clips[0] = replace(clips[0], status="pending", samples=())
     write_clips(data / "clips.jsonl", clips)
     with pytest.raises(InputError, match=r"extraction stopped before 1 clips; run data_prep/extract_frames\.py again"):
         build(data)
+
+
+def test_clips_of_an_earlier_extractor_are_refused(data: Path) -> None:
+    build(data)
+    before = written(data)
+    clips = read_clips(data / "clips.jsonl")
+    (data / "clips.jsonl").write_text("".join(f"{unversioned(clip)}\n" for clip in clips))
+    message = (
+        r"clips\.jsonl: 5 clips were extracted by an earlier version, .* wrong; run data_prep/extract_frames\.py aga"
+    )
+    with pytest.raises(InputError, match=message):
+        build(data)
+    assert written(data) == before
+    assert extract_frames.main(["--data", str(data), "--workers", "1"]) == 0
+    assert build(data) == 0
+    assert written(data) == before
+
+
+def test_rows_of_a_clip_with_gaps_are_of_the_samples_that_there_are(tmp_path: Path) -> None:
+    gaps = replace(make_clip("train", 0, "0_tr1"), samples=(0, 3, 15724800))
+    clips = [gaps, make_clip("train", 4, "4_tr1"), make_clip("test", 0, "0_te1"), make_clip("test", 4, "4_te1")]
+    write_data(tmp_path, clips)
+    build(tmp_path)
+    assert [row.image for row in read_rows(tmp_path / "train.jsonl")][:3] == [
+        "frames/train/unsafe/0_tr1/0000.jpg",
+        "frames/train/unsafe/0_tr1/0003.jpg",
+        "frames/train/unsafe/0_tr1/15724800.jpg",
+    ]
+    (tmp_path / gaps.folder / "0003.jpg").rename(tmp_path / gaps.folder / "0001.jpg")
+    with pytest.raises(InputError, match=r"0_tr1: not the 3 frames that clips\.jsonl records"):
+        build(tmp_path)
 
 
 def without(data: Path, *folders: str) -> None:

@@ -16,7 +16,7 @@ from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import SOURCE_CLASSES
 from tests.made_clips import times, write_mp4
-from tests.tiny_data import make_clip, many_clips, write_data
+from tests.tiny_data import make_clip, many_clips, unversioned, write_data
 
 
 def clip(split: str, class_digit: int, content: str) -> Clip:
@@ -113,6 +113,80 @@ def test_shift_between_the_splits_is_said_where_there_is_one() -> None:
     assert "likelier" not in audit_of(0, 1, 2, 4)
 
 
+def damaged(split: str, digit: int, content: str, **faults: int) -> Clip:
+    found = tuple((fault.replace("_", " "), count) for fault, count in sorted(faults.items()))
+    return replace(clip(split, digit, content), status="partial", faults=found, reason="as told")
+
+
+def test_faults_are_counted_by_kind_per_split_and_in_all() -> None:
+    clips = [
+        damaged("train", 0, "a", incomplete_packets=2, pictures_missing=1),
+        damaged("train", 1, "b", pictures_missing=4),
+        damaged("test", 4, "c", incomplete_packets=1),
+        replace(damaged("train", 2, "d", unreadable_rest=1), status="failed", samples=()),
+        replace(clip("train", 3, "e"), status="failed", samples=(), reason="not a readable mp4"),
+        clip("train", 5, "f"), clip("test", 0, "0"),
+    ]  # fmt: skip
+    found = audit_clips(clips, [])
+    assert found["faults"] == {
+        "incomplete packets": {"clips": 2, "occurrences": 3},
+        "pictures missing": {"clips": 2, "occurrences": 5},
+        "unreadable rest": {"clips": 1, "occurrences": 1},
+    }
+    assert found["splits"]["train"]["faults"] == {
+        "incomplete packets": {"clips": 1, "occurrences": 2},
+        "pictures missing": {"clips": 2, "occurrences": 5},
+        "unreadable rest": {"clips": 1, "occurrences": 1},
+    }
+    assert found["splits"]["test"]["faults"] == {"incomplete packets": {"clips": 1, "occurrences": 1}}
+    lines = audit_in_words(found).splitlines()
+    at = lines.index(
+        "damaged clips: 3 partial, 2 failed: incomplete packets in 2 clips (3), pictures missing in 2 clips (5), "
+        "unreadable rest in 1 clips (1)"
+    )
+    assert lines[at + 1 : at + 3] == [
+        "  train: incomplete packets in 1 clips (2), pictures missing in 2 clips (5), unreadable rest in 1 clips (1)",
+        "  test: incomplete packets in 1 clips (1)",
+    ]
+
+
+def test_sound_clips_have_no_line_about_damage_and_clips_that_failed_have_one() -> None:
+    sound = [clip("train", 0, "a"), clip("test", 4, "b")]
+    assert "damaged" not in audit_in_words(audit_clips(sound, []))
+    failed = replace(clip("train", 3, "e"), status="failed", samples=(), reason="not a readable mp4")
+    assert "damaged clips: 0 partial, 1 failed\n" in audit_in_words(audit_clips([*sound, failed], []))
+
+
+def test_clips_with_gaps_are_counted_by_the_samples_that_there_are() -> None:
+    clips = [
+        replace(clip("train", 0, "a"), samples=(0, 15724800)),
+        replace(clip("train", 1, "b"), samples=(7,)),
+        replace(clip("train", 2, "c"), samples=(0, 1, 5, 9)),
+    ]
+    found = audit_clips([*clips, clip("test", 4, "d")], [])
+    assert found["splits"]["train"]["frames"] == 7
+    assert found["splits"]["train"]["frames_a_clip"] == {"min": 1, "median": 2, "max": 4}
+    assert found["single_frame_clips"] == [clips[1].path]
+
+
+def test_clips_of_an_earlier_extractor_are_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips = many_clips()
+    write_data(tmp_path, clips)
+    records = [unversioned(each, status="partial", reason="torn: 4") for each in clips[:3]]
+    records += [unversioned(each) for each in clips[3:]]
+    (tmp_path / CLIPS_FILE).write_text("\n".join(records))
+    assert audit.main(["--data", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "damaged clips: 3 partial, 0 failed" in lines
+    assert (
+        "32 clips were extracted by an earlier version, whose samples could be wrong and whose faults aren't counted; "
+        "run data_prep/extract_frames.py again"
+    ) in lines
+    assert audit.main(["--data", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["extracted_by_earlier_version"], found["faults"]) == (32, {})
+
+
 def test_training_clips_that_leak_are_named_with_the_reason() -> None:
     clips = [
         clip("train", 3, "a"), clip("test", 3, "a"),  # the test clip learnt
@@ -120,7 +194,7 @@ def test_training_clips_that_leak_are_named_with_the_reason() -> None:
         clip("train", 1, "c"), clip("train", 5, "c"),  # one of them wrong
         clip("test", 1, "d"), clip("test", 5, "d"),  # none of train's business
         clip("train", 2, "e"), clip("train", 1, "e"), clip("train", 7, "f"),
-        replace(clip("train", 6, "0"), status="failed", frames=0), clip("test", 6, "0"),
+        replace(clip("train", 6, "0"), status="failed", samples=()), clip("test", 6, "0"),
     ]  # fmt: skip
     found = {leak["path"].rpartition("/")[2]: (leak["in_test"], leak["both_labels"]) for leak in leaks_in_train(clips)}
     assert found == {
@@ -159,7 +233,7 @@ def test_clips_that_look_alike_are_reported_and_no_more() -> None:
 
 
 def test_the_script_wants_finished_records(tmp_path: Path) -> None:
-    write_clips(tmp_path / CLIPS_FILE, [replace(make_clip("train", 0, "0_tr1"), status="pending", frames=0)])
+    write_clips(tmp_path / CLIPS_FILE, [replace(make_clip("train", 0, "0_tr1"), status="pending", samples=())])
     with pytest.raises(InputError, match="extraction stopped before 1 clips; run data_prep/extract_frames"):
         audit.main(["--data", str(tmp_path)])
     (tmp_path / CLIPS_FILE).write_text("")

@@ -1,3 +1,4 @@
+import json
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from data_prep.clips import (
 )
 from data_prep.errors import InputError
 from data_prep.labels import source_class_of_folder
+from tests.tiny_data import unversioned
 
 CLIP = Clip(
     video_id="0_tr1",
@@ -33,8 +35,10 @@ CLIP = Clip(
     width=64,
     height=48,
     settings=Settings(fps=1.0, jpeg_quality=90),
-    frames=2,
+    extractor=2,
+    samples=(0, 1),
     status="ok",
+    faults=(),
     reason=None,
 )
 
@@ -209,7 +213,9 @@ def test_clips_are_written_in_natural_order_and_read_back(tmp_path: Path) -> Non
 def test_a_clips_paths() -> None:
     assert CLIP.folder == "frames/train/unsafe/0_tr1"
     assert CLIP.frame_paths == ["frames/train/unsafe/0_tr1/0000.jpg", "frames/train/unsafe/0_tr1/0001.jpg"]
-    assert replace(CLIP, frames=10001).frame_paths[-1] == "frames/train/unsafe/0_tr1/10000.jpg"
+    later = replace(CLIP, samples=(3, 9999, 10000, 15724800))
+    assert [Path(path).name for path in later.frame_paths] == ["0003.jpg", "9999.jpg", "10000.jpg", "15724800.jpg"]
+    assert (later.frames, later.frame_path(7)) == (4, "frames/train/unsafe/0_tr1/0007.jpg")
 
 
 def test_has_all_frames(tmp_path: Path) -> None:
@@ -220,6 +226,12 @@ def test_has_all_frames(tmp_path: Path) -> None:
     assert has_all_frames(tmp_path, CLIP)
     touch(tmp_path, f"{CLIP.folder}/0002.jpg")
     assert not has_all_frames(tmp_path, CLIP)
+
+
+def test_has_all_frames_goes_by_the_samples_numbers(tmp_path: Path) -> None:
+    touch(tmp_path, f"{CLIP.folder}/0000.jpg", f"{CLIP.folder}/0002.jpg")
+    assert not has_all_frames(tmp_path, CLIP)
+    assert has_all_frames(tmp_path, replace(CLIP, samples=(0, 2)))
 
 
 @pytest.mark.parametrize(
@@ -235,8 +247,21 @@ def test_has_all_frames(tmp_path: Path) -> None:
         ({"path": "train/../../x.mp4"}, "not relative"),
         ({"sha256": "AB" * 32}, "64 hexadecimal digits"),
         ({"status": "good"}, "status 'good'"),
-        ({"frames": 0}, "status ok does not go with 0 frames"),
+        ({"samples": ()}, "status ok does not go with 0 frames"),
         ({"status": "failed"}, "status failed does not go with 2 frames"),
+        ({"samples": (0, 0)}, "each once and in order"),
+        ({"samples": (2, 1)}, "each once and in order"),
+        ({"samples": (-1, 0)}, "from 0 on"),
+        ({"samples": (0, 1.0)}, "not whole numbers"),
+        ({"samples": (False, True)}, "not whole numbers"),
+        ({"extractor": 3}, "extractor 3 is outside 1 to 2"),
+        ({"extractor": 0}, "extractor 0 is outside"),
+        ({"extractor": True}, "extractor True is outside"),
+        ({"faults": None}, "extractor 2 does not go with faults None"),
+        ({"extractor": 1}, r"extractor 1 does not go with faults \(\)"),
+        ({"faults": (("torn", 1),)}, "status ok does not go with 1 kinds of faults"),
+        ({"status": "partial"}, "status partial does not go with 0 kinds of faults"),
+        ({"status": "partial", "faults": (("torn", 0),)}, "each with how often it was found"),
     ],
 )
 def test_a_clip_checks_itself(change: dict[str, Any], message: str) -> None:
@@ -261,6 +286,14 @@ def test_settings_check_themselves(fps: float, quality: int) -> None:
         (lambda text: text.replace('"train"', '"val"'), r"clips\.jsonl:1: split 'val'"),
         (lambda text: text.replace("0_tr2", "0_tr1"), r"clips\.jsonl:2: second record"),
         (lambda text: text + "[]\n", r"clips\.jsonl:3: a clip's record"),
+        (lambda text: text.replace('"samples": [0, 1]', '"samples": 2'), r"clips\.jsonl:1: a value has the wrong type"),
+        (lambda text: text.replace('"faults": {}', '"faults": []'), r"clips\.jsonl:1: a value has the wrong type"),
+        (lambda text: text.replace('"samples": [0, 1]', '"frames": 2'), r"clips\.jsonl:1: a clip's record has exactly"),
+        (lambda text: text.replace('"extractor": 2, ', ""), r"clips\.jsonl:1: a clip's record has exactly the keys"),
+        (
+            lambda text: text.replace('"extractor": 2', '"extractor": 3').replace('"reason"', '"why"'),
+            r"clips\.jsonl:1: extractor 3 is a later version's, this one knows up to 2; update the project, or start",
+        ),
     ],
 )
 def test_damaged_records_name_file_and_line(tmp_path: Path, change: Any, message: str) -> None:
@@ -274,3 +307,32 @@ def test_damaged_records_name_file_and_line(tmp_path: Path, change: Any, message
 def test_missing_records(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no such file; run data_prep/extract_frames\.py first"):
         read_clips(tmp_path / "clips.jsonl")
+
+
+def test_samples_and_faults_stand_in_the_record_as_a_list_and_by_their_words(tmp_path: Path) -> None:
+    path = tmp_path / "clips.jsonl"
+    faults = (("incomplete packets", 2), ("unreadable rest", 1))
+    clip = replace(CLIP, samples=(0, 4, 15724800), status="partial", faults=faults, reason="as told")
+    write_clips(path, [clip])
+    record = json.loads(path.read_text())
+    assert (record["extractor"], record["samples"]) == (2, [0, 4, 15724800])
+    assert record["faults"] == {"incomplete packets": 2, "unreadable rest": 1}
+    assert "frames" not in record
+    assert read_clips(path) == [clip]
+
+
+def test_records_without_a_version_are_read_and_can_be_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "clips.jsonl"
+    records = [
+        unversioned(CLIP, frames=3),
+        unversioned(CLIP, video_id="0_tr2", path=f"train/{A}/0_tr2.mp4", status="partial", reason="torn: 4"),
+        unversioned(CLIP, video_id="0_tr3", path=f"train/{A}/0_tr3.mp4", status="failed", reason="no", frames=0),
+        unversioned(CLIP, video_id="0_tr4", path=f"train/{A}/0_tr4.mp4", status="pending", frames=0),
+    ]
+    path.write_text("".join(f"{record}\n" for record in records))
+    clips = read_clips(path)
+    assert [clip.samples for clip in clips] == [(0, 1, 2), (0, 1), (), ()]
+    assert {(clip.extractor, clip.faults) for clip in clips} == {(1, None)}
+    assert [clip.is_of_earlier_extractor for clip in clips] == [True, True, True, False]
+    write_clips(path, clips)
+    assert read_clips(path) == clips

@@ -181,10 +181,24 @@ def test_frames_are_resized_once(small_base: Path, monkeypatch: pytest.MonkeyPat
     assert (restored - expected).abs().max() < 0.01
 
 
+@pytest.mark.parametrize("side", [300, 640, None])
+def test_larger_frame_is_shrunk_as_extraction_shrank_training_s(small_base: Path, side: int | None) -> None:
+    """And one that is no larger is left as it is, as is the caller's own image."""
+    image, extracted = picture(640, 360), picture(640, 360)
+    if side == 300:
+        extracted.thumbnail((300, 300), Image.Resampling.BICUBIC)
+        assert extracted.size == (300, 169)
+    asked = VisionCollator(load_processor(small_base), 100352, max_side=side).pixels([{"image": image}])
+    trained = VisionCollator(load_processor(small_base), 100352).pixels([{"image": extracted}])
+    assert torch.equal(asked["image_grid_thw"], trained["image_grid_thw"])
+    assert torch.equal(asked["pixel_values"], trained["pixel_values"])
+    assert image == picture(640, 360)
+
+
 def test_shrunk_frames_are_those_of_their_version() -> None:
     """Where this digest changes PIXELS_VERSION goes up, or vision features kept from before are taken for today's."""
     digest = hashlib.sha256(_shrunk(picture(640, 360), (224, 420)).numpy().tobytes()).hexdigest()
-    assert (PIXELS_VERSION, digest[:16]) == (1, "c1385206cb5e3bd9")
+    assert (PIXELS_VERSION, digest[:16]) == (2, "c1385206cb5e3bd9")
 
 
 def test_encoded_and_decoded_frames_give_the_same_batch(small_base: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +19,9 @@ from data_prep import extract_frames
 from data_prep.clips import DATASET_FOLDER, read_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
+from data_prep.video import Video
 from tests.made_clips import make_dataset, number_of, picture, real_clip, times, write_audio_mp4, write_mp4
+from tests.tiny_data import unversioned
 
 WALK, PANEL, SAFE_WALK = "0_safe_walkway_violation", "2_opened_panel cover", "4_safe_walkway"
 CLIPS = {
@@ -92,7 +95,8 @@ def test_frames_and_records(data: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert shown == [60, 65, 40, 45, 50, 0, 5, 20]  # 5 fps; clip n starts with picture 20 n
     clips = {clip.path: clip for clip in read_clips(data / "clips.jsonl")}
     assert list(clips) == sorted(CLIPS)
-    assert {path: clip.frames for path, clip in clips.items()} == CLIPS
+    assert {path: clip.samples for path, clip in clips.items()} == {path: tuple(range(n)) for path, n in CLIPS.items()}
+    assert {(clip.extractor, clip.faults) for clip in clips.values()} == {(2, ())}
     panel = clips[f"train/{PANEL}/2_tr1.mp4"]
     assert (panel.source_class, panel.label, panel.status) == ("2_opened_panel_cover", "UNSAFE", "ok")
     assert (panel.width, panel.height, panel.settings.fps, panel.settings.jpeg_quality) == (64, 48, 1.0, 90)
@@ -160,6 +164,107 @@ def test_settings_interrupted_and_taken_back(data: Path, monkeypatch: pytest.Mon
             run(data, "--jpeg-quality", "10")
     run(data)
     assert tree(data) == first
+
+
+def as_extracted_by_an_earlier_version(data: Path) -> None:
+    """Have the records be those of a version that told of none, and one of their frames be wrong."""
+    clips = read_clips(data / "clips.jsonl")
+    (data / "clips.jsonl").write_text("".join(f"{unversioned(clip)}\n" for clip in clips))
+    shutil.copy(data / FRAMES[1], data / FRAMES[0])
+
+
+EARLIER = "4 clips were extracted by an earlier version, whose samples could be wrong: extracting them anew\n"
+
+
+def test_clips_of_an_earlier_extractor_are_extracted_anew_aloud(
+    data: Path, decoded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(data)
+    first = tree(data)
+    as_extracted_by_an_earlier_version(data)
+    decoded.clear()
+    capsys.readouterr()
+    assert run(data) == 0
+    assert (sorted(decoded), tree(data)) == (sorted(CLIPS), first)
+    assert capsys.readouterr().err == EARLIER
+    decoded.clear()
+    assert run(data) == 0
+    assert (decoded, capsys.readouterr().err) == ([], "")
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_extracting_anew_ends_the_same_when_it_was_interrupted(
+    data: Path, number: int, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(data)
+    first = tree(data)
+    as_extracted_by_an_earlier_version(data)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, number)
+        with pytest.raises(KeyboardInterrupt):
+            run(data)
+    assert {clip.extractor for clip in read_clips(data / "clips.jsonl")} == {2}
+    decoded.clear()
+    assert run(data) == 0
+    assert (len(decoded), tree(data)) == (5 - number, first)
+
+
+def test_an_interrupted_run_of_an_earlier_extractor_goes_on(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(data)
+    first = tree(data)
+    clips = read_clips(data / "clips.jsonl")
+    records = [unversioned(clips[0]), *(unversioned(clip, status="pending", frames=0) for clip in clips[1:])]
+    (data / "clips.jsonl").write_text("\n".join(records))
+    capsys.readouterr()
+    assert run(data) == 0
+    assert "1 clips were extracted by an earlier version" in capsys.readouterr().err
+    assert tree(data) == first
+
+
+def test_records_of_a_later_extractor_are_left_as_they_are(data: Path) -> None:
+    run(data)
+    later = (data / "clips.jsonl").read_text().replace('"extractor": 2', '"extractor": 3')
+    (data / "clips.jsonl").write_text(later)
+    before = tree(data)
+    with pytest.raises(InputError, match=r"clips\.jsonl:1: extractor 3 is a later version's.*update the project"):
+        run(data)
+    assert tree(data) == before
+
+
+@pytest.fixture
+def gaps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Have every clip be one that shows frames in these slots alone, the last after a pause of months."""
+    slots = [0, 1, 4, 9999, 10000, 15724800]
+
+    def samples(video: Video, fps: object) -> Iterator[tuple[int, Image.Image]]:
+        for slot in slots:
+            yield slot, Image.fromarray(picture(slot % 256)).convert("RGBX")
+
+    monkeypatch.setattr(Video, "samples", samples)
+    monkeypatch.setattr(Video, "faults", Counter({"times that jump": 3}))
+    return slots
+
+
+def test_slots_without_a_frame_have_no_sample(
+    data: Path, gaps: list[int], decoded: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    started = time.monotonic()
+    assert run(data) == 0
+    assert time.monotonic() - started < 5
+    assert capsys.readouterr().out.startswith("4 clips, 24 frames; 4 decoded, 0 unchanged; 0 ok, 4 partial, 0 failed; ")
+    for clip in read_clips(data / "clips.jsonl"):
+        assert clip.samples == tuple(gaps)
+        assert (clip.status, clip.faults) == ("partial", (("times that jump", 3),))
+        assert {Path(path).name for path in clip.frame_paths} == set(names(data / clip.folder))
+        shown = [number_of(Image.open(data / path)) for path in clip.frame_paths]
+        assert shown == [slot % 256 for slot in gaps]
+    decoded.clear()
+    assert run(data) == 0
+    assert decoded == []
+    folder = data / "frames/train/unsafe/0_tr1"
+    (folder / "0004.jpg").rename(folder / "0002.jpg")  # as many frames as before
+    assert run(data) == 0
+    assert decoded == [f"train/{WALK}/0_tr1.mp4"]
 
 
 def interrupt_at(patch: pytest.MonkeyPatch, number: int) -> None:
@@ -237,12 +342,13 @@ def test_failed_and_partial_clips(data: Path, capsys: pytest.CaptureFixture[str]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     assert run(data) == 1
     err = capsys.readouterr().err
-    assert f"failed: train/{WALK}/sound.mp4: holds no video\n" in err
-    assert f"failed: train/{WALK}/png.mp4: not a readable mp4 (" in err
+    assert f"failed: train/{WALK}/sound.mp4: holds no video, only sound or data: take it out\n" in err
+    assert f"failed: train/{WALK}/png.mp4: a PNG picture, no mp4: take the file out\n" in err
     assert f"partial: train/{WALK}/cut.mp4: " in err
     clips = {Path(clip.path).stem: clip for clip in read_clips(data / "clips.jsonl")}
     assert (clips["sound"].status, clips["sound"].frames, clips["sound"].width) == ("failed", 0, None)
     assert clips["cut"].status == "partial"
+    assert clips["cut"].faults and clips["sound"].faults == ()
     assert clips["cut"].frames == len(names(data / "frames/train/unsafe/cut")) > 0
     assert not (data / "frames/train/unsafe/sound").exists()
     first = tree(data)
@@ -380,7 +486,7 @@ def test_real_clips_one_frame_a_second_and_each_its_own(tmp_path: Path) -> None:
     assert [clips[path].source_class for path in list(REAL)[:2]] == ["2_opened_panel_cover"] * 2
     for path, clip in clips.items():
         for second, (before, same, after) in full_decode(tmp_path / DATASET_FOLDER / path, [2, 7, 11]).items():
-            jpeg = np.asarray(Image.open(tmp_path / clip.frame_paths[second])).astype(int)
+            jpeg = np.asarray(Image.open(tmp_path / clip.frame_path(second))).astype(int)
             errors = [np.abs(jpeg - frame).mean() for frame in (before, same, after)]
             assert errors[1] < 2.5, (path, second, errors)
             assert errors[1] < min(errors[0], errors[2]), (path, second, errors)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data_prep import frames_dataset
-from data_prep.clips import Clip
+from data_prep.clips import CLIPS_FILE, Clip, write_clips
 from data_prep.errors import InputError
 from data_prep.frames_dataset import Frame, build_dataset, content_hash, cut_validation, read_frames, summary
 from data_prep.labels import PROMPT, SOURCE_CLASSES
@@ -66,6 +66,30 @@ def test_rows_carry_bytes_labels_and_clip(data: Path) -> None:
     }
     assert dataset["test"][5]["image"].size == (16, 12)
     assert dataset["validation"].features == dataset["test"].features
+
+
+def test_samples_keep_their_numbers_across_a_pause_of_any_length(tmp_path: Path) -> None:
+    """A recorder's clock that begins in 1970 and is set right while it records, at two frames a second."""
+    samples = (0, 3, 3_550_000_000)
+    clips = [dataclasses.replace(clip, samples=samples) if clip.video_id == "4_te0" else clip for clip in many_clips(2)]
+    test = build_dataset(write_data(tmp_path, clips))["test"]
+    assert [sample for clip, sample in zip(test["clip"], test["sample"], strict=True) if clip == "4_te0"] == [*samples]
+
+
+@pytest.mark.parametrize("samples", [(0,), (0, 2)])
+def test_a_frame_that_its_clips_record_does_not_list_is_refused(data: Path, samples: tuple[int, ...]) -> None:
+    """As where clips are extracted anew and rows aren't built again."""
+    clips = [dataclasses.replace(clip, samples=samples) if clip.video_id == "4_te0" else clip for clip in many_clips(2)]
+    write_clips(data / CLIPS_FILE, clips)
+    with pytest.raises(InputError, match=r"test\.jsonl:\d+: image '.*4_te0/0001\.jpg' is no frame of a clip in clips"):
+        read_frames(data, "test")
+
+
+def test_rows_wait_for_an_extraction_that_was_interrupted(data: Path) -> None:
+    clips = [dataclasses.replace(clip, samples=(), status="pending") for clip in many_clips(2)]
+    write_clips(data / CLIPS_FILE, clips)
+    with pytest.raises(InputError, match=r"run data_prep/extract_frames\.py and build_jsonl\.py again"):
+        read_frames(data, "train")
 
 
 def test_train_and_validation_hold_every_row_once(data: Path) -> None:

@@ -8,7 +8,10 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
+from data_prep import build_jsonl
 from data_prep.clips import CLIPS_FILE, read_clips
+from data_prep.errors import InputError
+from data_prep.frame_format import FrameFormat
 from data_prep.frames_source import open_dataset
 from data_prep.images import read_image
 from recipes import sft_qwen2vl
@@ -42,6 +45,7 @@ def test_adapter_answers_as_it_did(kept: Kept) -> None:
             [p_unsafe], abs=1e-5
         )
     assert read_probe(kept.run) is not None
+    assert adapted.record.frames is None and adapted.collator.max_side is None
 
 
 def test_data_set_is_the_same_pushed_and_as_a_folder(kept: Kept, caches: None) -> None:
@@ -49,7 +53,17 @@ def test_data_set_is_the_same_pushed_and_as_a_folder(kept: Kept, caches: None) -
         assert source.content_hash == CONTENT
         assert {split: len(source.rows(split)) for split in source.dataset} == dict.fromkeys(source.dataset, 16)
         assert source.audit is not None
-    assert len(read_clips(kept.data / CLIPS_FILE)) == 24
+    assert open_dataset(ID).frames is None
+    assert open_dataset(str(kept.data)).frames == FrameFormat(None, 90)
+    clips = read_clips(kept.data / CLIPS_FILE)
+    assert len(clips) == 24
+    assert {(clip.extractor, clip.samples, clip.faults) for clip in clips} == {(1, (0, 1), None)}
+
+
+def test_rows_are_not_built_of_its_frames_again(kept: Kept, tmp_path: Path) -> None:
+    data = shutil.copytree(kept.data, tmp_path / "data")
+    with pytest.raises(InputError, match=r"24 clips were extracted by an earlier version.* run data_prep/extract_fram"):
+        build_jsonl.main(["--data", str(data)])
 
 
 def test_run_goes_on_to_where_it_went(kept: Kept, caches: None, tmp_path: Path) -> None:

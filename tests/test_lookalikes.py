@@ -28,10 +28,13 @@ def drawn(digit: int, seed: int) -> list[Image.Image]:
 def recoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Clip]]:
     """Twelve clips of the two cameras, the first of them once more, smaller and compressed harder, in test."""
     data = tmp_path_factory.mktemp("data")
-    clips = [replace(make_clip("train", digit, f"{digit}_tr{n}"), frames=3) for n, digit in enumerate((0, 3, 6, 2) * 3)]
+    clips = [
+        replace(make_clip("train", digit, f"{digit}_tr{n}"), samples=(0, 1, 2))
+        for n, digit in enumerate((0, 3, 6, 2) * 3)
+    ]
     for seed, clip in enumerate(clips):
         write_clip(data, clip, drawn(int(clip.source_class[0]), seed), quality=90)
-    again = replace(make_clip("test", 4, "4_te1"), frames=3)
+    again = replace(make_clip("test", 4, "4_te1"), samples=(0, 1, 2))
     write_clip(data, again, [picture.resize((480, 270)) for picture in drawn(0, 0)], quality=40)
     return data, [*clips, again]
 
@@ -57,9 +60,50 @@ def test_one_frame_alike_is_not_enough(recoded: tuple[Path, list[Clip]]) -> None
     last.write_bytes(kept)
 
 
+def renumbered(data: Path, clip: Clip, to: Path, old_of: dict[int, int]) -> Clip:
+    """Lay out a clip's frames in another data folder, each sample with the frame of the old one that is named."""
+    gappy = replace(clip, samples=tuple(old_of))
+    (to / gappy.folder).mkdir(parents=True, exist_ok=True)
+    for sample, old in old_of.items():
+        (to / gappy.frame_path(sample)).write_bytes((data / clip.frame_path(old)).read_bytes())
+    return gappy
+
+
+@pytest.mark.parametrize(
+    ("mine", "its"), [((0, 2), (0, 1, 2)), ((0, 1, 2), (0, 2)), ((0, 2), (0, 2)), ((1, 2), (0, 1, 2))]
+)
+def test_a_copy_that_lacks_samples_is_found(
+    recoded: tuple[Path, list[Clip]], tmp_path: Path, mine: tuple[int, ...], its: tuple[int, ...]
+) -> None:
+    data, clips = recoded
+    one = renumbered(data, clips[0], tmp_path, {sample: sample for sample in mine})
+    again = renumbered(data, clips[-1], tmp_path, {sample: sample for sample in its})
+    (pair,) = near_identical(tmp_path, [one, again])
+    assert (pair["paths"], pair["different_bits"] <= 6) == ([again.path, one.path], True)
+
+
+def test_frames_of_one_number_are_compared_and_not_of_one_position(
+    recoded: tuple[Path, list[Clip]], tmp_path: Path
+) -> None:
+    """The third frame of four is alike, but it is sample 5 of one and 4 of the other, and their sample 3 is not."""
+    data, clips = recoded
+    one = renumbered(data, clips[0], tmp_path, {0: 0, 3: 0, 5: 1, 9: 2})
+    again = renumbered(data, clips[-1], tmp_path, {0: 0, 3: 2, 4: 1, 9: 2})
+    assert near_identical(tmp_path, [one, again]) == []
+    again = renumbered(data, clips[-1], tmp_path, {0: 0, 3: 0, 4: 2, 9: 2})
+    assert len(near_identical(tmp_path, [one, again])) == 1
+
+
+def test_one_sample_that_both_have_is_not_enough(recoded: tuple[Path, list[Clip]], tmp_path: Path) -> None:
+    data, clips = recoded
+    one = renumbered(data, clips[0], tmp_path, {0: 0})
+    again = renumbered(data, clips[-1], tmp_path, {0: 0, 7: 2})
+    assert near_identical(tmp_path, [one, again]) == []
+
+
 def test_clips_without_frames_and_no_clips() -> None:
     assert near_identical(Path(), []) == []
-    assert near_identical(Path(), [replace(make_clip("train", 0, "a"), status="failed", frames=0)]) == []
+    assert near_identical(Path(), [replace(make_clip("train", 0, "a"), status="failed", samples=())]) == []
 
 
 def test_a_missing_frame_is_named(tmp_path: Path) -> None:

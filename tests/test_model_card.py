@@ -1,9 +1,16 @@
 import ast
 import re
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
 from huggingface_hub import ModelCard
+from PIL import Image
 
+from data_prep.frame_format import FrameFormat, shrunk_to
+from data_prep.images import read_image
 from recipes.model_card import is_own_card, model_card
 from tests.report_by_hand import whole_report
 from tests.test_safety_record import RECORD
@@ -71,3 +78,19 @@ def test_card_knows_whether_someone_changed_it() -> None:
     assert not is_own_card(card.replace("It is not a safety device", "It is a safety device"))
     assert not is_own_card(card + "More.\n")
     assert not is_own_card("# My adapter\n")
+
+
+@pytest.mark.parametrize("frames", [None, FrameFormat(32, 90)])
+def test_card_s_code_opens_a_frame_as_the_adapter_does(tmp_path: Path, frames: FrameFormat | None) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture = Image.effect_noise((64, 48), 90).convert("RGB")
+    picture.save(tmp_path / "frame.jpg", exif=exif)
+    record = replace(RECORD, frames=frames)
+    asking = re.findall(r"```python\n(.*?)```", model_card(record, "outputs/run"), flags=re.DOTALL)[1]
+    program = asking[: asking.index("question =")].replace("frame.jpg", str(tmp_path / "frame.jpg"))
+    names: dict[str, Any] = {}
+    exec(program, names)
+    assert names["image"].size == ((24, 32) if frames else (48, 64))
+    expected = shrunk_to(read_image(tmp_path / "frame.jpg"), record.max_side)
+    np.testing.assert_array_equal(np.asarray(names["image"]), np.asarray(expected))

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -12,8 +13,10 @@ import pyarrow.parquet
 import pytest
 
 from data_prep import build_jsonl, push_dataset
+from data_prep.clips import CLIPS_FILE, Settings, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
+from data_prep.frame_format import FrameFormat
 from data_prep.frames_source import open_dataset
 from tests.hub_stub import HubStub, Repo, hub_stub
 from tests.tiny_data import many_clips, write_data
@@ -73,6 +76,21 @@ def test_audit_goes_along_with_its_rows_alone(data: Path, capsys: pytest.Capture
     push_dataset.main(["--data", str(data), "--repo-id", "local/audited"])
     assert "warning: audit.json isn't of these rows" in capsys.readouterr().err
     assert open_dataset("local/audited").audit is None
+
+
+def test_how_frames_were_kept_goes_along_whatever_became_of_the_rows(data: Path) -> None:
+    """It has no part in the content; where clips differ in it, it isn't known."""
+    content = []
+    shrunk, another = Settings(fps=1.0, jpeg_quality=80, max_side=640), Settings(2.0, jpeg_quality=80, max_side=320)
+    for last, expected in ((shrunk, FrameFormat(640, 80)), (another, None)):
+        clips = [replace(clip, settings=shrunk) for clip in many_clips(train_per_class=2)]
+        write_clips(data / CLIPS_FILE, [*clips[:-1], replace(clips[-1], settings=last)])
+        push_dataset.main(["--data", str(data), "--repo-id", "local/tiny"])
+        for source in (open_dataset("local/tiny"), open_dataset(str(data))):
+            assert source.frames == expected
+            assert source.max_side == (640 if expected else None)
+            content.append(source.content_hash)
+    assert len(set(content)) == 1
 
 
 def test_damaged_audit_is_named(data: Path) -> None:

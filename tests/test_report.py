@@ -307,8 +307,8 @@ def test_data_are_told_of_as_the_audit_found_them(tmp_path: Path) -> None:
     clips = [
         *many_clips(),
         make_clip("train", 1, "copy", content="test 1_te0"),
-        replace(make_clip("test", 6, "broken"), status="failed", reason="no frame", frames=0),
-        replace(make_clip("train", 6, "torn"), status="failed", reason="no frame", frames=0),
+        replace(make_clip("test", 6, "broken"), status="failed", reason="no frame", samples=()),
+        replace(make_clip("train", 6, "torn"), status="failed", reason="no frame", samples=()),
     ]
     write_data(tmp_path, clips)
     assert about_data(open_dataset(str(tmp_path)), "test")["data"]["audit"] is None

@@ -88,8 +88,10 @@ def test_mistakes_stand_in_the_page_with_clip_and_second() -> None:
     assert "d, second 0<br>" in text and "a, second 1<br>" in text
     assert text.count(PICTURE) == 4
     assert "Where people can be recognised" in text
-    assert "a, frame 2<br>" in page(whole_report(), fps=None)
-    assert (when(3, 2.0), when(4, 1.0), when(4, None)) == ("second 1.5", "second 4", "frame 4")
+    assert "a, sample 2<br>" in page(whole_report(), fps=None)
+    assert (when(3, 2.0), when(4, 1.0), when(4, None)) == ("second 1.5", "second 4", "sample 4")
+    assert (when(0, 1.0), when(100, 3.0), when(3, 0.1)) == ("second 0", "second 33.333", "second 30")
+    assert when(15724801, 1.0) == "second 15724801"  # after a pause of months
 
 
 def test_page_without_frames_shows_none_and_says_nothing_of_them() -> None:

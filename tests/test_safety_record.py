@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from data_prep.errors import InputError
+from data_prep.frame_format import FrameFormat
 from data_prep.labels import LABELS, PROMPT
 from recipes.safety_record import SafetyRecord, is_finished, read_record
 
@@ -33,6 +34,19 @@ def test_record_survives_the_disk(tmp_path: Path) -> None:
     RECORD.write(tmp_path)
     assert is_finished(tmp_path)
     assert read_record(tmp_path) == RECORD
+    kept_as = replace(RECORD, frames=FrameFormat(640, 85))
+    kept_as.write(tmp_path)
+    assert read_record(tmp_path) == kept_as
+    assert (kept_as.max_side, RECORD.max_side) == (640, None)
+
+
+def test_record_of_version_2_does_not_know_how_frames_were_kept(tmp_path: Path) -> None:
+    before = {name: value for name, value in asdict(RECORD).items() if name != "frames"}
+    (tmp_path / "safety.json").write_text(json.dumps({**before, "schema_version": 2}))
+    assert read_record(tmp_path) == RECORD
+    (tmp_path / "safety.json").write_text(json.dumps(before))
+    with pytest.raises(InputError, match=r"keys \['frames'\] are missing"):
+        read_record(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +56,7 @@ def test_record_survives_the_disk(tmp_path: Path) -> None:
         ({"prompt": " "}, "prompt is empty"),
         ({"threshold": 1.5}, "threshold 1.5 is not between 0 and 1"),
         ({"max_pixels": 0}, "max_pixels 0 is not positive"),
-        ({"schema_version": 1}, "schema_version 1 is not 2"),
+        ({"schema_version": 1}, "schema_version 1 is not 3"),
         ({"training_prior": 1.0}, "training_prior 1.0 is not between 0 and 1"),
         ({"colour": "red"}, "keys ['colour'] are missing or unknown"),
         ({"threshold": "high"}, "threshold 'high' is of another kind than it was written"),
@@ -54,6 +68,10 @@ def test_record_survives_the_disk(tmp_path: Path) -> None:
         ({"max_pixels": True}, "max_pixels True is of another kind"),
         ({"base_model": None}, "base_model None is of another kind"),
         ({"labels": 3}, "safety.json: "),
+        ({"frames": {"max_side": 640}}, "frames {'max_side': 640} is of another kind"),
+        ({"frames": 640}, "frames 640 is of another kind"),
+        ({"frames": {"max_side": None, "jpeg_quality": "90"}}, "jpeg quality 90 is outside 1 to 95"),
+        ({"frames": {"max_side": 27, "jpeg_quality": 90}}, "max side 27 is below 28 pixels"),
     ],
 )
 def test_record_that_does_not_fit_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:

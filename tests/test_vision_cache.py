@@ -173,6 +173,7 @@ def test_key_holds_all_that_features_depend_on(
         cache_in(tmp_path, base, 200704).folder,
         cache_in(tmp_path, other_revision).folder,
         VisionCache(tmp_path, base, max_pixels=MAX_PIXELS, dtype=torch.bfloat16).folder,
+        VisionCache(tmp_path, base, max_pixels=MAX_PIXELS, max_side=640, dtype=torch.float32).folder,
     }
     for ours in ("PIXELS_VERSION", "FEATURES_VERSION", "_LAYOUT"):
         with monkeypatch.context() as patched:
@@ -183,7 +184,7 @@ def test_key_holds_all_that_features_depend_on(
         with monkeypatch.context() as patched:
             patched.setattr(vision_cache, "version", lambda name: "99" if name == package else installed(name))  # noqa: B023
             folders.add(cache_in(tmp_path, base).folder)
-    assert len(folders) == 4 + 3 + 5
+    assert len(folders) == 5 + 3 + 5
     cache = cache_in(tmp_path, base)
     assert len({cache.path(encoded) for encoded in frames}) == 3
 

@@ -1,11 +1,14 @@
 """A data folder of a few tiny frames, as extract_frames.py and build_jsonl.py leave one."""
 
 import hashlib
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from data_prep.clips import CLIPS_FILE, Clip, Settings, write_clips
+from data_prep.clips import CLIPS_FILE, EXTRACTOR_VERSION, Clip, Settings, write_clips
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import Row, write_rows
 
@@ -27,10 +30,18 @@ def make_clip(split: str, digit: int, name: str, content: str | None = None) -> 
         width=16,
         height=12,
         settings=Settings(fps=1.0, jpeg_quality=90),
-        frames=FRAMES_PER_CLIP,
+        extractor=EXTRACTOR_VERSION,
+        samples=tuple(range(FRAMES_PER_CLIP)),
         status="ok",
+        faults=(),
         reason=None,
     )
+
+
+def unversioned(clip: Clip, **changes: Any) -> str:
+    """Return a clip's record as it was before records told of their extractor, with some values changed."""
+    record: dict[str, Any] = {**asdict(clip), "frames": clip.frames, **changes}
+    return json.dumps({key: record[key] for key in record if key not in ("extractor", "samples", "faults")})
 
 
 def many_clips(train_per_class: int = 3) -> list[Clip]:
