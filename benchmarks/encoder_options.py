@@ -64,7 +64,7 @@ PARAMETERS: dict[str, dict[str, Sequence[str]]] = {
         "open-gop": ("0", "1"),
         "intra-refresh": ("1",),
         "ref": ("1", "2", "4", "8"),
-        "slices": ("2", "4"),
+        "slices": ("2:ctu=16", "4:ctu=16"),
         "temporal-layers": ("2", "3"),
         "weightp": ("0",),
         "weightb": ("1",),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from numpy.random import Generator
 
-from benchmarks.mp4_boxes import HOLDERS, Box, read_boxes
+from benchmarks.box_tree import HOLDERS, Box, read_boxes
 
 EXTREMES = (0, 1, 2, 3, 7, 8, 255, 2**16 - 1, 2**16, 2**24 - 1, 2**31 - 2, 2**31 - 1, 2**31, 2**32 - 2, 2**32 - 1)
 STEPS = (1, -1, 2, -2, 8, -8)

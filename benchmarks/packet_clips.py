@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 
-from benchmarks.mp4_boxes import Box, read_boxes
+from benchmarks.box_tree import Box, read_boxes
 
 
 @dataclass(frozen=True)
