@@ -1,7 +1,7 @@
 """What a file under a clip's name is, where it is no mp4, and what to do: told from its first bytes.
 
-The commands were tried with ffmpeg 5.1 on files of each kind. Frames are copied where they keep their times so; where the
-file states few times or none (program streams, AVI, raw video), a copy loses frames or shuffles them, and they are
+The commands were tried with ffmpeg 5.1 on files of each kind. Frames are copied where they keep their times so. Where
+the file states few times or none (program streams, AVI, raw video), a copy loses frames or shuffles them: they are
 encoded anew.
 """
 

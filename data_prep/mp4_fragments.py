@@ -17,21 +17,7 @@ from typing import BinaryIO, Self
 
 from data_prep.mp4_boxes import NO_BOX, Box, boxes, fields_of, find_boxes, track_numbers
 
-_KINDS = {
-    b"ftyp",
-    b"styp",
-    b"moov",
-    b"moof",
-    b"mdat",
-    b"sidx",
-    b"ssix",
-    b"prft",
-    b"emsg",
-    b"free",
-    b"skip",
-    b"uuid",
-    b"meta",
-}
+_KINDS = set(b"ftyp styp moov moof mdat sidx ssix prft emsg free skip wide uuid meta udta pdin".split())
 _NO_FRAMES = 0x10000  # a `tfhd` box's flag
 # What a flag of a `trun` box adds to its fixed fields, in bytes, and to each frame's.
 _TRUN = {0x1: 4, 0x4: 4}
@@ -110,9 +96,7 @@ def readable_part(file: BinaryIO) -> Part:
     found = list(boxes(file, 0, size))
     headers = [number for number, box in enumerate(found) if box.kind == b"moov"]
     if not headers or not _is_fragmented(file, found):
-        behind = (
-            min(len(headers), [box.kind for box in found].count(b"ftyp")) - 1
-        )  # as of clips that were joined by cat
+        behind = min(len(headers), [box.kind for box in found].count(b"ftyp")) - 1  # clips that were joined by cat
         return Part(size, size, faults=Counter({"further clips behind the first": behind} if behind > 0 else {}))
     end, fault = _whole_boxes(file, found[headers[0] + 1 :], size)
     missing = max(size if fault else found[-1].end, _end_by_index(file, found)) - size

@@ -46,15 +46,15 @@ def open_mp4(path: Path) -> OpenedMp4:
             headers = [box for box in found if box.kind == b"moov"]
             if not headers:  # without this, a picture in an mp4's boxes (HEIF) would be decoded
                 raise VideoError(_no_mp4(file, found))
-            container, part = _open(path, readable_part(file))
             try:
-                return _opened(path, file, headers[0], container, part)
-            except VideoError:
-                container.close()
-                raise
-    except av.FFmpegError as error:
-        with path.open("rb") as file:
-            raise VideoError(_no_mp4(file, found, error.strerror)) from None
+                container, part = _open(path, readable_part(file))
+                try:
+                    return _opened(path, file, headers[0], container, part)
+                except VideoError:
+                    container.close()
+                    raise
+            except av.FFmpegError as error:
+                raise VideoError(_no_mp4(file, found, error.strerror)) from None
     except OSError as error:
         raise VideoError(f"cannot be read ({error.strerror})") from None
 

@@ -2,7 +2,6 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -31,20 +30,19 @@ class Plan:
 
     `shown` are the frames' numbers in order of presentation, a number being a packet's place in the file. By number,
     `samples` is the sample whose time the frame falls into, None for one that is left out, and `ranks` its place in
-    presentation. Times count from `origin`, in ticks.
+    presentation. Times count from `origin`; `first_time` is that of the file's first packet. Both are in ticks.
     """
 
     shown: list[int]
     samples: list[int | None]
     ranks: list[int]
     timeline: Timeline
-    times: Sequence[int]
-    first: int
+    first_time: int
     origin: int
 
     def begins_with(self, number: int) -> bool:
         """Whether times still count from the same origin where frame `number` is the first that can be decoded."""
-        return min(self.times[self.first], self.times[number]) == self.origin
+        return min(self.first_time, self.timeline.times[self.ranks[number]] or 0) == self.origin
 
     def firsts(self) -> set[int]:
         """Return the first frame of every sample's time."""
@@ -66,10 +64,16 @@ class Survey:
     """
 
     def __init__(
-        self, reader: PictureReader | None = None, edits: EditList | None = None, *, may_skip: bool = False
+        self,
+        reader: PictureReader | None = None,
+        edits: EditList | None = None,
+        *,
+        may_skip: bool = False,
+        is_fragmented: bool = False,
     ) -> None:
         self._reader = reader
         self._edits = edits
+        self._is_fragmented = is_fragmented
         self.times = array("q")
         self._periods, self._numbers = array("q"), array("q")
         self._before: Any = None
@@ -156,17 +160,21 @@ class Survey:
 
         Samples count from the first packet of the file whose time is believed, or from a decoded frame before it.
         """
-        times = [None if self.times[number] == NO_TIME else self.times[number] for number in shown]
-        timeline = Timeline(times, ticks_a_second, self._edits.paused if self._edits else None)
-        believed = [shown[place] for place in sorted(timeline.believed)]
-        first = min(believed, default=0)
-        earliest = next((number for number in believed if number not in undecoded), first)
-        origin = min(self.times[first], self.times[earliest]) if believed else 0
+        timeline = Timeline(
+            [None if self.times[number] == NO_TIME else self.times[number] for number in shown],
+            ticks_a_second,
+            self._edits.paused if self._edits else None,
+            first_is_moved=self._is_fragmented,
+        )
+        believed = [(shown[place], at) for place, at in timeline.believed_times()]
+        first_time = min(believed, default=(0, 0))[1]
+        earliest_time = next((at for number, at in believed if number not in undecoded), first_time)
+        origin = min(first_time, earliest_time)
         samples: list[int | None] = [None] * len(self)
         ranks = [0] * len(self)
         for rank, (number, sample) in enumerate(zip(shown, timeline.samples(origin, rate), strict=True)):
             samples[number], ranks[number] = sample, rank
-        return Plan(shown, samples, ranks, timeline, self.times, first, origin)
+        return Plan(shown, samples, ranks, timeline, first_time, origin)
 
     def with_undecoded(self, decoded: list[int]) -> tuple[list[int], set[int]]:
         """Return all frames in order of presentation, given the decoded ones in theirs, and those that weren't decoded.

@@ -55,8 +55,10 @@ class Timeline:
     """The times of a clip's frames in order of presentation, None for a frame without one.
 
     `ticks_a_second` is the stream's; `paused` returns how many ticks between two times the container itself states as a
-    pause, which is no fault. `faults` counts what is wrong with the times, in words; `longest_jump` is in
-    seconds, 0 for none. `is_in_order` says whether they are right as they come: no frame left out, no jump back.
+    pause, which is no fault. `first_is_moved` says that the first time may have been moved to the clip's start, as
+    FFmpeg writes fragmented files whose sound begins earlier: one too early for even times is put right in `times`.
+    `faults` counts what is wrong with the times, in words; `longest_jump` is in seconds, 0 for none. `is_in_order` says
+    whether they are right as they come: no frame left out, no jump back.
     """
 
     def __init__(
@@ -64,14 +66,20 @@ class Timeline:
         times: Sequence[int | None],
         ticks_a_second: Fraction,
         paused: Callable[[int, int], int] | None = None,
+        *,
+        first_is_moved: bool = False,
     ) -> None:
-        self._times = times
         known = [number for number, at in enumerate(times) if at is not None]
         self._at = [at for at in times if at is not None]
         steps = [later - earlier for earlier, later in pairwise(self._at)]
         self._usual = median_low([step for step in steps if step > 0] or [1])
         self._is_even = _are_even(steps, self._usual, max(1, self._usual // 10))
         self._rounding = 0 if _are_even(steps, self._usual, 0) else 1  # by how many ticks even times are rounded
+        if first_is_moved and self._is_even and 2 * steps[0] > 3 * self._usual:
+            self._at[0] = self._at[1] - self._usual
+        self.times: list[int | None] = [None] * len(times)
+        for place, at in zip(known, self._at, strict=True):
+            self.times[place] = at
         self._jump = self._shortest_jump(ticks_a_second)
         self._paused = paused
         chosen = self._believed() if any(self._is_odd(*pair) for pair in pairwise(self._at)) else range(len(known))
@@ -151,6 +159,10 @@ class Timeline:
             else:
                 self.faults[MISSING] += self._missing(earlier, later, next_number - number - 1)
 
+    def believed_times(self) -> list[tuple[int, int]]:
+        """Return the places of the frames whose times are believed, with those times, in order of presentation."""
+        return [(place, at) for place, at in enumerate(self.times) if at is not None and place in self.believed]
+
     def samples(self, origin: int, rate: Fraction) -> list[int | None]:
         """Return for each frame the number of the sample whose time it falls into, None for a frame that is left out.
 
@@ -159,8 +171,8 @@ class Timeline:
         numerator, denominator = rate.as_integer_ratio()
         numbers: list[int | None] = []
         offset, before = -origin, None
-        for position, at in enumerate(self._times):
-            if at is None or position not in self.believed:
+        for place, at in enumerate(self.times):
+            if at is None or place not in self.believed:
                 numbers.append(None)
                 continue
             if before is not None and at < before[0]:

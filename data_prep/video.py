@@ -125,7 +125,8 @@ class Video:
     def _look_through(self) -> None:
         """Survey all packets, and keep them if they are few."""
         reader = picture_reader(self._decoder.name, self._decoder.extradata)
-        survey = Survey(reader, self._edits, may_skip=self._decoder.name == "h264")
+        may_skip = self._decoder.name == "h264"
+        survey = Survey(reader, self._edits, may_skip=may_skip, is_fragmented=self._is_fragmented)
         held: list[Any] = []
         held_bytes = 0
         for packet in self._read(survey.faults):
@@ -149,7 +150,7 @@ class Video:
                     latest = max(latest, at)
                 elif packet.pts is not None:  # the last one has no time: a request to hand out what is left
                     faults["empty packets"] += 1
-        except av.FFmpegError:
+        except (av.FFmpegError, OSError):
             faults["unreadable rest"] += 1
 
     @property

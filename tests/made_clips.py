@@ -1,5 +1,6 @@
 """Small mp4 clips whose every frame tells its number, a data set made of them, and the real clips' folder."""
 
+import io
 import os
 import struct
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from data_prep.clips import DATASET_FOLDER
+from data_prep.mp4_boxes import boxes, find_boxes
 
 WIDTH, HEIGHT = 64, 48
 TIME_BASE = Fraction(1, 1000)
@@ -177,6 +179,26 @@ def turn(path: Path, a: float, b: float, c: float, d: float) -> Path:
     a, b, c, d = (round(entry * 2**16) for entry in (a, b, c, d))
     content[matrix : matrix + 36] = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
     path.write_bytes(content)
+    return path
+
+
+def with_edits(path: Path, edits: list[tuple[int, int]], version: int = 0) -> Path:
+    """Put an edit list in the place of a clip's own; the clip's index is its last box, so that no frame moves.
+
+    An edit is a duration in thousandths of a second and the track's tick that it begins with, -1 for nothing.
+    """
+    content = path.read_bytes()
+    file = io.BytesIO(content)
+    moov = next(box for box in boxes(file, 0, len(content)) if box.kind == b"moov")
+    trak, old = find_boxes(file, moov, "trak")[0], find_boxes(file, moov, "trak/edts")[0]
+    form = ">IiI" if version == 0 else ">QqI"
+    entries = b"".join(struct.pack(form, duration, media, 1 << 16) for duration, media in edits)
+    new = struct.pack(">I4sI4sII", 24 + len(entries), b"edts", 16 + len(entries), b"elst", version << 24, len(edits))
+    grown = 24 + len(entries) - (old.end - old.start)
+    edited = bytearray(content[: old.start] + new + entries + content[old.end :])
+    for box in (moov, trak):
+        edited[box.start : box.start + 4] = struct.pack(">I", box.end - box.start + grown)
+    path.write_bytes(edited)
     return path
 
 

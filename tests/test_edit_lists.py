@@ -6,31 +6,11 @@ from pathlib import Path
 import pytest
 
 from data_prep.edit_lists import MAX_EDITS, EditList, edit_list
-from data_prep.mp4_boxes import boxes, find_boxes
+from data_prep.mp4_boxes import boxes
 from data_prep.mp4_opening import open_mp4
-from tests.made_clips import number_of, times, write_lively_mp4, write_mp4
+from tests.made_clips import number_of, times, with_edits, write_lively_mp4, write_mp4
 
 MOVIE = 1000  # ticks a second of the clips made here
-
-
-def with_edits(path: Path, edits: list[tuple[int, int]], version: int = 0) -> Path:
-    """Put an edit list in the place of a clip's own; the clip's index is its last box, so that no frame moves.
-
-    An edit is a duration in thousandths of a second and the track's tick that it begins with, -1 for nothing.
-    """
-    content = path.read_bytes()
-    file = io.BytesIO(content)
-    moov = next(box for box in boxes(file, 0, len(content)) if box.kind == b"moov")
-    trak, old = find_boxes(file, moov, "trak")[0], find_boxes(file, moov, "trak/edts")[0]
-    form = ">IiI" if version == 0 else ">QqI"
-    entries = b"".join(struct.pack(form, duration, media, 1 << 16) for duration, media in edits)
-    new = struct.pack(">I4sI4sII", 24 + len(entries), b"edts", 16 + len(entries), b"elst", version << 24, len(edits))
-    grown = 24 + len(entries) - (old.end - old.start)
-    edited = bytearray(content[: old.start] + new + entries + content[old.end :])
-    for box in (moov, trak):
-        edited[box.start : box.start + 4] = struct.pack(">I", box.end - box.start + grown)
-    path.write_bytes(edited)
-    return path
 
 
 def edits_of(path: Path) -> EditList | None:

@@ -343,7 +343,7 @@ def test_failed_and_partial_clips(data: Path, capsys: pytest.CaptureFixture[str]
     assert run(data) == 1
     err = capsys.readouterr().err
     assert f"failed: train/{WALK}/sound.mp4: holds no video, only sound or data: take it out\n" in err
-    assert f"failed: train/{WALK}/png.mp4: a PNG picture, no mp4: take the file out\n" in err
+    assert f"failed: train/{WALK}/png.mp4: a PNG picture, no mp4: " in err
     assert f"partial: train/{WALK}/cut.mp4: " in err
     clips = {Path(clip.path).stem: clip for clip in read_clips(data / "clips.jsonl")}
     assert (clips["sound"].status, clips["sound"].frames, clips["sound"].width) == ("failed", 0, None)

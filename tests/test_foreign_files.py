@@ -32,9 +32,16 @@ def stream(path: Path, container: str, codec: str, **options: str) -> bytes:
         track = output.add_stream(codec, rate=RATE)
         track.width, track.height = SIZE
         track.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
-        track.options = {"crf": "25", "b": "3000000", **options}
+        track.options = {
+            "crf": "20",
+            "b": "3000000",
+            "preset": "veryfast",
+            "deadline": "realtime",
+            "cpu-used": "8",
+            **options,
+        }
         for number in range(FRAMES):
-            noise = rng.integers(-8, 9, (SIZE[1], SIZE[0], 3))
+            noise = rng.integers(-20, 21, (SIZE[1], SIZE[0], 3))
             pixels = np.clip(picture(number, *SIZE).astype(int) + noise, 0, 255).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
             frame.pts, frame.time_base = number, Fraction(1, RATE)
@@ -102,14 +109,14 @@ STREAMS: dict[str, tuple[Callable[[Make], bytes], str]] = {
     "204": (lambda make: with_parity(make("mpegts", "libx264")), "an MPEG transport stream of 204-byte packets"),
     "behind junk": (lambda make: b"\xee" * 777 + make("mpegts", "libx265"), "an MPEG transport stream"),
     "Matroska": (lambda make: make("matroska", "libx264"), "a Matroska (WebM) file"),
-    "WebM, VP8": (lambda make: make("webm", "libvpx", deadline="realtime"), "a Matroska (WebM) file"),
+    "WebM, VP8": (lambda make: make("webm", "libvpx"), "a Matroska (WebM) file"),
     "AVI, MPEG-4": (lambda make: make("avi", "mpeg4", bf="2"), "an AVI file"),
     "AVI, H.264": (lambda make: make("avi", "libx264"), "an AVI file"),
     "FLV": (lambda make: make("flv", "libx264"), "an FLV file"),
     "FLV, Sorenson": (lambda make: make("flv", "flv"), "an FLV file"),
     "WMV": (lambda make: make("asf", "wmv2"), "an ASF (WMV) file"),
     "MXF": (lambda make: make("mxf", "mpeg2video"), "an MXF file"),
-    "IVF": (lambda make: make("ivf", "libvpx", deadline="realtime"), "an IVF file"),
+    "IVF": (lambda make: make("ivf", "libvpx"), "an IVF file"),
     "NUT": (lambda make: make("nut", "libx264"), "a NUT file"),
     "raw H.264": (lambda make: make("h264", "libx264"), "raw H.264 video, no mp4"),
     "raw HEVC": (lambda make: make("hevc", "libx265"), "raw HEVC video, no mp4"),

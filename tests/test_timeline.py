@@ -102,6 +102,16 @@ def test_of_a_pause_only_what_is_stated_is_no_fault() -> None:
     assert timeline.longest_jump == pytest.approx(400, abs=0.1)
 
 
+@pytest.mark.parametrize("early", [1, 5, 100])
+def test_a_first_time_that_was_moved_to_the_start_is_put_right(early: int) -> None:
+    timeline = Timeline([-early, *LONG[1:]], Fraction(SECOND), first_is_moved=True)
+    assert +timeline.faults == {}
+    assert timeline.believed_times()[0] == (0, 0)
+    assert timeline.samples(0, Fraction(1, SECOND))[::24] == list(range(10))
+    late = Timeline([early, *LONG[1:]], Fraction(SECOND), first_is_moved=True)
+    assert late.faults[WILD] == (early > 1)
+
+
 def test_the_longest_jump_is_told_in_seconds() -> None:
     times = [*range(24), *range(48 + 24, 96), *range(24 * 700, 24 * 702)]
     timeline = Timeline(times, Fraction(SECOND))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 import pytest
 
 from data_prep import video
 from data_prep.video import Video
-from tests.made_clips import join_by_sample_entries, number_of, remux, write_lively_mp4, write_numbered_mp4
+from tests.made_clips import join_by_sample_entries, number_of, picture, remux, write_lively_mp4, write_numbered_mp4
 
 PLAIN = "keyint=48:min-keyint=48:bframes=0"
 WITH_B = "keyint=48:min-keyint=48:bframes=3:b-adapt=0"
@@ -204,3 +205,26 @@ def _with_parameters_in_a_leaf(first: Path, second: Path, path: Path) -> Path:
             packet.stream = stream
             container.mux(packet)
     return path
+
+
+def test_a_first_time_that_was_moved_to_the_clips_start_is_no_fault(tmp_path: Path) -> None:
+    """FFmpeg writes so in fragments when the sound begins before the pictures."""
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w", format="mp4", options={"movflags": "frag_keyframe+empty_moov"}) as container:
+        video_stream = container.add_stream("libx264", rate=24)
+        video_stream.width, video_stream.height, video_stream.pix_fmt = 64, 48, "yuv420p"
+        video_stream.options = {"x264-params": "keyint=24:bframes=0:scenecut=0", "crf": "10"}
+        sound = container.add_stream("aac", rate=16000, layout="mono")
+        for start in range(0, 80000, 1024):
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+            silence.sample_rate, silence.pts, silence.time_base = 16000, start, Fraction(1, 16000)
+            container.mux(sound.encode(silence))
+        for number in range(96):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = number + 36, Fraction(1, 24)
+            container.mux(video_stream.encode(frame))
+        container.mux([*video_stream.encode(), *sound.encode()])
+    with av.open(str(path)) as container:
+        first, second, *_ = (packet.dts for packet in container.demux(video=0) if packet.size)
+    assert second - first > 512  # of 12288 ticks a second, where a frame takes 512
+    assert seen(path) == (EVERY_SECOND, {})
