@@ -59,8 +59,7 @@ class Survey:
 
     `reader` is None for a codec whose headers aren't read; `edits` say when frames are shown, where that isn't the time
     that packets bear. `discarded` are the numbers of frames that aren't shown, `faults` counts what is known to be
-    missing, and `is_skippable` says, of a codec that `may_skip`, whether frames may be left undecoded without a change
-    to any other.
+    missing, and `is_skippable` says, of H.264, whether frames may be left undecoded without a change to any other.
     """
 
     def __init__(
@@ -68,12 +67,13 @@ class Survey:
         reader: PictureReader | None = None,
         edits: EditList | None = None,
         *,
-        may_skip: bool = False,
+        is_h264: bool = False,
         is_fragmented: bool = False,
     ) -> None:
         self._reader = reader
         self._edits = edits
         self._is_fragmented = is_fragmented
+        self._is_h264 = is_h264
         self.times = array("q")
         self._periods, self._numbers = array("q"), array("q")
         self._before: Any = None
@@ -82,7 +82,7 @@ class Survey:
         self.roles: list[Role] = []
         self.discarded: set[int] = set()
         self.faults: Counter[str] = Counter()
-        self.is_skippable = may_skip and reader is not None
+        self.is_skippable = is_h264 and reader is not None
 
     def __len__(self) -> int:
         return len(self.times)
@@ -103,9 +103,14 @@ class Survey:
             self.is_skippable &= parameters is None
 
     def _repeats(self, packet: Any) -> bool:
-        """Whether a packet, none that begins anew, is the very one before: pictures' numbers make sound ones differ."""
+        """Whether a packet is the very one before: pictures' numbers make sound ones differ.
+
+        Of keyframes those of H.264 alone do, by idr_pic_id (ITU-T H.264, 7.4.3).
+        """
         before, self._before = self._before, packet
-        if before is None or packet.size != before.size or packet.size < _SHORTEST_REPEATED or packet.is_keyframe:
+        if before is None or packet.size != before.size or packet.size < _SHORTEST_REPEATED:
+            return False
+        if packet.is_keyframe and not self._is_h264:
             return False
         return memoryview(packet) == memoryview(before)
 

@@ -125,8 +125,8 @@ class Video:
     def _look_through(self) -> None:
         """Survey all packets, and keep them if they are few."""
         reader = picture_reader(self._decoder.name, self._decoder.extradata)
-        may_skip = self._decoder.name == "h264"
-        survey = Survey(reader, self._edits, may_skip=may_skip, is_fragmented=self._is_fragmented)
+        is_h264 = self._decoder.name == "h264"
+        survey = Survey(reader, self._edits, is_h264=is_h264, is_fragmented=self._is_fragmented)
         held: list[Any] = []
         held_bytes = 0
         for packet in self._read(survey.faults):

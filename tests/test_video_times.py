@@ -134,6 +134,20 @@ def test_a_missing_reference_is_told(clips: dict[str, Path], tmp_path: Path, cli
     assert faults["pictures missing that others need"] == 1
 
 
+@pytest.mark.parametrize("number", [12, 13, 48])
+def test_a_packet_that_comes_twice_is_told(clips: dict[str, Path], tmp_path: Path, number: int) -> None:
+    def twice(packets: list[Any]) -> list[Any]:
+        again = av.Packet(bytes(packets[number]))
+        again.time_base, again.is_keyframe = packets[number].time_base, packets[number].is_keyframe
+        packets.insert(number + 1, again)
+        for place, packet in enumerate(packets):
+            packet.pts = packet.dts = place
+        return packets
+
+    _, faults = seen(remux(clips["plain"], tmp_path / "clip.mp4", twice))
+    assert faults["packets that repeat the one before"] == 1
+
+
 def test_a_clip_that_begins_without_a_keyframe_counts_from_its_first_packet(
     clips: dict[str, Path], tmp_path: Path
 ) -> None:
