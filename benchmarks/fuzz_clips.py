@@ -23,7 +23,7 @@ from typing import Any
 
 from joblib import cpu_count
 
-from benchmarks.clip_trials import MAY_PASS, Outcome, Trials
+from benchmarks.clip_trials import Outcome, Trials, may_pass
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, write_json
 
@@ -47,6 +47,7 @@ def main(argv: list[str]) -> int:
         "schema_version": 1,
         "seed": args.seed,
         "clips": dict(Counter(each.phase for each in outcomes)),
+        "endings": endings(outcomes),
         "failures": [vars(each) for each in outcomes if each.failure],
         "packets": noticed(outcomes),
     }
@@ -89,6 +90,14 @@ def told(outcome: Outcome, seed: int) -> str:
     return f"{what}\n{outcome.trace}" if outcome.trace else what
 
 
+def endings(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
+    """Count by phase how clips ended."""
+    counts = {each.phase: Counter[str]() for each in outcomes}
+    for each in outcomes:
+        counts[each.phase][each.ending] += 1
+    return {phase: dict(count.most_common()) for phase, count in counts.items()}
+
+
 def noticed(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """Count clips with damaged packets by codec and kind: how many were altered, and how many of those told."""
     groups: dict[tuple[str, str], list[Outcome]] = {}
@@ -111,14 +120,15 @@ def as_table(results: dict[str, Any]) -> str:
     """Lay out as Markdown what became of damaged packets, then each phase's clips and failures."""
     lines = ["| codec | damage | clips | samples altered | of those, said |", "|---|---|---:|---:|---:|"]
     for row in results["packets"]:
-        may = " (may pass)" if row["kind"] in MAY_PASS else ""
+        may = " (may pass)" if may_pass(row["codec"], row["kind"]) else ""
         cells = row["codec"], row["kind"] + may, row["clips"], row["altered"], row["altered_and_said"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    lines += ["", "| phase | clips | failures | which |", "|---|---:|---:|---|"]
+    lines += ["", "| phase | clips | ended in | failures | which |", "|---|---:|---|---:|---|"]
     for phase, count in results["clips"].items():
+        ended = ", ".join(f"{ending} {number}" for ending, number in results["endings"][phase].items())
         failures = Counter(each["failure"] for each in results["failures"] if each["phase"] == phase)
         which = "; ".join(f"{number} of {failure!r}" for failure, number in failures.most_common(8))
-        lines.append(f"| {phase} | {count} | {failures.total()} | {which} |")
+        lines.append(f"| {phase} | {count} | {ended} | {failures.total()} | {which} |")
     return "\n".join(lines)
 
 

@@ -65,20 +65,35 @@ def _lose_one(clip: PacketClip, rng: Generator, *, role: str, close_up: bool) ->
 def _number_of(role: str, clip: PacketClip, rng: Generator) -> int | None:
     if role in ("first", "last"):
         return 0 if role == "first" else len(clip.packets) - 1
-    keys = [number for number, packet in enumerate(clip.packets) if packet.is_key and number]
+    keys = _keyframes(clip)
     if role == "keyframe":
         return int(rng.choice(keys)) if keys else None
     for _ in range(TRIES):
         number = int(rng.integers(1, len(clip.packets) - 1))
-        if number not in keys and is_leaf(clip, number) == (role == "leaf"):
+        if number not in keys and number + 1 not in keys and is_leaf(clip, number) == (role == "leaf"):
             return number
     return None
 
 
+def _keyframes(clip: PacketClip) -> list[int]:
+    return [number for number in range(1, len(clip.packets) - 1) if clip.packets[number].is_key]
+
+
 def _lose_burst(clip: PacketClip, rng: Generator, *, close_up: bool) -> bytes:
-    length = int(rng.integers(2, 13))
-    first = int(rng.integers(1, len(clip.packets) - length))
-    return lose(clip, range(first, first + length), close_up=close_up)
+    while True:
+        length = int(rng.integers(2, 13))
+        first = int(rng.integers(1, len(clip.packets) - length))
+        if not clip.packets[first + length].is_key:
+            return lose(clip, range(first, first + length), close_up=close_up)
+
+
+def _lose_end_of_group(clip: PacketClip, rng: Generator, *, close_up: bool) -> bytes | None:
+    """Lose what comes right before a keyframe, which may begin afresh and then tells nothing of what was before."""
+    keys = _keyframes(clip)
+    if not keys:
+        return None
+    end, length = int(rng.choice(keys)), int(rng.integers(1, 9))
+    return lose(clip, range(max(1, end - length), end), close_up=close_up)
 
 
 def _with_data(clip: PacketClip, changed: dict[int, bytes]) -> bytes:
@@ -179,6 +194,8 @@ KINDS: dict[str, Damage] = {
     },
     "burst lost, hole": partial(_lose_burst, close_up=False),
     "burst lost, closed up": partial(_lose_burst, close_up=True),
+    "group's end lost, hole": partial(_lose_end_of_group, close_up=False),
+    "group's end lost, closed up": partial(_lose_end_of_group, close_up=True),
     "slice lost": _lose_slice,
     "bit flipped": _flip_bit,
     "zeros": partial(_overwrite, zeros=True),

@@ -26,6 +26,15 @@ class Answer:
         return self.refused or self.reason
 
     @property
+    def ending(self) -> str:
+        """How it came out, in a word or some."""
+        if self.fault is not None:
+            return "fault"
+        if self.refused is not None:
+            return "refused"
+        return "samples" if self.reason is None else "samples and a reason"
+
+    @property
     def kind_of_fault(self) -> str | None:
         """The fault's last line and where it happened, so that alike ones can be counted."""
         if self.fault is None:
