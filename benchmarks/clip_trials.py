@@ -29,7 +29,7 @@ def may_pass(codec: str, kind: str) -> bool:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one clip: its `failure` in a few words, if it is one; whether its samples aren't a sound clip's."""
+    """What became of one clip: how it ended, its `failure`, if it is one, in a few words, and whether it is altered."""
 
     phase: str
     number: int
