@@ -41,7 +41,9 @@ OWN_TEST = {
     "benchmarks/bench_infer_cpu.py",
     "data_prep/audit.py",
     "benchmarks/project_card.py",
+    "benchmarks/bench_damage.py",
     "benchmarks/bench_frames.py",
+    "benchmarks/fuzz_clips.py",
     "benchmarks/bench_start.py",
     "benchmarks/bench_report.py",
 }

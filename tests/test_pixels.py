@@ -494,9 +494,10 @@ def test_faults_are_counted_once_where_a_clip_is_decoded_anew(tmp_path: Path) ->
     """The third of five groups of pictures is damaged."""
     path = turn(write_mp4(tmp_path / "clip.mp4", times(50, 10)), 0.7, 0.7, -0.7, 0.7)
     with av.open(str(path)) as container:
-        entry = list(container.streams.video[0].index_entries)[20]
+        entry = container.streams.video[0].index_entries[20]
+        position, size = entry.pos, entry.size
     content = bytearray(path.read_bytes())
-    content[entry.pos : entry.pos + entry.size] = bytes(entry.size)
+    content[position : position + size] = bytes(size)
     path.write_bytes(content)
     images, reason = shown(path, fps=1)
     assert reason is not None
