@@ -44,7 +44,7 @@ class Frame:
 def _join(row: Row, where: str, split: str, clips: dict[str, Clip]) -> Frame:
     path = PurePosixPath(row.image)
     clip = clips.get(path.parent.as_posix())
-    if clip is None or not path.stem.isdecimal() or not clip.has_sample(int(path.stem)):
+    if clip is None or clip.sha256 is None or not path.stem.isdecimal() or not clip.has_sample(int(path.stem)):
         raise InputError(
             f"{where}: image {row.image!r} is no frame of a clip in {CLIPS_FILE}; expected frames/{split}/"
             "<safe|unsafe>/<video_id>/<sample>.jpg; run data_prep/extract_frames.py and build_jsonl.py again"

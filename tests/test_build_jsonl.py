@@ -164,7 +164,7 @@ def test_a_failed_clip_is_left_out_aloud(data: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert build(data) == 0
     err = capsys.readouterr().err
-    assert err.startswith("left out, because no frame could be had: train/4_safe_walkway/broken.mp4: not a readable")
+    assert err.startswith("left out, because no frame could be had: train/4_safe_walkway/broken.mp4: a text (")
     assert len(read_rows(data / "train.jsonl")) == 4
 
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
+from data_prep.clip_names import assign_video_ids
 from data_prep.clips import (
     DATASET_FOLDER,
     Clip,
     Settings,
     Source,
-    assign_video_ids,
     find_dataset,
     has_all_frames,
     list_clips,
@@ -162,11 +162,20 @@ def test_no_clip_at_all(tmp_path: Path) -> None:
         list_clips(tmp_path)
 
 
-def test_name_that_is_not_utf8(tmp_path: Path) -> None:
-    dataset(tmp_path)
-    os.close(os.open(os.fsencode(tmp_path) + b"/test/4_safe_walkway/\xff.mp4", os.O_CREAT))
-    with pytest.raises(InputError, match="not UTF-8; rename the file"):
-        list_clips(tmp_path)
+def test_what_the_listing_tells_of_clips_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = dataset(tmp_path) / "test/4_safe_walkway"
+    os.close(os.open(os.fsencode(folder) + b"/Fl\xfcgel.mp4", os.O_CREAT))
+    (folder / "gone.mp4").symlink_to("nowhere.mp4")
+    (folder / "round.mp4").symlink_to("round.mp4")
+    sources, left = list_clips(tmp_path)
+    assert {source.path: source.reason for source in sources} == {
+        "test/4_safe_walkway/4_te1.mp4": None,
+        "test/4_safe_walkway/Fl\\xfcgel.mp4": "its name is not UTF-8: rename the file",
+        "test/4_safe_walkway/gone.mp4": "cannot be read (No such file or directory)",
+        "test/4_safe_walkway/round.mp4": "cannot be read (Too many levels of symbolic links)",
+        "train/0_safe_walkway_violation/0_tr1.mp4": None,
+    }
+    assert not left
 
 
 def sources(*paths: str) -> list[Source]:

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import extract_frames
+from data_prep import extract_frames, workers
 from data_prep.clips import DATASET_FOLDER, read_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.video import Video
+from data_prep.workers import Pool
 from tests.made_clips import make_dataset, number_of, picture, real_clip, times, write_audio_mp4, write_mp4
 from tests.tiny_data import unversioned
 
@@ -39,6 +42,24 @@ FRAMES = [
     "frames/train/unsafe/0_tr1/0001.jpg",
     "frames/train/unsafe/2_tr1/0000.jpg",
 ]
+
+
+class Here(Executor):
+    """Does at once, in this process, what is submitted: tests can look on and put others in the place of its parts."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts that a test starts work in processes of their own, as does test_bad_clips.py."""
+    monkeypatch.setattr(extract_frames, "processes_here", lambda count: nullcontext(Pool(Here, at_once=count)))
 
 
 @pytest.fixture(scope="session")
@@ -238,8 +259,8 @@ def gaps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     def samples(video: Video, fps: object) -> Iterator[tuple[int, Image.Image]]:
         for slot in slots:
             yield slot, Image.fromarray(picture(slot % 256)).convert("RGBX")
-        video.faults["times that jump"] = 3
-        video.faults["incomplete packets"] += 0
+        video._faults["times that jump"] = 3
+        video._faults["incomplete packets"] += 0
 
     monkeypatch.setattr(Video, "samples", samples)
     return slots
@@ -328,7 +349,10 @@ def test_frames_of_a_vanished_clip_go_and_foreign_ones_stay(data: Path, capsys: 
     foreign.parent.mkdir()
     foreign.write_bytes(b"frame")
     run(data)
-    assert "removed frames/train/unsafe/0_tr1: its clip is no longer in the data set" in capsys.readouterr().err
+    assert (
+        "removed frames/train/unsafe/0_tr1: its clip is no longer in the data set, or can't be read"
+        in capsys.readouterr().err
+    )
     assert names(data / "frames/train/unsafe") == ["2_tr1", "not_ours"]
     # The namesake keeps the video_id it was once given.
     assert names(data / "frames/train/safe") == ["4_safe_walkway__0_tr1"]
@@ -342,7 +366,7 @@ def test_failed_and_partial_clips(data: Path, capsys: pytest.CaptureFixture[str]
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 3 // 4])
     assert run(data) == 1
     err = capsys.readouterr().err
-    assert f"failed: train/{WALK}/sound.mp4: holds no video\n" in err
+    assert f"failed: train/{WALK}/sound.mp4: holds no video, only sound or data: take it out\n" in err
     assert f"failed: train/{WALK}/png.mp4: not a readable mp4 (" in err
     assert f"partial: train/{WALK}/cut.mp4: " in err
     clips = {Path(clip.path).stem: clip for clip in read_clips(data / "clips.jsonl")}
@@ -507,7 +531,7 @@ def test_dask_cluster_leaves_the_same_bytes(data: Path) -> None:
 
 
 def test_scheduler_that_does_not_answer_is_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_frames, "DASK_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(workers, "DASK_TIMEOUT_SECONDS", 1)
     with pytest.raises(InputError, match="no scheduler answers there"):
         run(data, "--dask", "tcp://127.0.0.1:1")
     with pytest.raises(InputError, match="no scheduler answers there"):
