@@ -18,6 +18,7 @@ from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.images import check_image
 from data_prep.labels import LABELS
+from data_prep.plain_paths import plain_path
 from data_prep.rows import Row, image_path, read_numbered_rows
 
 if TYPE_CHECKING:
@@ -183,16 +184,17 @@ def _examples(folder: str, frames: tuple[Frame, ...], digests: tuple[str, ...]) 
 
 
 def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset":
-    from datasets import Dataset, NamedSplit
+    from datasets import Dataset, NamedSplit, config
     from datasets.exceptions import DatasetGenerationError
 
     digests = [sha256_of_file(image_path(folder, frame.image, frame.where)) for frame in frames]
     # `datasets` keeps what a generator gave under a hash of gen_kwargs. All that a row holds is in there, its image
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
+    cache = plain_path(Path(config.HF_DATASETS_CACHE).expanduser())
     try:
         dataset = Dataset.from_generator(
-            _examples, features=frame_features(), gen_kwargs=source, split=NamedSplit(split)
+            _examples, features=frame_features(), cache_dir=str(cache), gen_kwargs=source, split=NamedSplit(split)
         )
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, InputError):

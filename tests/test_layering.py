@@ -21,6 +21,7 @@ LAYERS = [
         "data_prep.litter",
         "data_prep.mp4_boxes",
         "data_prep.nal_units",
+        "data_prep.plain_paths",
         "data_prep.workers",
     },
     {"data_prep.edit_lists", "data_prep.mp4_fragments", "data_prep.parameter_sets"},
