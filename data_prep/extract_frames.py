@@ -113,7 +113,7 @@ def _plan(data: Path, root: Path, settings: Settings, pool: Pool, *, remove_vani
     sources, left = list_clips(root)
     if left:
         counts = ", ".join(f"{count} {kind}" for kind, count in sorted(left.items()))
-        print(f"left, because only .mp4 files in class folders are clips: {counts}", file=sys.stderr)
+        print(printable(f"left, because only .mp4 files in class folders are clips: {counts}"), file=sys.stderr)
     known = _known_clips(data)
     unread = _unread(sources, known, settings)
     if not remove_vanished:

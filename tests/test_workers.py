@@ -4,11 +4,16 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_prep.workers import processes_here, results
+from data_prep import workers
+from data_prep.errors import InputError
+from data_prep.workers import Pool, processes_here, processes_on_dask, results
 
 
 def work(piece: int, folder: Path) -> tuple[int, str]:
@@ -17,10 +22,6 @@ def work(piece: int, folder: Path) -> tuple[int, str]:
         file.write("tried\n")
     if piece == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-    if piece == 5:
-        os.abort()
-    if piece == 7:
-        os._exit(9)
     if piece == 8:
         raise OSError(28, "No space left on device")
     time.sleep(0.01)
@@ -41,16 +42,19 @@ def kill_neighbours_once(piece: int, folder: Path) -> tuple[int, str]:
 
 def test_only_what_a_process_dies_of_is_lost(tmp_path: Path) -> None:
     with processes_here(1) as pool:
-        found = list(results(pool, work, died, [(piece, tmp_path) for piece in range(8)]))
-    assert dict(found) == {
-        **dict.fromkeys((0, 1, 2, 4, 6), "done"),
-        3: "SIGKILL: out of memory?",
-        5: "SIGABRT",
-        7: "exit status 9",
-    }
-    assert len(found) == 8
-    tries = Counter({piece: (tmp_path / str(piece)).read_text().count("tried") for piece in range(8)})
-    assert max(tries.values()) == tries[3] == 2  # one that waits when its neighbour dies is tried alone, too
+        found = list(results(pool, work, died, [(piece, tmp_path) for piece in range(6)]))
+    assert dict(found) == {**dict.fromkeys((0, 1, 2, 4, 5), "done"), 3: "SIGKILL: out of memory?"}
+    assert len(found) == 6
+    tries = Counter({piece: (tmp_path / str(piece)).read_text().count("tried") for piece in range(6)})
+    assert max(tries.values()) == tries[3] == 2
+
+
+@pytest.mark.parametrize(
+    ("exitcode", "expected"),
+    [(9, "exit status 9"), (-9, "SIGKILL: out of memory?"), (-11, "SIGSEGV"), (-40, "signal 40")],
+)
+def test_what_a_process_died_of(exitcode: int, expected: str) -> None:
+    assert workers._cause(exitcode) == expected
 
 
 def test_what_dies_once_is_done_when_tried_alone(tmp_path: Path) -> None:
@@ -69,12 +73,43 @@ def test_what_work_raises_is_raised(tmp_path: Path, before: tuple[int, ...]) -> 
 def test_no_more_is_handed_out_than_asked_for(tmp_path: Path) -> None:
     handed_out = []
 
-    def arguments() -> object:
-        for piece in (0, 1, 2, 4, 6, 9, 10, 11, 12):
+    def arguments() -> Iterator[tuple[int, Path]]:
+        for piece in (0, 1, 2, 4, 5, 6):
             handed_out.append(piece)
             yield piece, tmp_path
 
     with processes_here(1) as pool:
         assert pool.at_once == 2
-        for number, _ in enumerate(results(pool, work, died, arguments()), start=1):  # type: ignore[arg-type]
+        for number, _ in enumerate(results(pool, work, died, arguments()), start=1):
             assert len(handed_out) <= number + 1
+
+
+class Lost(Exception):
+    """What a cluster raises for work whose process died again and again."""
+
+
+class Cluster(Executor):
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        if args[0] in (2, 3):
+            future.set_exception(Lost())
+        else:
+            future.set_result(fn(*args, **kwargs))
+        return future
+
+
+def test_what_a_cluster_loses_is_tried_here(tmp_path: Path) -> None:
+    pool = Pool(Cluster, at_once=3, lost=(Lost,))
+    found = list(results(pool, work, died, [(piece, tmp_path) for piece in range(5)]))
+    assert sorted(found) == [(0, "done"), (1, "done"), (2, "done"), (3, "SIGKILL: out of memory?"), (4, "done")]
+
+
+def test_cluster_without_workers_is_one_line() -> None:
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(InputError, match="its scheduler has no workers"),
+        processes_on_dask(cluster.scheduler_address, None),
+    ):
+        pass
