@@ -121,7 +121,8 @@ def _plan(data: Path, root: Path, settings: Settings, pool: Pool, *, remove_vani
     wanted = _read(root, unread, pool)
     if not remove_vanished:
         _check_lost(data, root, known, [clip for clip in wanted if clip.status != "failed"])
-    if earlier := sum(clip.is_of_earlier_extractor for clip in known if clip.path in {each.path for each in wanted}):
+    paths = {clip.path for clip in wanted}
+    if earlier := sum(clip.is_of_earlier_extractor for clip in known if clip.path in paths):
         print(f"{earlier_in_words(earlier)}: extracting them anew", file=sys.stderr)
     trusted = _with_folders_of_their_own(known)
     plan = [_finished(data, clip, trusted.get(clip.path)) or clip for clip in wanted]
