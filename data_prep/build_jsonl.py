@@ -6,6 +6,7 @@ python data_prep/build_jsonl.py [--data data] [--keep-leaks]
 import argparse
 import sys
 import time
+import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from typing import Any
 from data_prep.clip_audit import AUDIT_FILE, SCHEMA_VERSION, audit_clips, audit_in_words
 from data_prep.clips import (
     CLIPS_FILE,
-    FRAMES_FOLDER,
     Clip,
     earlier_in_words,
+    frame_folders,
     has_all_frames,
     read_finished_clips,
 )
-from data_prep.errors import InputError, run_script
+from data_prep.errors import InputError, printable, run_script
 from data_prep.files import from_root, sha256_of_file, write_json
 from data_prep.labels import LABELS, PROMPT, SPLITS
 from data_prep.lookalikes import near_identical
@@ -73,7 +74,7 @@ def _left_out_in_words(left_out: list[dict[str, Any]], leaks: int) -> str:
     for leak in left_out:
         reasons = [reason for key, reason in REASONS.items() if leak[key]]
         lines.append(f"  {leak['path']}: {', and '.join(reasons)}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def rows_of(clips: Iterable[Clip]) -> list[Row]:
@@ -83,11 +84,10 @@ def rows_of(clips: Iterable[Clip]) -> list[Row]:
 
 def _check_frames(data: Path, clips: list[Clip]) -> None:
     """Raise InputError unless the records and the folders of frames stand for each other, one to one."""
-    recorded = {clip.folder for clip in clips if clip.has_frames}
-    for folder in sorted((data / FRAMES_FOLDER).glob("*/*/*")):
-        name = folder.relative_to(data).as_posix()
-        if name not in recorded:
-            raise InputError(f"{name}: frames without a record in {CLIPS_FILE}; move them away, or {_AGAIN}")
+    recorded = {unicodedata.normalize("NFC", clip.folder) for clip in clips if clip.has_frames}
+    for folder in frame_folders(data):
+        if unicodedata.normalize("NFC", folder) not in recorded:  # some file systems list another form than was written
+            raise InputError(f"{folder}: frames without a record in {CLIPS_FILE}; move them away, or {_AGAIN}")
     for clip in clips:
         if clip.has_frames and not has_all_frames(data, clip):
             raise InputError(f"{clip.folder}: not the {clip.frames} frames that {CLIPS_FILE} records; {_AGAIN}")
@@ -96,7 +96,7 @@ def _check_frames(data: Path, clips: list[Clip]) -> None:
 def _say_failed(clips: list[Clip]) -> None:
     for clip in clips:
         if clip.status == "failed":
-            print(f"left out, because no frame could be had: {clip.path}: {clip.reason}", file=sys.stderr)
+            print(printable(f"left out, because no frame could be had: {clip.path}: {clip.reason}"), file=sys.stderr)
 
 
 def _check_labels(rows: dict[str, list[Row]], left_out: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from data_prep.clips import STATUSES, Clip, earlier_in_words, natural_key, standing
-from data_prep.errors import InputError
+from data_prep.errors import InputError, printable
 from data_prep.files import sha256_of_file
 from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
 
@@ -55,10 +55,14 @@ def _spread(counts: list[int]) -> dict[str, float] | None:
 
 
 def _by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
-    """Return the clips by their content's SHA-256, each group and the groups in natural order of their paths."""
+    """Return the clips by their content's SHA-256, each group and the groups in natural order of their paths.
+
+    Clips that couldn't be read have no content to compare.
+    """
     groups: dict[str, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: natural_key(clip.path)):
-        groups[clip.sha256].append(clip)
+        if clip.sha256 is not None:
+            groups[clip.sha256].append(clip)
     return groups
 
 
@@ -200,7 +204,7 @@ def audit_in_words(audit: dict[str, Any]) -> str:
         )
     if short := audit["single_frame_clips"]:
         lines.append(f"clips of a single frame: {len(short)}, the first {short[0]}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _split_in_words(split: str, counts: dict[str, Any]) -> str:

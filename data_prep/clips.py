@@ -1,9 +1,11 @@
 """The data set's clips: finding them, naming them, and one checked record a clip in clips.jsonl."""
 
-import itertools
+import contextlib
 import json
 import math
+import os
 import re
+import stat
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -16,6 +18,7 @@ from data_prep.errors import InputError
 from data_prep.files import write_atomic
 from data_prep.frame_format import FrameFormat
 from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS, SourceClass, fold_name, source_class_of_folder
+from data_prep.litter import is_unfinished, without_litter
 
 DATASET_FOLDER = "Safe and Unsafe Behaviours Dataset"
 CLIPS_FILE = "clips.jsonl"
@@ -27,8 +30,7 @@ EXTRACTOR_VERSION = 2
 UNVERSIONED = 1  # its records hold no version, a count of samples in the place of their numbers, and no faults
 
 _SEARCH_DEPTH = 3
-_NEVER_SEARCHED = ("demo", FRAMES_FOLDER, "__MACOSX")
-_SYSTEM_FILES = ("thumbs.db", "desktop.ini")
+_NEVER_SEARCHED = ("demo", FRAMES_FOLDER)
 _LAYOUT = f"expected: {DATASET_FOLDER}/{{train,test}}/<class folder>/*.mp4"
 _LABEL_OF_FOLDER = {source_class.folder: source_class.label for source_class in SOURCE_CLASSES}
 
@@ -64,7 +66,7 @@ class Clip:
     `width` and `height` are of the first frame as it is saved, in pixels. What could not be learnt is None.
     `extractor` is the version that took the frames, `samples` the numbers of those that stand on disk, in order.
     `faults` says in words what was damaged, and how often that was found, None where that version didn't count;
-    `reason` says the same in a line, or why there is no frame.
+    `reason` says the same in a line, or why there is no frame. `sha256` is None where a file couldn't be read at all.
     """
 
     video_id: str
@@ -72,7 +74,7 @@ class Clip:
     label: str
     source_class: str
     path: str
-    sha256: str
+    sha256: str | None
     duration_seconds: float | None
     rate: float | None
     width: int | None
@@ -92,10 +94,12 @@ class Clip:
             raise InputError(f"source class {self.source_class!r} does not go with label {self.label!r}")
         if not self.path or PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts:
             raise InputError(f"path {self.path!r} is not relative to the data set's root")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise InputError(f"sha256 {self.sha256!r} is not 64 hexadecimal digits")
         if self.status not in STATUSES:
             raise InputError(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
+        if self.sha256 is None and self.status != "failed":
+            raise InputError(f"status {self.status} does not go without a sha256")
+        if self.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise InputError(f"sha256 {self.sha256!r} is not 64 hexadecimal digits")
         if type(self.extractor) is not int or not UNVERSIONED <= self.extractor <= EXTRACTOR_VERSION:
             raise InputError(f"extractor {self.extractor!r} is outside {UNVERSIONED} to {EXTRACTOR_VERSION}")
         _check_samples(self.samples)
@@ -140,11 +144,16 @@ class Clip:
 
 @dataclass(frozen=True)
 class Source:
-    """A clip as found in the data set: `path` relative to its root, in POSIX form."""
+    """A clip as found in the data set: `path` relative to its root, in POSIX form.
+
+    `reason` says why it can't be read, where the folder's listing tells already. What isn't UTF-8 in the name of such
+    a clip is escaped in `path`.
+    """
 
     path: str
     split: str
     source_class: SourceClass
+    reason: str | None = None
 
 
 def frame_name(sample: int) -> str:
@@ -181,12 +190,15 @@ def _check_faults(clip: Clip) -> None:
         raise InputError(f"status {clip.status} does not go with {len(faults)} kinds of faults")
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def _entries(folder: Path) -> list[Path]:
     try:
-        children = sorted(folder.iterdir(), key=lambda child: natural_key(child.name))
+        return sorted(without_litter(folder), key=lambda child: natural_key(child.name))
     except PermissionError:
         raise InputError(f"{folder}: may not be read; correct its permissions") from None
-    return [child for child in children if child.is_dir() and not child.name.startswith(".")]
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return [child for child in _entries(folder) if child.is_dir()]
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -217,7 +229,8 @@ def _roots_below(folder: Path, depth: int) -> Iterator[Path]:
         if child.name in _NEVER_SEARCHED:
             continue
         if _has_both_splits(child):
-            if any(_is_class_folder(grandchild) for split in _subfolders(child) for grandchild in _subfolders(split)):
+            splits = _split_folders(child).values()
+            if any(_is_class_folder(grandchild) for split in splits for grandchild in _subfolders(split)):
                 yield child
         elif depth > 1:
             yield from _roots_below(child, depth - 1)
@@ -246,71 +259,78 @@ def find_dataset(data: Path, dataset: Path | None = None) -> Path:
     return roots[0]
 
 
-def _is_ignored(path: Path) -> bool:
-    return path.name.startswith(".") or path.name.casefold() in _SYSTEM_FILES
-
-
-def _relative(path: Path, root: Path) -> str:
-    relative = path.relative_to(root).as_posix()
+def _in_utf8(relative: str) -> tuple[str, str | None]:
+    """Return a path as UTF-8 can hold it, and why it can't be read by it, if so."""
     try:
         relative.encode()
     except UnicodeEncodeError:
-        raise InputError(f"clip name {relative!r} is not UTF-8; rename the file") from None
-    return relative
+        return os.fsencode(relative).decode("utf-8", "backslashreplace"), "its name is not UTF-8: rename the file"
+    return relative, None
+
+
+def _source(path: Path, root: Path, split: str, source_class: SourceClass) -> Source | None:
+    """Return a class folder's entry as a clip, None where it is none."""
+    if path.suffix.casefold() != ".mp4":
+        return None
+    relative, reason = _in_utf8(path.relative_to(root).as_posix())
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return None
+    except OSError as error:  # a link that leads nowhere or to itself; a file that vanished meanwhile
+        reason = reason or f"cannot be read ({error.strerror})"
+    return Source(relative, split, source_class, reason)
+
+
+def _kind(path: Path) -> str:
+    with contextlib.suppress(OSError):  # whatever that is, it is no clip
+        if path.is_file():
+            return path.suffix or path.name
+    return "folder or special file"
 
 
 def list_clips(root: Path) -> tuple[list[Source], Counter[str]]:
     """Return every clip of the data set in natural order, and what was left, counted by suffix.
 
-    A clip is a regular file with the suffix `.mp4`, in any case, directly in a class folder. Hidden and system files
-    are passed over. Raises InputError for a class folder that labels.py refuses, and where there is no clip at all.
+    A clip is a regular file with the suffix `.mp4`, in any case, directly in a class folder. Litter is passed over
+    unseen. Raises InputError for a class folder that labels.py refuses or that may not be read, and where there is no
+    clip at all.
     """
     sources, left = [], Counter[str]()
     for split, split_folder in _split_folders(root).items():
-        for entry in filter(lambda path: not _is_ignored(path), split_folder.iterdir()):
-            if not entry.is_dir():
+        for entry in _entries(split_folder):
+            if is_unfinished(entry.name) or not entry.is_dir():
                 left[entry.suffix or entry.name] += 1
                 continue
             source_class = source_class_of_folder(entry.name)
-            for path in filter(lambda path: not _is_ignored(path), entry.iterdir()):
-                if path.suffix.casefold() == ".mp4" and path.is_file():
-                    sources.append(Source(_relative(path, root), split, source_class))
+            for path in _entries(entry):
+                if source := _source(path, root, split, source_class):
+                    sources.append(source)
                 else:
-                    left["folder or special file" if not path.is_file() else path.suffix or path.name] += 1
+                    left[_kind(path)] += 1
     if not sources:
         raise InputError(f"no clips found: {root} holds no .mp4 file in a class folder; {_LAYOUT}")
     return sorted(sources, key=lambda source: natural_key(source.path)), left
 
 
-def _free_id(path: PurePosixPath, taken: set[tuple[str, str]], split: str) -> str:
-    longer = f"{path.parent.name}__{path.stem}"
-    numbered = (f"{longer}__{number}" for number in itertools.count(2))
-    return next(name for name in itertools.chain((path.stem, longer), numbered) if (split, name) not in taken)
-
-
-def assign_video_ids(sources: Iterable[Source], known: dict[str, str]) -> dict[str, str]:
-    """Return the video_id of each source by its path.
-
-    A path in `known` keeps its video_id. Any other is called by its file stem or, where a clip of the same split has
-    that name already, `<class folder>__<stem>`. `sources` must be in natural order: the later clip yields.
-    """
-    sources = list(sources)
-    ids = {source.path: known[source.path] for source in sources if source.path in known}
-    taken = {(source.split, ids[source.path]) for source in sources if source.path in ids}
-    for source in sources:
-        if source.path not in ids:
-            ids[source.path] = _free_id(PurePosixPath(source.path), taken, source.split)
-            taken.add((source.split, ids[source.path]))
-    return ids
-
-
 def has_all_frames(data: Path, clip: Clip) -> bool:
-    """Whether the clip's folder below `data` holds exactly the frames that its record lists, none of them empty."""
+    """Whether the clip's folder below `data` holds exactly the frames that its record lists, none of them empty.
+
+    Litter among them, and what a download left unfinished, don't count.
+    """
     folder = data / clip.folder
-    wanted = {frame_name(sample) for sample in clip.samples}
-    if not folder.is_dir() or {path.name for path in folder.iterdir()} != wanted:
+    if not folder.is_dir():
         return False
-    return all(path.stat().st_size for path in folder.iterdir())
+    found = [path for path in without_litter(folder) if not is_unfinished(path.name)]
+    wanted = {frame_name(sample) for sample in clip.samples}
+    return {path.name for path in found} == wanted and all(path.stat().st_size for path in found)
+
+
+def frame_folders(data: Path) -> list[str]:
+    """Return the folders of frames that stand below a data folder, whether or not a clip accounts for them."""
+    folders = [data / FRAMES_FOLDER]
+    for _ in ("split", "label", "clip"):
+        folders = [path for folder in folders if folder.is_dir() for path in without_litter(folder)]
+    return sorted(path.relative_to(data).as_posix() for path in folders)
 
 
 _KEYS = [field.name for field in fields(Clip)]

@@ -1,8 +1,12 @@
 """The errors that a user is meant to see, and how a script shows them."""
 
+import io
 import os
+import re
 import sys
 from collections.abc import Callable
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class InputError(Exception):
@@ -13,12 +17,17 @@ class VideoError(Exception):
     """A clip of which nothing can be had. The message is the reason, without the clip's path."""
 
 
+def printable(text: str) -> str:
+    """Return the text with control characters escaped, so that whatever a file is called, it is told in one line."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def one_line(error: InputError) -> str:
     """Return the error's message as one line, without the traceback that a DataLoader's worker wraps it in."""
     message = str(error)
     if message.startswith("Caught InputError in DataLoader worker"):
         message = message.rpartition("InputError: ")[2]
-    return " ".join(message.split())
+    return printable(" ".join(message.split()))
 
 
 def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -> None:
@@ -27,8 +36,10 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
     An `InputError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130, a reader of stdout that went
     away 1; anything else keeps its traceback, because it is a fault of the program. Unless the script `reads_stdin`,
     that is empty: a library that asks a question gets no answer. So is one that was closed, or the next file to be
-    opened would pass for it.
+    opened would pass for it. What stdout's encoding lacks is escaped, as on stderr.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
     if not (reads_stdin and _is_open(0)):
         empty_stdin()
     try:

@@ -19,6 +19,7 @@ from data_prep.files import sha256_of_file
 from data_prep.frame_format import FrameFormat, common_format
 from data_prep.images import check_image
 from data_prep.labels import LABELS
+from data_prep.plain_paths import plain_path
 from data_prep.rows import Row, image_path, read_numbered_rows
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Frame:
 def _join(row: Row, where: str, split: str, clips: dict[str, Clip]) -> Frame:
     path = PurePosixPath(row.image)
     clip = clips.get(path.parent.as_posix())
-    if clip is None or not path.stem.isdecimal() or not clip.has_sample(int(path.stem)):
+    if clip is None or clip.sha256 is None or not path.stem.isdecimal() or not clip.has_sample(int(path.stem)):
         raise InputError(
             f"{where}: image {row.image!r} is no frame of a clip in {CLIPS_FILE}; expected frames/{split}/"
             "<safe|unsafe>/<video_id>/<sample>.jpg; run data_prep/extract_frames.py and build_jsonl.py again"
@@ -189,16 +190,17 @@ def _examples(folder: str, frames: tuple[Frame, ...], digests: tuple[str, ...]) 
 
 
 def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset":
-    from datasets import Dataset, NamedSplit
+    from datasets import Dataset, NamedSplit, config
     from datasets.exceptions import DatasetGenerationError
 
     digests = [sha256_of_file(image_path(folder, frame.image, frame.where)) for frame in frames]
     # `datasets` keeps what a generator gave under a hash of gen_kwargs. All that a row holds is in there, its image
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
+    cache = plain_path(Path(config.HF_DATASETS_CACHE).expanduser())
     try:
         dataset = Dataset.from_generator(
-            _examples, features=frame_features(), gen_kwargs=source, split=NamedSplit(split)
+            _examples, features=frame_features(), cache_dir=str(cache), gen_kwargs=source, split=NamedSplit(split)
         )
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, InputError):

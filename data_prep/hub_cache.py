@@ -25,6 +25,8 @@ from data_prep.files import sha256_of_file, write_atomic, write_json
 from data_prep.frame_format import FrameFormat
 from data_prep.frames_dataset import SplitCounts, combine_split_hashes, count_splits, split_hash
 from data_prep.labels import SAFE, UNSAFE
+from data_prep.litter import is_litter
+from data_prep.plain_paths import plain_path
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -64,7 +66,7 @@ def _hub_folder(repo_id: str) -> Path:
 def _arrow_root(repo_id: str) -> Path:
     from datasets import config
 
-    return Path(config.HF_DATASETS_CACHE).expanduser() / "___".join(repo_id.split("/"))
+    return plain_path(Path(config.HF_DATASETS_CACHE).expanduser()) / "___".join(repo_id.split("/"))
 
 
 def _served_folder(repo_id: str, revision: str) -> Path:
@@ -136,7 +138,7 @@ def _write_snapshot(
     """Write Parquet files, card, audit and manifest into `folder` and return the version id that follows from them."""
     (folder / "data").mkdir(parents=True)
     for split in dataset:
-        dataset[split].to_parquet(folder / _parquet_name(split))
+        dataset[split].to_parquet(plain_path(folder) / _parquet_name(split))
     hashes = {split: split_hash(dataset[split]) for split in dataset}
     counts = count_splits(dataset)
     content = combine_split_hashes(hashes)
@@ -166,13 +168,14 @@ def _write_arrow(snapshot: Path, repo_id: str, revision: str, splits: list[str],
     """Write the Arrow files and dataset_info.json that `datasets` would make of a snapshot into `folder`."""
     from datasets.packaged_modules.parquet.parquet import Parquet
 
+    blobs = {split: (snapshot / _parquet_name(split)).resolve() for split in splits}
     # Not load_dataset_builder: it reports the load to the Hub, and names the files after the folder.
     builder = Parquet(
         cache_dir=str(folder.parent),
         dataset_name=repo_id.split("/")[1],
         config_name=CONFIG,
         hash=revision,
-        data_files={split: str((snapshot / _parquet_name(split)).resolve()) for split in splits},
+        data_files={split: str(plain_path(blob.parent) / blob.name) for split, blob in blobs.items()},
     )
     builder.download_and_prepare(output_dir=str(folder), max_shard_size="1PB")
 
@@ -216,7 +219,8 @@ def _switch(repo_id: str, revision: str, hub_staging: Path, arrow_staging: Path)
     os.utime(_served_folder(repo_id, revision))
     # A cache file written into an older version's folder would make it the newest again, so it may not stay.
     for number, folder in enumerate(sorted(_arrow_root(repo_id).glob("[!.]*/*/*"))):
-        if folder.is_dir() and folder != _served_folder(repo_id, revision):
+        is_another = folder.is_dir() and folder != _served_folder(repo_id, revision)
+        if is_another and not any(map(is_litter, folder.relative_to(_arrow_root(repo_id)).parts)):
             folder.rename(arrow_staging / f"retired-{number}")
 
 
@@ -348,7 +352,8 @@ def check_sizes(repo_id: str, revision: str) -> dict[str, Any]:
         if not path.is_file() or path.stat().st_size != file["bytes"]:
             raise InputError(f"{path}: missing, or not the size that was pushed; {_advice(repo_id)}")
     present = {path.relative_to(snapshot).as_posix() for path in snapshot.rglob("*") if not path.is_dir()}
-    if strays := sorted(present - set(manifest["files"]) - {MANIFEST}):
+    strays = sorted(present - set(manifest["files"]) - {MANIFEST})
+    if strays := [stray for stray in strays if not any(map(is_litter, Path(stray).parts))]:
         raise InputError(f"{snapshot / strays[0]}: was not pushed; delete it")
     return manifest
 

@@ -9,7 +9,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from data_prep.demo_scenes import HEIGHT, WIDTH, Scene, draw_scene
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, sha256_of_file, write_atomic, write_json
 from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, UNSAFE, SourceClass
+from data_prep.litter import without_litter
 
 RECORD_FILE = "demo_clips.json"
 FRAMES_PER_SECOND = 24
@@ -196,14 +197,21 @@ def _write_record(out: Path, settings: Settings, plan: list[PlannedClip], hashes
 
 
 def _refuse_foreign(root: Path, known: set[str] | None) -> None:
-    """Raise InputError if the data set's folder holds anything that this script didn't draw there."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith("."))
-    foreign = [path for path in files if path.relative_to(root).as_posix() not in (known or ())]
+    """Raise InputError if the data set's folder holds anything that this script didn't draw there, but litter."""
+    foreign = sorted(path for path in _files_below(root) if path.relative_to(root).as_posix() not in (known or ()))
     if foreign:
         raise InputError(
             f"{foreign[0]}: not drawn by this script ({len(foreign)} such files); "
             "give another folder with --out, or move them away"
         )
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for path in without_litter(folder) if folder.is_dir() else ():
+        if path.is_file():
+            yield path
+        elif path.is_dir() and not path.is_symlink():
+            yield from _files_below(path)
 
 
 def _remove_temporaries(root: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, to_root
+from data_prep.litter import is_litter
 from recipes.adapter_files import find_adapter
 from recipes.library_messages import silence_known_messages, stay_offline
 
@@ -95,7 +96,12 @@ def examples_in(data: Path) -> list[tuple[str, Path]]:
         "a frame of a SAFE clip": "frames/test/safe/*/0002.jpg",
         "a clip": "*/test/*/*.mp4",
     }
-    return [(name, path) for name, pattern in places.items() for path in sorted(data.glob(pattern))[:1]]
+    return [(name, path) for name, pattern in places.items() for path in _found(data, pattern)[:1]]
+
+
+def _found(data: Path, pattern: str) -> list[Path]:
+    paths = sorted(data.glob(pattern))
+    return [path for path in paths if not any(map(is_litter, path.relative_to(data).parts))]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from data_prep.errors import InputError
 from data_prep.frame_format import FrameFormat
 from recipes import answer_page
 from recipes.answer_page import Seen, answer_file, as_strip, frames_of, remove, take
-from recipes.app import check_port
+from recipes.app import check_port, examples_in
 from tests.made_clips import times, write_mp4
 
 
@@ -107,3 +107,12 @@ def test_upload_that_was_swept_away_before_it_was_taken_is_said(tmp_path: Path) 
         take(str(tmp_path / "frame.png"), tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert take(None, tmp_path) is None
+
+
+def test_examples_are_frames_and_clips_and_no_litter(tmp_path: Path) -> None:
+    names = ("frames/test/safe/4_te1/0002.jpg", "Safe and Unsafe Behaviours Dataset/test/4_safe_walkway/4_te1.mp4")
+    litter = ("frames/test/safe/@eaDir/0002.jpg", "Safe and Unsafe Behaviours Dataset/test/4_safe_walkway/._4_te1.mp4")
+    for name in (*names, *litter):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [path for _, path in examples_in(tmp_path)] == [tmp_path / name for name in names]

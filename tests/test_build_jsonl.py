@@ -164,7 +164,7 @@ def test_a_failed_clip_is_left_out_aloud(data: Path, capsys: pytest.CaptureFixtu
     capsys.readouterr()
     assert build(data) == 0
     err = capsys.readouterr().err
-    assert err.startswith("left out, because no frame could be had: train/4_safe_walkway/broken.mp4: not a readable")
+    assert err.startswith("left out, because no frame could be had: train/4_safe_walkway/broken.mp4: a text (")
     assert len(read_rows(data / "train.jsonl")) == 4
 
 
@@ -172,6 +172,43 @@ def test_frames_without_a_record(data: Path) -> None:
     (data / "frames/train/safe/stray").mkdir()
     with pytest.raises(InputError, match=r"frames/train/safe/stray: frames without a record in clips\.jsonl"):
         build(data)
+
+
+def test_litter_is_no_frame(data: Path) -> None:
+    build(data)
+    before = written(data)
+    for folder in ("frames", "frames/train", "frames/train/safe", "frames/train/safe/4_tr1"):
+        for name in ("@eaDir", "lost+found", ".nfs0001"):
+            (data / folder / name / "a" / "b").mkdir(parents=True)
+        (data / folder / ".DS_Store").touch()
+        (data / folder / "Thumbs.db").touch()
+    assert build(data) == 0
+    assert written(data) == before
+
+
+def test_a_folder_listed_in_another_unicode_form_is_the_recorded_one(data: Path) -> None:
+    """As HFS+ does with every name; here the record is what differs."""
+    clips = read_clips(data / "clips.jsonl")
+    clip = next(clip for clip in clips if clip.video_id == "4_tr1")
+    recorded = replace(clip, video_id="caf\u00e9")
+    (data / clip.folder).rename(data / recorded.folder.replace("\u00e9", "e\u0301"))
+    with pytest.raises(InputError, match=r"caf\u00e9: not the 1 frames"):  # not: frames without a record
+        build_jsonl._check_frames(data, [recorded, *(each for each in clips if each != clip)])
+
+
+def test_a_clip_that_could_not_be_read_is_left_out_aloud(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = data / DATASET_FOLDER / "train/4_safe_walkway"
+    for name in ("gone", "gone too"):
+        (folder / f"{name}.mp4").symlink_to("nowhere.mp4")
+    assert extract_frames.main(["--data", str(data), "--workers", "1"]) == 1
+    capsys.readouterr()
+    assert build(data) == 0
+    captured = capsys.readouterr()
+    assert captured.err.startswith(
+        "left out, because no frame could be had: train/4_safe_walkway/gone too.mp4: cannot be read (No such file"
+    )
+    assert "identical clips: 0 groups" in captured.out  # they have no content
+    assert len(read_rows(data / "train.jsonl")) == 4
 
 
 @pytest.mark.parametrize("change", ["missing folder", "missing frame", "extra frame"])

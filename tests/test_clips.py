@@ -1,5 +1,6 @@
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,8 @@ from data_prep.clips import (
     DATASET_FOLDER,
     Clip,
     Settings,
-    Source,
-    assign_video_ids,
     find_dataset,
+    frame_folders,
     has_all_frames,
     list_clips,
     natural_key,
@@ -20,7 +20,7 @@ from data_prep.clips import (
     write_clips,
 )
 from data_prep.errors import InputError
-from data_prep.labels import source_class_of_folder
+from data_prep.litter import is_litter
 from tests.tiny_data import unversioned
 
 CLIP = Clip(
@@ -82,7 +82,9 @@ def test_a_named_dataset_is_taken_or_searched(tmp_path: Path) -> None:
     assert find_dataset(tmp_path, tmp_path / "two") == inner
 
 
-@pytest.mark.parametrize("place", ["demo/set", "frames", ".hidden/set", "__MACOSX/set", "a/b/c/too_deep"])
+@pytest.mark.parametrize(
+    "place", ["demo/set", "frames", ".hidden/set", "__MACOSX/set", "#recycle/set", "$RECYCLE.BIN/set", "a/b/c/too_deep"]
+)
 def test_search_never_enters(tmp_path: Path, place: str) -> None:
     dataset(tmp_path / place)
     with pytest.raises(InputError, match=r"no data set found.*train,test.*--dataset"):
@@ -143,6 +145,42 @@ def test_clips_are_listed_in_natural_order_and_the_rest_counted(tmp_path: Path) 
     assert left == {".avi": 1, ".AVI": 1, "folder or special file": 2, ".mp4": 1}
 
 
+FOLDERS = ("@eaDir", "lost+found", "System Volume Information", ".nfs0001", "$RECYCLE.BIN", "__MACOSX")
+
+
+@pytest.fixture
+def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data set with folders and files that systems leave on each level, none of which may be looked into."""
+    root = dataset(tmp_path / DATASET_FOLDER)
+    for level in ("", "train", "train/0_safe_walkway_violation", "test"):
+        for name in FOLDERS:
+            touch(root, f"{level}/{name}/4_safe_walkway/a.mp4", f"{level}/{name}/b.mp4")
+        touch(root, f"{level}/Thumbs.db", f"{level}/.DS_Store", f"{level}/a.mp4:Zone.Identifier")
+    touch(root, "train/b.mp4.download/b.mp4", "train/0_safe_walkway_violation/c.mp4.part")
+    for method in ("stat", "iterdir"):
+        monkeypatch.setattr(Path, method, refusing(getattr(Path, method)))
+    return root
+
+
+def refusing(method: Callable[..., Any]) -> Callable[..., Any]:
+    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
+        if any(is_litter(part) for part in path.parts):
+            raise PermissionError(13, "Permission denied", str(path))
+        return method(path, *arguments, **options)
+
+    return refuse
+
+
+def test_litter_is_passed_over_unseen_and_unfinished_downloads_are_counted(littered: Path) -> None:
+    assert find_dataset(littered.parent) == find_dataset(littered.parent, littered.parent) == littered
+    sources, left = list_clips(littered)
+    assert [source.path for source in sources] == [
+        "test/4_safe_walkway/4_te1.mp4",
+        "train/0_safe_walkway_violation/0_tr1.mp4",
+    ]
+    assert left == {".download": 1, ".part": 1}
+
+
 @pytest.mark.parametrize(
     ("folder", "message"),
     [
@@ -162,35 +200,23 @@ def test_no_clip_at_all(tmp_path: Path) -> None:
         list_clips(tmp_path)
 
 
-def test_name_that_is_not_utf8(tmp_path: Path) -> None:
-    dataset(tmp_path)
-    os.close(os.open(os.fsencode(tmp_path) + b"/test/4_safe_walkway/\xff.mp4", os.O_CREAT))
-    with pytest.raises(InputError, match="not UTF-8; rename the file"):
-        list_clips(tmp_path)
+def test_what_the_listing_tells_of_clips_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = dataset(tmp_path) / "test/4_safe_walkway"
+    os.close(os.open(os.fsencode(folder) + b"/Fl\xfcgel.mp4", os.O_CREAT))
+    (folder / "gone.mp4").symlink_to("nowhere.mp4")
+    (folder / "round.mp4").symlink_to("round.mp4")
+    sources, left = list_clips(tmp_path)
+    assert {source.path: source.reason for source in sources} == {
+        "test/4_safe_walkway/4_te1.mp4": None,
+        "test/4_safe_walkway/Fl\\xfcgel.mp4": "its name is not UTF-8: rename the file",
+        "test/4_safe_walkway/gone.mp4": "cannot be read (No such file or directory)",
+        "test/4_safe_walkway/round.mp4": "cannot be read (Too many levels of symbolic links)",
+        "train/0_safe_walkway_violation/0_tr1.mp4": None,
+    }
+    assert not left
 
 
-def sources(*paths: str) -> list[Source]:
-    return [Source(path, path.split("/")[0], source_class_of_folder(path.split("/")[1])) for path in paths]
-
-
-A, B = "0_safe_walkway_violation", "4_safe_walkway"
-
-
-@pytest.mark.parametrize(
-    ("paths", "known", "expected"),
-    [
-        ([f"train/{A}/x.mp4", f"train/{B}/y.mp4"], {}, ["x", "y"]),
-        ([f"test/{A}/x.mp4", f"train/{A}/x.mp4"], {}, ["x", "x"]),
-        ([f"train/{A}/x.mp4", f"train/{B}/x.mp4"], {}, ["x", f"{B}__x"]),
-        ([f"train/{A}/x.MP4", f"train/{A}/x.mp4"], {}, ["x", f"{A}__x"]),
-        ([f"train/{A}/x.MP4", f"train/{A}/x.Mp4", f"train/{A}/x.mp4"], {}, ["x", f"{A}__x", f"{A}__x__2"]),
-        ([f"train/{A}/x.mp4", f"train/{B}/x.mp4"], {f"train/{B}/x.mp4": "x"}, [f"{A}__x", "x"]),
-        ([f"train/{B}/x.mp4"], {f"train/{A}/x.mp4": "x", f"train/{B}/x.mp4": f"{B}__x"}, [f"{B}__x"]),
-    ],
-)
-def test_video_ids(paths: list[str], known: dict[str, str], expected: list[str]) -> None:
-    ids = assign_video_ids(sources(*paths), known)
-    assert [ids[path] for path in paths] == expected
+A = "0_safe_walkway_violation"
 
 
 def test_natural_key() -> None:
@@ -228,6 +254,25 @@ def test_has_all_frames(tmp_path: Path) -> None:
     assert not has_all_frames(tmp_path, CLIP)
 
 
+def test_litter_among_frames_does_not_count(tmp_path: Path) -> None:
+    touch(tmp_path, f"{CLIP.folder}/0000.jpg", f"{CLIP.folder}/0001.jpg", f"{CLIP.folder}/@eaDir/0000.jpg/a.jpg")
+    for name in (".DS_Store", ".nfs0001", "Thumbs.db", "0002.jpg.part"):
+        (tmp_path / CLIP.folder / name).touch()
+    assert has_all_frames(tmp_path, CLIP)
+    (tmp_path / CLIP.folder / "0001.jpg").unlink()
+    touch(tmp_path, f"{CLIP.folder}/0001.jpg.part")
+    assert not has_all_frames(tmp_path, CLIP)
+
+
+def test_folders_of_frames(tmp_path: Path) -> None:
+    assert frame_folders(tmp_path) == []
+    for place in ("@eaDir/train/safe/a", "frames/@eaDir/safe/a", "frames/train/@eaDir/a", "frames/train/safe/@eaDir/a"):
+        touch(tmp_path, f"{place}/0000.jpg")
+    touch(tmp_path, "frames/.DS_Store", "frames/train/Thumbs.db", "frames/train/safe/.nfs01", "frames/notes.txt")
+    touch(tmp_path, "frames/train/safe/b/0000.jpg", "frames/test/unsafe/c/0000.jpg")
+    assert frame_folders(tmp_path) == ["frames/test/unsafe/c", "frames/train/safe/b"]
+
+
 def test_has_all_frames_goes_by_the_samples_numbers(tmp_path: Path) -> None:
     touch(tmp_path, f"{CLIP.folder}/0000.jpg", f"{CLIP.folder}/0002.jpg")
     assert not has_all_frames(tmp_path, CLIP)
@@ -246,6 +291,8 @@ def test_has_all_frames_goes_by_the_samples_numbers(tmp_path: Path) -> None:
         ({"path": "/etc/passwd"}, "not relative"),
         ({"path": "train/../../x.mp4"}, "not relative"),
         ({"sha256": "AB" * 32}, "64 hexadecimal digits"),
+        ({"sha256": None}, "status ok does not go without a sha256"),
+        ({"sha256": None, "status": "pending", "samples": ()}, "status pending does not go without a sha256"),
         ({"status": "good"}, "status 'good'"),
         ({"samples": ()}, "status ok does not go with 0 frames"),
         ({"status": "failed"}, "status failed does not go with 2 frames"),
@@ -318,6 +365,14 @@ def test_samples_and_faults_stand_in_the_record_as_a_list_and_by_their_words(tmp
     assert (record["extractor"], record["samples"]) == (2, [0, 4, 15724800])
     assert record["faults"] == {"incomplete packets": 2, "unreadable rest": 1}
     assert "frames" not in record
+    assert read_clips(path) == [clip]
+
+
+def test_a_clip_that_could_not_be_read_has_no_hash(tmp_path: Path) -> None:
+    path = tmp_path / "clips.jsonl"
+    clip = replace(CLIP, sha256=None, samples=(), status="failed", reason="cannot be read (Input/output error)")
+    write_clips(path, [clip])
+    assert json.loads(path.read_text())["sha256"] is None
     assert read_clips(path) == [clip]
 
 

@@ -1,12 +1,18 @@
+import errno
 import fcntl
 import hashlib
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from contextlib import nullcontext
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,11 +21,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep import extract_frames
-from data_prep.clips import DATASET_FOLDER, read_clips
+from data_prep import build_jsonl, extract_frames, workers
+from data_prep.clips import DATASET_FOLDER, read_clips, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.video import Video
+from data_prep.workers import Pool
 from tests.made_clips import make_dataset, number_of, picture, real_clip, times, write_audio_mp4, write_mp4
 from tests.tiny_data import unversioned
 
@@ -40,6 +47,24 @@ FRAMES = [
     "frames/train/unsafe/0_tr1/0001.jpg",
     "frames/train/unsafe/2_tr1/0000.jpg",
 ]
+
+
+class Here(Executor):
+    """Does at once, in this process, what is submitted: tests can look on and put others in the place of its parts."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scripts that a test starts work in processes of their own, as does test_bad_clips.py."""
+    monkeypatch.setattr(extract_frames, "processes_here", lambda count: nullcontext(Pool(Here, at_once=count)))
 
 
 @pytest.fixture(scope="session")
@@ -328,7 +353,10 @@ def test_frames_of_a_vanished_clip_go_and_foreign_ones_stay(data: Path, capsys: 
     foreign.parent.mkdir()
     foreign.write_bytes(b"frame")
     run(data)
-    assert "removed frames/train/unsafe/0_tr1: its clip is no longer in the data set" in capsys.readouterr().err
+    assert (
+        "removed frames/train/unsafe/0_tr1: its clip is no longer in the data set, or can't be read"
+        in capsys.readouterr().err
+    )
     assert names(data / "frames/train/unsafe") == ["2_tr1", "not_ours"]
     # The namesake keeps the video_id it was once given.
     assert names(data / "frames/train/safe") == ["4_safe_walkway__0_tr1"]
@@ -361,6 +389,235 @@ def test_a_clip_that_no_longer_decodes_loses_its_frames(data: Path) -> None:
     (data / DATASET_FOLDER / f"train/{WALK}/0_tr1.mp4").write_bytes(b"broken")
     assert run(data) == 1
     assert names(data / "frames/train/unsafe") == ["2_tr1"]
+
+
+UNREAD = [f"train/{WALK}/0_tr1.mp4", f"test/{SAFE_WALK}/4_te1.mp4"]
+
+
+def fail_to_read(patch: pytest.MonkeyPatch, paths: list[str]) -> None:
+    original = extract_frames.sha256_of_file
+
+    def read(path: Path) -> str:
+        if path.as_posix().endswith(tuple(paths)):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return original(path)
+
+    patch.setattr(extract_frames, "sha256_of_file", read)
+
+
+def test_clips_that_cannot_be_read_fail_alone_and_are_tried_again(
+    data: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(data)
+    first = tree(data)
+    with monkeypatch.context() as patch:
+        fail_to_read(patch, UNREAD)
+        decoded.clear()
+        capsys.readouterr()
+        assert run(data) == 1
+        assert run(data, "--skip-bad") == 0
+    assert decoded == []
+    captured = capsys.readouterr()
+    counts = "4 clips, 4 frames; 0 decoded, 2 unchanged; 2 ok, 0 partial, 2 failed; "
+    assert [line.startswith(counts) for line in captured.out.splitlines()] == [True, True]
+    for path in UNREAD:
+        assert captured.err.count(f"failed: {path}: cannot be read (Input/output error)\n") == 2
+    clips = {clip.path: clip for clip in read_clips(data / "clips.jsonl")}
+    assert {(clips[path].sha256, clips[path].status) for path in UNREAD} == {(None, "failed")}
+    assert names(data / "frames/train/unsafe") == ["2_tr1"]
+    assert run(data) == 0
+    assert (sorted(decoded), tree(data)) == (sorted(UNREAD), first)
+
+
+def test_a_clip_that_vanishes_between_listing_and_reading_or_decoding(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {data / DATASET_FOLDER / path for path in UNREAD}
+    hash_clip, extract_clip = extract_frames.hash_clip, extract_frames.extract_clip
+
+    def before_reading(root: Path, clip: Any) -> Any:
+        if clip.path == UNREAD[0]:
+            (root / clip.path).unlink()
+        return hash_clip(root, clip)
+
+    def before_decoding(source: Path, folder: Path, clip: Any) -> Any:
+        if clip.path == UNREAD[1]:
+            source.unlink()
+            source.mkdir()
+        return extract_clip(source, folder, clip)
+
+    monkeypatch.setattr(extract_frames, "hash_clip", before_reading)
+    monkeypatch.setattr(extract_frames, "extract_clip", before_decoding)
+    assert run(data) == 1
+    assert not any(source.is_file() for source in sources)
+    assert {clip.path: clip.reason for clip in read_clips(data / "clips.jsonl") if clip.status != "ok"} == {
+        UNREAD[0]: "cannot be read (No such file or directory)",
+        UNREAD[1]: "cannot be read (Is a directory)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "cannot be read to its end (Input/output error)"),
+        (MemoryError(), "its reading failed (MemoryError: )"),
+        (IndexError("index out of range"), "its reading failed (IndexError: index out of range)"),
+    ],
+)
+def test_whatever_reading_a_clip_raises_costs_that_clip_alone(
+    data: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str
+) -> None:
+    original = Video.samples
+
+    def samples(video: Video, fps: Fraction) -> Iterator[tuple[int, Image.Image]]:
+        for number, each in enumerate(original(video, fps)):
+            if number == 1 and video._path.name == "4_te1.mp4":
+                raise error
+            yield each
+
+    monkeypatch.setattr(Video, "samples", samples)
+    assert run(data) == 1
+    assert [clip.reason for clip in read_clips(data / "clips.jsonl")] == [reason, None, None, None]
+    assert not (data / "frames/test/safe/4_te1").exists()
+
+
+def test_litter_among_frames_costs_nothing(data: Path, decoded: list[str]) -> None:
+    run(data)
+    litter_frames(data)
+    decoded.clear()
+    assert run(data) == 0
+    assert decoded == []
+
+
+def litter_frames(data: Path) -> None:
+    for folder in ("", "train/", "train/unsafe/", "train/unsafe/0_tr1/"):
+        for name in ("@eaDir", ".snapshot"):
+            (data / "frames" / folder / name).mkdir()
+            (data / "frames" / folder / name / "0000.jpg").touch()
+        for name in (".DS_Store", "Thumbs.db", ".nfs0001", "._0000.jpg"):
+            (data / "frames" / folder / name).touch()
+
+
+def test_what_nfs_keeps_of_old_frames_is_left_hidden(
+    data: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(data)
+    first = tree(data)
+    litter_frames(data)
+    (data / FRAMES[5]).unlink()
+    unlink = os.unlink
+
+    def busy(path: Any, **options: Any) -> None:
+        if Path(path).name.startswith(".nfs"):
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        unlink(path, **options)
+
+    decoded.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "unlink", busy)
+        assert run(data) == 0
+    assert decoded == [f"train/{WALK}/0_tr1.mp4"]
+    assert capsys.readouterr().err.count("could be removed; the next run tries again\n") >= 1
+    assert [path.name for path in (data / "frames/train/unsafe").glob(".extracting-*/*")] == [".nfs0001"]
+    assert run(data) == 0
+    assert not list((data / "frames/train/unsafe").glob(".extracting-*"))
+    for path, content in first.items():
+        assert tree(data)[path] == content
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    """Return a data folder of twelve extracted clips, the test split's first."""
+    data = tmp_path / "many"
+    make_dataset(data, {f"{split}/{WALK}/{number}.mp4": 1 for split in ("test", "train") for number in range(6)})
+    assert run(data) == 0
+    return data
+
+
+def remove_sources(data: Path, count: int) -> None:
+    for path in sorted((data / DATASET_FOLDER).rglob("*.mp4"))[-count:]:
+        path.unlink()
+
+
+def test_a_handful_of_clips_may_vanish(many: Path) -> None:
+    remove_sources(many, 5)
+    assert run(many) == 0
+    assert (len(read_clips(many / "clips.jsonl")), len(list(many.glob("frames/*/*/*")))) == (7, 7)
+
+
+@pytest.mark.parametrize("unreadable", [0, 1, 6])
+def test_more_are_refused_and_stay_unless_that_is_asked_for(
+    many: Path, unreadable: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tree(many)
+    if unreadable < 6:
+        remove_sources(many, 6 - unreadable)
+    fail_to_read(monkeypatch, [f"test/{WALK}/{number}.mp4" for number in range(unreadable)])
+    with pytest.raises(InputError) as error:
+        run(many)
+    assert str(error.value).startswith(f"6 of the 12 clips that {many}/frames holds frames of are not in {many}/")
+    assert "or can't be read, the first " in str(error.value)
+    assert "nothing was removed" in str(error.value)
+    assert tree(many) == first
+    assert run(many, "--remove-vanished", "--skip-bad") == 0
+    assert len(list(many.glob("frames/*/*/*"))) == 6
+
+
+def test_another_data_set_is_refused_even_where_clips_are_few(data: Path, tmp_path: Path) -> None:
+    run(data)
+    first = tree(data)
+    other = make_dataset(tmp_path / "other", {f"train/{WALK}/a.mp4": 1, f"test/{WALK}/b.mp4": 1})
+    with pytest.raises(InputError, match=r"4 of the 4 clips that .* name their data set with --dataset"):
+        run(data, "--dataset", str(other))
+    assert tree(data) == first
+
+
+def test_sources_of_a_renamed_class_folder_have_not_vanished(many: Path) -> None:
+    for split in ("train", "test"):
+        folder = many / DATASET_FOLDER / split / WALK
+        folder.rename(folder.with_name("0 Safe-Walkway Violation"))
+    assert run(many) == 0
+
+
+def test_rows_are_built_when_the_sources_were_deleted(data: Path) -> None:
+    run(data)
+    shutil.rmtree(data / DATASET_FOLDER)
+    with pytest.raises(InputError, match="no data set found"):
+        run(data)
+    assert build_jsonl.main(["--data", str(data)]) == 0
+
+
+def test_clips_that_share_a_folder_by_case_part(data: Path, decoded: list[str]) -> None:
+    """Names from a file system where they were two folders. Where they are one, neither's frames can be trusted."""
+    run(data)
+    source = data / DATASET_FOLDER / f"train/{WALK}/0_tr1.mp4"
+    shutil.copy(source, source.with_name("0_TR1.mp4"))
+    clips = read_clips(data / "clips.jsonl")
+    clip = next(clip for clip in clips if clip.video_id == "0_tr1")
+    upper = replace(clip, path=f"train/{WALK}/0_TR1.mp4", video_id="0_TR1")
+    write_clips(data / "clips.jsonl", [*clips, upper])
+    shutil.copytree(data / clip.folder, data / upper.folder)
+    decoded.clear()
+    assert run(data) == 0
+    assert sorted(decoded) == [upper.path, clip.path]
+    assert names(data / "frames/train/unsafe") == ["0_TR1", f"{WALK}__0_tr1", "2_tr1"]
+
+
+def test_one_folder_by_two_names_is_not_removed(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a file system has it that knows no case; here a link stands for the other name."""
+    run(data)
+    clips = read_clips(data / "clips.jsonl")
+    clip = next(clip for clip in clips if clip.video_id == "0_tr1")
+    upper = replace(clip, path=f"train/{WALK}/gone.mp4", video_id="0_TR1")
+    (data / upper.folder).symlink_to("0_tr1")
+    extract_frames._remove_lost(data, [*clips, upper], clips)
+    assert names(data / clip.folder) == ["0000.jpg", "0001.jpg"]
+
+
+def test_names_that_break_lines_are_told_in_one(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / DATASET_FOLDER / f"train/{WALK}/two\nlines\x1b[31m.mp4").write_bytes(b"text")
+    assert run(data) == 1
+    assert capsys.readouterr().err.startswith(f"failed: train/{WALK}/two\\nlines\\x1b[31m.mp4: ")
 
 
 def test_what_is_left_is_counted_aloud(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -507,7 +764,7 @@ def test_dask_cluster_leaves_the_same_bytes(data: Path) -> None:
 
 
 def test_scheduler_that_does_not_answer_is_one_line(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_frames, "DASK_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(workers, "DASK_TIMEOUT_SECONDS", 1)
     with pytest.raises(InputError, match="no scheduler answers there"):
         run(data, "--dask", "tcp://127.0.0.1:1")
     with pytest.raises(InputError, match="no scheduler answers there"):

@@ -39,6 +39,7 @@ def frames_of(contents: dict[str, list[int]]) -> list[Frame]:
     for content, digits in contents.items():
         for number, digit in enumerate(digits):
             clip = make_clip("train", digit, f"{content}_{number}", content)
+            assert clip.sha256
             frames.append(
                 Frame(
                     "w", f"{clip.folder}/0000.jpg", PROMPT, clip.label, clip.video_id, 0, clip.source_class, clip.sha256

@@ -229,6 +229,16 @@ def test_changed_bytes_in_the_arrow_copy_are_named_and_mended(versions: list[dat
     assert content_hash(load_pushed(REPO_ID)) == content_hash(versions[0])
 
 
+def test_litter_in_the_cache_is_passed_over(versions: list[datasets.DatasetDict], home: Path) -> None:
+    snapshot = hub_folder(home) / "snapshots" / push_local(versions[0], REPO_ID)
+    for folder in (snapshot, snapshot / "data"):
+        (folder / ".DS_Store").touch()
+        (folder / "@eaDir").mkdir()
+        (folder / "@eaDir" / "manifest.json").touch()
+    assert content_hash(load_pushed(REPO_ID)) == content_hash(versions[0])
+    assert push_local(versions[1], REPO_ID) != snapshot.name
+
+
 def test_a_file_that_was_not_pushed_is_refused(versions: list[datasets.DatasetDict], home: Path) -> None:
     revision = push_local(versions[0], REPO_ID)
     stray = hub_folder(home) / "snapshots" / revision / "data" / "train-00001-of-00002.parquet"

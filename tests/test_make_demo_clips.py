@@ -240,6 +240,17 @@ def test_clip_put_among_the_drawn_ones_is_refused(tmp_path: Path, short_clips: N
     assert len(clips_of(tmp_path)) == 17
 
 
+def test_litter_among_the_drawn_ones_is_nobody_s(tmp_path: Path, short_clips: None) -> None:
+    make(tmp_path)
+    root = tmp_path / DATASET_FOLDER
+    for folder in (root, root / "train", root / "train/0_safe_walkway_violation"):
+        (folder / "@eaDir").mkdir()
+        (folder / "@eaDir" / "0_tr1.mp4").touch()
+        (folder / "Thumbs.db").touch()
+        (folder / "a.mp4:Zone.Identifier").touch()
+    make(tmp_path, "--seed", "1")
+
+
 def test_damaged_record_is_refused(tmp_path: Path) -> None:
     (tmp_path / RECORD_FILE).write_text(json.dumps({"clips": []}))
     with pytest.raises(InputError, match="not this script's record"):
