@@ -5,12 +5,14 @@
 It makes the clips itself, a moving scene under noise with B-frames, at three distances of keyframes. CPU seconds are a
 process's own on one clip after another, less what the same process takes on a clip of one frame; wall seconds are of
 more clips on all cores, start-up included. Ways take turns, so that a slow minute meets all. What isn't installed is
-left out: ffmpeg, opencv-python-headless, torchcodec.
+left out: ffmpeg, opencv-python-headless, torchcodec. With `--before FOLDER`, a checkout of an earlier version is one
+more way.
 """
 
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import resource
 import shutil
@@ -18,8 +20,10 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
+from types import MappingProxyType
 from typing import Any
 
 import av
@@ -37,6 +41,7 @@ from data_prep.timeline import sample_by_time
 GOPS = (25, 50, 250)
 RATE, SECONDS, WIDTH, HEIGHT = 25, 20, 1920, 1080
 CLIPS_IN_TURN, CLIPS_AT_ONCE = 3, 4
+BEFORE = "before"
 MODULES = {"opencv": "cv2", "torchcodec": "torchcodec"}  # what a way imports beyond the project's requirements
 
 
@@ -44,27 +49,29 @@ def main(argv: list[str]) -> int:
     """Make the clips, time every way in turns, compare frames, write bench_frames.json, print a table, JSON last."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="outputs/bench_frames", help="folder to write (default: %(default)s)")
+    parser.add_argument("--before", metavar="FOLDER", help="a checkout of an earlier version")
     parser.add_argument("--rounds", type=int, default=3, help="times every way is timed (default: %(default)s)")
     args = parser.parse_args(argv)
     out = from_root(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    arms = [arm for arm in ARMS if is_installed(arm)]
+    folders = {BEFORE: from_root(args.before)} if args.before else {}
+    arms = [arm for arm in (*folders, *ARMS) if is_installed(arm)]
     clips = {gop: make_clip(out / f"gop{gop}.mp4", gop, RATE * SECONDS) for gop in GOPS}
     shortest = make_clip(out / "one_frame.mp4", 1, 1)
     seconds: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     start_up: dict[str, list[float]] = defaultdict(list)
     for turn in range(args.rounds):
         for arm in arms:
-            start_up[arm].append(timed(arm, [shortest], 1, out)["cpu"])
+            start_up[arm].append(timed(arm, [shortest], 1, out, folders)["cpu"])
             for gop, clip in clips.items():
                 print(f"round {turn + 1}: {arm}, GOP {gop}", file=sys.stderr)
-                seconds[arm, gop]["cpu"].append(timed(arm, [clip] * CLIPS_IN_TURN, 1, out)["cpu"])
-                seconds[arm, gop]["wall"].append(timed(arm, [clip] * CLIPS_AT_ONCE, cpu_count(), out)["wall"])
+                seconds[arm, gop]["cpu"].append(timed(arm, [clip] * CLIPS_IN_TURN, 1, out, folders)["cpu"])
+                seconds[arm, gop]["wall"].append(timed(arm, [clip] * CLIPS_AT_ONCE, cpu_count(), out, folders)["wall"])
     results = {
         "machine": machine(),
         "clips": {"width": WIDTH, "height": HEIGHT, "rate": RATE, "seconds": SECONDS, "at_once": CLIPS_AT_ONCE},
         "arms": [
-            {"arm": arm, "gop": gop, **summary(taken, start_up[arm]), "frames": compared(arm, clips[gop], out)}
+            {"arm": arm, "gop": gop, **summary(taken, start_up[arm]), "frames": compared(arm, clips[gop], out, folders)}
             for (arm, gop), taken in seconds.items()
         ],
     }
@@ -111,13 +118,20 @@ def make_clip(path: Path, gop: int, frames: int) -> Path:
     return path
 
 
-def timed(arm: str, clips: list[Path], workers: int, out: Path) -> dict[str, float]:
-    """Return the CPU and wall seconds of one process that takes the clips' frames."""
+def timed(
+    arm: str, clips: list[Path], workers: int, out: Path, folders: Mapping[str, Path] = MappingProxyType({})
+) -> dict[str, float]:
+    """Return the CPU and wall seconds of one process that takes the clips' frames.
+
+    A way of `folders` is this project's, as the checkout there has it.
+    """
     folder = out / "frames"
     shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, "benchmarks/frames_arms.py", arm, "--out", str(folder), "--workers", str(workers)]
+    project, way = folders.get(arm, PROJECT_ROOT), "ours" if arm in folders else arm
+    command = [sys.executable, "benchmarks/frames_arms.py", way, "--out", str(folder), "--workers", str(workers)]
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([*command, "--clips", *map(str, clips)], cwd=PROJECT_ROOT, env=with_project(), check=True)
+    env = with_project() if project == PROJECT_ROOT else {**os.environ, "PYTHONPATH": str(project)}
+    subprocess.run([*command, "--clips", *map(str, clips)], cwd=project, env=env, check=True)
     wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
@@ -131,12 +145,12 @@ def summary(taken: dict[str, list[float]], start_up: list[float]) -> dict[str, A
     }
 
 
-def compared(arm: str, clip: Path, out: Path) -> dict[str, float]:
+def compared(arm: str, clip: Path, out: Path, folders: Mapping[str, Path] = MappingProxyType({})) -> dict[str, float]:
     """Return how many frames a way gives, and how far they are from a full decode's, in grey levels on average.
 
     JPEG alone makes a few levels on noise; another frame of the scene makes more.
     """
-    timed(arm, [clip], 1, out)
+    timed(arm, [clip], 1, out, folders)
     names = sorted(path.name for path in (out / "frames" / "0").iterdir())
     with av.open(str(clip)) as container:
         timed_frames = ((frame.pts * frame.time_base, frame) for frame in container.decode(video=0))

@@ -7,6 +7,7 @@ import av
 import pytest
 
 from benchmarks import bench_frames, frames_arms
+from data_prep.files import PROJECT_ROOT
 from tests.made_clips import write_lively_mp4
 
 
@@ -17,14 +18,15 @@ def test_whole_benchmark_on_small_clips(
         monkeypatch.setattr(bench_frames, name, value)
     monkeypatch.setattr(bench_frames, "make_clip", small_clip)
     monkeypatch.setattr(bench_frames, "ARMS", {arm: frames_arms.ARMS[arm] for arm in ("ours", "pyav")})
-    assert bench_frames.main(["--out", str(tmp_path), "--rounds", "2"]) == 0
+    before = ["--before", str(PROJECT_ROOT)]
+    assert bench_frames.main(["--out", str(tmp_path), "--rounds", "2", *before]) == 0
     results = json.loads((tmp_path / "bench_frames.json").read_text())
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == results
     for each in results["arms"]:
         assert each["frames"]["count"] == 3
         assert each["frames"]["largest_mean_difference"] < 5
         assert len(each["measured"]["wall"]) == 2
-    assert [(each["arm"], each["gop"]) for each in results["arms"]] == [("ours", 12), ("pyav", 12)]
+    assert [(each["arm"], each["gop"]) for each in results["arms"]] == [("before", 12), ("ours", 12), ("pyav", 12)]
 
 
 def small_clip(path: Path, gop: int, frames: int) -> Path:
@@ -37,7 +39,7 @@ def small_clip(path: Path, gop: int, frames: int) -> Path:
 def test_way_that_gives_other_frames_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = small_clip(tmp_path / "clip.mp4", 24, 70)
 
-    def one_late(arm: str, clips: list[Path], workers: int, out: Path) -> dict[str, float]:
+    def one_late(arm: str, clips: list[Path], workers: int, out: Path, folders: object) -> dict[str, float]:
         folder = out / "frames" / "0"
         frames_arms.run(arm, clip, folder)
         (folder / "0001.jpg").replace(folder / "0000.jpg")
