@@ -4,6 +4,7 @@ from array import array
 from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from typing import Any
 
 from data_prep.coded_picture import Picture, Role
@@ -14,6 +15,7 @@ from data_prep.timeline import Timeline
 NO_TIME = -(2**63)
 MISSING_REFERENCES = "pictures missing that others need"
 MISSING_PICTURES = "pictures missing from an even order"
+OUT_OF_ORDER = "pictures decoded out of order"
 REPEATED = "packets that repeat the one before"
 TORN = "pictures that lack a slice"
 
@@ -138,7 +140,10 @@ class Survey:
         self.is_skippable &= not any(self.faults.values())
 
     def _order(self) -> list[int]:
-        return sorted(range(len(self)), key=lambda number: (self._periods[number], self._numbers[number]))
+        return sorted(range(len(self)), key=self._key)
+
+    def _key(self, number: int) -> tuple[int, int]:
+        return self._periods[number], self._numbers[number]
 
     def plan(self, rate: Fraction, ticks_a_second: Fraction) -> Plan | None:
         """Return the plan of a clip whose times are right, None where only decoding tells the order of presentation.
@@ -184,8 +189,13 @@ class Survey:
     def with_undecoded(self, decoded: list[int]) -> tuple[list[int], set[int]]:
         """Return all frames in order of presentation, given the decoded ones in theirs, and those that weren't decoded.
 
-        One that wasn't stands near the one before it in the file, by its time.
+        Counts those that come in another order than their numbers tell. One that wasn't decoded stands near the one
+        before it in the file, by its time.
         """
+        if self._has_order:
+            self.faults[OUT_OF_ORDER] = sum(
+                self._key(later) < self._key(earlier) for earlier, later in pairwise(decoded)
+            )
         places = {number: place for place, number in enumerate(decoded)}
         keyed = [((place, 1, 0), number) for number, place in places.items()]
         undecoded, near = set(), 0

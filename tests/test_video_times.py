@@ -242,3 +242,23 @@ def test_a_first_time_that_was_moved_to_the_clips_start_is_no_fault(tmp_path: Pa
         first, second, *_ = (packet.dts for packet in container.demux(video=0) if packet.size)
     assert second - first > 512  # of 12288 ticks a second, where a frame takes 512
     assert seen(path) == (EVERY_SECOND, {})
+
+
+def test_swapped_packets_are_told_where_a_sample_changes(tmp_path: Path) -> None:
+    """Times stay; of HEVC, whose decoder shows pictures as they come once it holds as many as it was told to."""
+    options = {"x265-params": "keyint=24:min-keyint=24:no-open-gop=1:bframes=4:b-adapt=0:log-level=0", "crf": "30"}
+    source = write_lively_mp4(tmp_path / "sound.mp4", options, codec="libx265", frames=72)
+    sound, told = every_sample(source), set()
+    assert sound[1] is None
+    for first in range(24, 34):
+
+        def swap(packets: list[Any], first: int = first) -> list[Any]:
+            one, other = packets[first : first + 2]
+            (one.pts, one.dts), (other.pts, other.dts) = (other.pts, other.dts), (one.pts, one.dts)
+            packets[first : first + 2] = [other, one]
+            return packets
+
+        found = every_sample(remux(source, tmp_path / "clip.mp4", swap, video_track_timescale="12288"))
+        assert found[0] == sound[0] or found[1] is not None
+        told.add(found[1])
+    assert "pictures decoded out of order: 1" in told
