@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
-from data_prep.clip_audit import AUDIT_FILE
+from data_prep.clip_audit import AUDIT_FILE, with_groups
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_atomic, write_json
 from data_prep.frame_format import FrameFormat
@@ -323,7 +323,7 @@ def read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
 def pushed_audit(repo_id: str, revision: str) -> dict[str, Any] | None:
     """Return the audit that was pushed with a version, None where none was."""
     file = _hub_folder(repo_id) / "snapshots" / revision / AUDIT_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    return with_groups(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
 def pushed_format(manifest: dict[str, Any]) -> FrameFormat | None:

@@ -38,7 +38,13 @@ LAYERS = [
     {"data_prep.images", "data_prep.clips", "data_prep.rows", "data_prep.demo_scenes"},
     {"data_prep.pixels"},
     {"data_prep.video"},
-    {"data_prep.demo_renderer", "data_prep.clip_audit", "data_prep.lookalikes", "data_prep.frames_dataset"},
+    {
+        "data_prep.audit_in_words",
+        "data_prep.clip_audit",
+        "data_prep.demo_renderer",
+        "data_prep.frames_dataset",
+        "data_prep.lookalikes",
+    },
     {"data_prep.hub_cache"},
     {"data_prep.frames_source"},
     {
