@@ -68,17 +68,26 @@ def read_frames(folder: Path, split: str) -> list[Frame]:
     """Read `<folder>/<split>.jsonl`, join each row with its clip and check that its image stands in the folder.
 
     No image is opened. Raises InputError, naming file and line, for a bad row, an image that is missing or lies
-    outside the folder, and a frame that no clip of clips.jsonl accounts for.
+    outside the folder, a frame that no clip of clips.jsonl accounts for, and a second row of one frame.
     """
     jsonl = folder / f"{split}.jsonl"
     rows = read_numbered_rows(jsonl)
     clips = {clip.folder: clip for clip in read_clips(folder / CLIPS_FILE)}
-    frames = []
+    frames: dict[tuple[str, int], Frame] = {}
     for number, row in rows:
         where = f"{jsonl}:{number}"
         image_path(folder, row.image, where)
-        frames.append(_join(row, where, split, clips))
-    return frames
+        frame = _join(row, where, split, clips)
+        first = frames.setdefault((frame.clip, frame.sample), frame)
+        if first is not frame:
+            raise InputError(_second_row(frame, first))
+    return list(frames.values())
+
+
+def _second_row(frame: Frame, first: Frame) -> str:
+    line = first.where.rpartition(":")[2]
+    other = "" if frame.response == first.response else f", there as {first.response} and here as {frame.response}"
+    return f"{frame.where}: image {frame.image!r} stands in line {line} already{other}; leave one row of a frame"
 
 
 def read_frame_format(folder: Path) -> FrameFormat | None:
@@ -188,11 +197,26 @@ def _examples(folder: str, frames: tuple[Frame, ...], digests: tuple[str, ...]) 
         }
 
 
+def _warn_of_both_answers(frames: Sequence[Frame], digests: Sequence[str]) -> None:
+    """Say on stderr how many pictures stand under both answers, byte for byte: black frames may, and mistakes do."""
+    by_picture: defaultdict[str, dict[str, Frame]] = defaultdict(dict)
+    for frame, digest in zip(frames, digests, strict=True):
+        by_picture[digest].setdefault(frame.response, frame)
+    if both := [list(answers.values()) for answers in by_picture.values() if len(answers) > 1]:
+        first, second = both[0]
+        print(
+            f"warning: {len(both)} pictures stand under both answers, byte for byte; the first {first.where} and "
+            f"{second.where}",
+            file=sys.stderr,
+        )
+
+
 def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset":
     from datasets import Dataset, NamedSplit
     from datasets.exceptions import DatasetGenerationError
 
     digests = [sha256_of_file(image_path(folder, frame.image, frame.where)) for frame in frames]
+    _warn_of_both_answers(frames, digests)
     # `datasets` keeps what a generator gave under a hash of gen_kwargs. All that a row holds is in there, its image
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
