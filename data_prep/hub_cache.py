@@ -130,6 +130,11 @@ def dataset_card(content: str, counts: dict[str, SplitCounts], *, with_files: bo
     return _CARD.format(configs=configs, rows="\n".join(rows), content=content)
 
 
+def is_own_card(card: str) -> bool:
+    """Say whether a data set's README.md is dataset_card's, whatever a push made of its head."""
+    return "\n# CCTV frames, SAFE or UNSAFE\n" in card and "\nContent hash: `" in card
+
+
 def _write_snapshot(
     dataset: "DatasetDict", audit: dict[str, Any] | None, frames: FrameFormat | None, folder: Path
 ) -> str:

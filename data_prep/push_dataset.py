@@ -12,7 +12,7 @@ from data_prep.clip_audit import read_audit
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root
 from data_prep.frames_dataset import build_dataset, content_hash, count_splits, read_frame_format
-from data_prep.hub_cache import check_repo_id, dataset_card, push_local, quiet_without_terminal
+from data_prep.hub_cache import check_repo_id, dataset_card, is_own_card, push_local, quiet_without_terminal
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -42,7 +42,8 @@ def push_remote(dataset: "DatasetDict", repo_id: str, card: str) -> str:
     """Push to a private data set repository of the Hub and return the commit's id.
 
     The repository is made if it is missing; one that exists and is public is refused, because people are identifiable
-    in the frames. `card` becomes its README.md where it has none. Raises InputError for whatever the Hub refuses.
+    in the frames. `card` becomes its README.md, unless somebody wrote another, which stays. Raises InputError for
+    whatever the Hub refuses.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
@@ -53,14 +54,27 @@ def push_remote(dataset: "DatasetDict", repo_id: str, card: str) -> str:
         api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
         if not api.repo_info(repo_id, repo_type="dataset").private:
             raise InputError(f"{repo_id} is public on the Hub and people are identifiable in frames; make it private")
-        if not api.file_exists(repo_id, "README.md", repo_type="dataset"):
+        if _may_replace_card(repo_id):
             api.upload_file(
                 path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
             )
+        else:
+            print(f"the README.md of {repo_id} isn't a push's, so it stays as it is", file=sys.stderr)
         # push_to_hub itself leaves an existing repository as public as it is.
         return dataset.push_to_hub(repo_id, private=True).oid
     except (httpx.HTTPError, HFValidationError, OfflineModeIsEnabled) as error:
         raise InputError(f"push to {repo_id} on the Hub failed: {error}; see `hf auth login`") from error
+
+
+def _may_replace_card(repo_id: str) -> bool:
+    from huggingface_hub import HfFileSystem
+
+    try:
+        return is_own_card(HfFileSystem().read_text(f"datasets/{repo_id}/README.md", encoding="utf-8"))
+    except FileNotFoundError:
+        return True
+    except UnicodeDecodeError:
+        return False
 
 
 def main(argv: list[str]) -> int:

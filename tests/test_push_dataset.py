@@ -144,6 +144,24 @@ def test_remote_push_is_private_and_the_bytes_arrive(data: Path, tmp_path: Path)
     assert not any(str(tmp_path).encode() in content for content in repo.files.values())
 
 
+def test_the_card_is_of_what_was_pushed_last_unless_somebody_wrote_it(data: Path, tmp_path: Path) -> None:
+    with hub_stub() as hub:
+        first = run_remote(hub, tmp_path / "home", data, "me/frames")
+        rows = (data / "test.jsonl").read_text().splitlines(keepends=True)
+        (data / "test.jsonl").write_text("".join(rows[1:]))
+        second = run_remote(hub, tmp_path / "home", data, "me/frames")
+        card = hub.repos["me/frames"].files["README.md"].decode()
+        hub.repos["me/frames"].files["README.md"] = b"# Ours\n\nContent hash: see the wiki\n"
+        third = run_remote(hub, tmp_path / "home", data, "me/frames")
+    contents = [done.stdout.splitlines()[2].removeprefix("content ") for done in (first, second)]
+    assert f"Content hash: `{contents[1]}`" in card and contents[0] not in card
+    assert "| test | 15 | 8 | 8 | 7 |" in card and "| test | 16 |" not in card
+    assert "dataset_info" in card and "num_examples: 15" in card
+    assert third.returncode == 0
+    assert "the README.md of me/frames isn't a push's, so it stays as it is" in third.stderr
+    assert hub.repos["me/frames"].files["README.md"].decode().endswith("# Ours\n\nContent hash: see the wiki\n")
+
+
 def test_a_public_repository_gets_nothing(data: Path, tmp_path: Path) -> None:
     with hub_stub() as hub:
         hub.repos["me/public"] = Repo(private=False)
