@@ -211,7 +211,7 @@ def _warn_of_both_answers(frames: Sequence[Frame], digests: Sequence[str]) -> No
         )
 
 
-def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset":
+def _build_split(folder: Path, split: str, frames: Sequence[Frame], cache: Path | None) -> "Dataset":
     from datasets import Dataset, NamedSplit
     from datasets.exceptions import DatasetGenerationError
 
@@ -222,7 +222,11 @@ def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset"
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
     try:
         dataset = Dataset.from_generator(
-            _examples, features=frame_features(), gen_kwargs=source, split=NamedSplit(split)
+            _examples,
+            features=frame_features(),
+            cache_dir=str(cache) if cache else None,
+            gen_kwargs=source,
+            split=NamedSplit(split),
         )
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, InputError):
@@ -234,18 +238,18 @@ def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset"
     return dataset
 
 
-def build_dataset(folder: Path, *, seed: int = 0) -> "DatasetDict":
+def build_dataset(folder: Path, *, seed: int = 0, cache: Path | None = None) -> "DatasetDict":
     """Build train, validation and test from a data folder's JSONL files, clips.jsonl and frames.
 
     The images' bytes are embedded; of their paths only the file name is kept. The result lies, memory-mapped, in the
-    cache of `datasets`. A class that validation lacks is named on stderr. Raises InputError as `read_frames` does and
-    for an image that `check_image` refuses.
+    folder `cache`, by default that of `datasets`. A class that validation lacks is named on stderr. Raises InputError
+    as `read_frames` does and for an image that `check_image` refuses.
     """
     from datasets import DatasetDict
 
     splits = split_frames(folder, seed=seed)
     _warn_of_missing_classes(splits)
-    return DatasetDict({split: _build_split(folder, split, frames) for split, frames in splits.items()})
+    return DatasetDict({split: _build_split(folder, split, frames, cache) for split, frames in splits.items()})
 
 
 def _frame_rows(frames: Sequence[Frame], digests: Sequence[str]) -> Iterator[list[str | int]]:

@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING
 
 from data_prep.clip_audit import read_audit
 from data_prep.errors import InputError, run_script
-from data_prep.files import from_root
+from data_prep.files import from_root, size_in_words
 from data_prep.frames_dataset import build_dataset, content_hash, count_splits, read_frame_format
-from data_prep.hub_cache import check_repo_id, dataset_card, is_own_card, push_local, quiet_without_terminal
+from data_prep.hub_cache import (
+    building_folder,
+    check_repo_id,
+    dataset_card,
+    is_own_card,
+    push_local,
+    quiet_without_terminal,
+)
+from data_prep.old_versions import find_prunable, hashes_of_runs, prune
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
 
 DEFAULT_REPO_ID = "local/safe-unsafe-frames"
+RUNS = "outputs"
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
@@ -26,7 +35,13 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--repo-id", help=f"org/name to push as (default: {DEFAULT_REPO_ID}; none with --remote)")
     parser.add_argument("--remote", action="store_true", help="push to the Hub, private, instead of the local cache")
     parser.add_argument("--seed", type=int, default=0, help="draws the clips of the validation split (default: 0)")
-    return parser.parse_args(argv)
+    parser.add_argument(
+        "--prune", action="store_true", help=f"remove older versions that no run in {RUNS}/ was trained on"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.prune and arguments.remote:
+        raise InputError("--prune is for the local Hub cache; what lies on the Hub is removed there")
+    return arguments
 
 
 def _check_remote_id(repo_id: str | None) -> str:
@@ -86,20 +101,38 @@ def main(argv: list[str]) -> int:
     quiet_without_terminal()
     started = time.monotonic()
     data = from_root(arguments.data)
-    dataset = build_dataset(data, seed=arguments.seed)
-    content, counts = content_hash(dataset), count_splits(dataset)
-    print(f"pushing {repo_id} to the {'Hub' if arguments.remote else 'local Hub cache'}", file=sys.stderr)
-    if arguments.remote:
-        version = push_remote(dataset, repo_id, dataset_card(content, counts, with_files=False))
-    else:
-        version = push_local(dataset, repo_id, read_audit(data), read_frame_format(data))
+    with building_folder(repo_id) as building:
+        dataset = build_dataset(data, seed=arguments.seed, cache=building)
+        content, counts = content_hash(dataset), count_splits(dataset)
+        print(f"pushing {repo_id} to the {'Hub' if arguments.remote else 'local Hub cache'}", file=sys.stderr)
+        if arguments.remote:
+            version = push_remote(dataset, repo_id, dataset_card(content, counts, with_files=False))
+        else:
+            version = push_local(dataset, repo_id, read_audit(data), read_frame_format(data))
     print(f"id {repo_id}\nversion {version}\ncontent {content}")
     for split, c in counts.items():
         labels = ", ".join(f"{label} {count}" for label, count in c.labels.items())
         print(f"{split} {c.frames} frames of {c.clips} clips ({labels})")
     frames = sum(c.frames for c in counts.values())
     print(f"{frames} frames pushed; {time.monotonic() - started:.1f} s", file=sys.stderr)
+    if not arguments.remote:
+        see_to_old_versions(repo_id, remove=arguments.prune)
     return 0
+
+
+def see_to_old_versions(repo_id: str, *, remove: bool) -> None:
+    """Remove older versions that no run in outputs/ was trained on, or say what they take and how to."""
+    in_use = hashes_of_runs(from_root(RUNS))
+    found = prune(repo_id, in_use) if remove else find_prunable(repo_id, in_use)
+    size = size_in_words(found.freed)
+    if remove:
+        kept = f", {len(found.kept)} kept that runs in {RUNS}/ were trained on" if found.kept else ""
+        print(f"{len(found.gone)} older versions removed{kept}; {size} freed", file=sys.stderr)
+    elif found.gone:
+        print(
+            f"{len(found.gone)} older versions that no run in {RUNS}/ was trained on take {size}; --prune removes them",
+            file=sys.stderr,
+        )
 
 
 if __name__ == "__main__":

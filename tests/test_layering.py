@@ -46,7 +46,7 @@ LAYERS = [
         "data_prep.lookalikes",
     },
     {"data_prep.hub_cache"},
-    {"data_prep.frames_source"},
+    {"data_prep.frames_source", "data_prep.old_versions"},
     {
         "data_prep.make_demo_clips",
         "data_prep.extract_frames",
