@@ -6,7 +6,8 @@ python data_prep/audit.py [--data data] [--json]
 import argparse
 import json
 
-from data_prep.clip_audit import audit_clips, audit_in_words
+from data_prep.audit_in_words import audit_in_words
+from data_prep.clip_audit import audit_clips
 from data_prep.clips import CLIPS_FILE, read_finished_clips
 from data_prep.errors import run_script
 from data_prep.files import from_root

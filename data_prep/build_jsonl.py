@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.clip_audit import AUDIT_FILE, SCHEMA_VERSION, audit_clips, audit_in_words
+from data_prep.audit_in_words import audit_in_words
+from data_prep.clip_audit import AUDIT_FILE, SCHEMA_VERSION, audit_clips
 from data_prep.clips import (
     CLIPS_FILE,
     Clip,

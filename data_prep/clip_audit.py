@@ -8,15 +8,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from data_prep.clips import STATUSES, Clip, earlier_in_words, natural_key, standing
-from data_prep.errors import InputError, printable
+from data_prep.clips import STATUSES, Clip, natural_key, standing
+from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
-from data_prep.labels import LABELS, SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
+from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS
 
 AUDIT_FILE = "audit.json"
 SCHEMA_VERSION = 3
-READ_VERSIONS = (2, 3)  # 2 counts no faults
-SHIFT = 0.1  # a smaller difference of shares isn't worth a line
+READ_VERSIONS = (2, 3)  # 2 counts no faults, and lists pairs of clips that look alike in the place of groups
 
 
 def _counts(clips: list[Clip]) -> dict[str, int]:
@@ -54,26 +53,26 @@ def _spread(counts: list[int]) -> dict[str, float] | None:
     return {"min": min(counts), "median": median(counts), "max": max(counts)} if counts else None
 
 
-def _by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
+def by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
     """Return the clips by their content's SHA-256, each group and the groups in natural order of their paths.
 
-    Clips that couldn't be read have no content to compare.
+    Clips of which no frame could be had are left out: nothing can be learnt from an empty file, so nothing leaks.
     """
     groups: dict[str, list[Clip]] = defaultdict(list)
     for clip in sorted(clips, key=lambda clip: natural_key(clip.path)):
-        if clip.sha256 is not None:
+        if clip.has_frames and clip.sha256 is not None:
             groups[clip.sha256].append(clip)
     return groups
 
 
 def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
-    """Return the groups of clips of identical content, in natural order of their first path.
+    """Return the groups of clips of identical content that have frames, in natural order of their first path.
 
     Each group says its SHA-256, its clips' paths, whether it stands in both splits and whether under both labels.
     """
     return [
         {"sha256": sha256, "paths": [clip.path for clip in group], **standing(group)}
-        for sha256, group in _by_content(clips).items()
+        for sha256, group in by_content(clips).items()
         if len(group) > 1
     ]
 
@@ -83,7 +82,7 @@ def _leaking(clips: Iterable[Clip], split: str) -> list[tuple[Clip, dict[str, bo
 
     They are in natural order of their paths.
     """
-    groups = ((group, standing(group)) for group in _by_content(clips).values())
+    groups = ((group, standing(group)) for group in by_content(clips).values())
     leaking = [(clip, where) for group, where in groups if any(where.values()) for clip in group if clip.split == split]
     return sorted(leaking, key=lambda each: natural_key(each[0].path))
 
@@ -119,12 +118,11 @@ def leaks_in_train(clips: Iterable[Clip]) -> list[dict[str, Any]]:
             "both_labels": where["both_labels"],
         }
         for clip, where in _leaking(clips, "train")
-        if clip.has_frames
     ]
 
 
 def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return the audit of all clips as a JSON object, the pairs of near-identical clips included as they are.
+    """Return the audit of all clips as a JSON object, the groups of clips that look alike included as they are.
 
     `fps` is how many frames a second were taken, None where clips differ in it; `splits` counts; `identical_clips`,
     `test_clips_with_twins` and `leaks_in_train` tell of copies; `damaged` lists the clips that are partial or failed,
@@ -167,86 +165,27 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: damaged; run data_prep/build_jsonl.py again") from None
     if known and all(sha256_of_file(folder / f"{split}.jsonl") == sha256 for split, sha256 in built.items()):
-        return audit
+        return with_groups(audit)
     print(f"warning: {file.name} isn't of these rows, so it is left out; build_jsonl.py makes both", file=sys.stderr)
     return None
 
 
-def audit_in_words(audit: dict[str, Any]) -> str:
-    """Return the audit as a few lines to read, with what they mean for the figures."""
-    lines = [_split_in_words(split, counts) for split, counts in audit["splits"].items()]
-    lines += _prior_shift_in_words(audit["splits"])
-    lines += _damage_in_words(audit)
-    groups = audit["identical_clips"]
-    lines.append(
-        f"identical clips: {len(groups)} groups, {sum(group['across_splits'] for group in groups)} of them in both "
-        f"splits, {sum(group['both_labels'] for group in groups)} under both labels"
-    )
-    if any(group["across_splits"] for group in groups):
-        lines.append("  in both splits: where they are learnt from, test figures partly measure memory, not skill")
-    if any(group["both_labels"] for group in groups):
-        lines.append("  under both labels: no model can get all of these right")
-    if marked := audit["test_clips_with_twins"]:
-        lines.append(
-            f"  of the test clips {sum(each['in_train'] for each in marked)} stand in train, too, and "
-            f"{sum(each['other_label'] for each in marked)} under the other label"
+def with_groups(audit: dict[str, Any]) -> dict[str, Any]:
+    """Return an audit with the pairs of clips that look alike, which version 2 lists, made groups."""
+    if audit["schema_version"] != 2:
+        return audit
+    groups: list[dict[str, Any]] = []
+    for pair in audit["near_identical_clips"]:
+        joined = [group for group in groups if set(group["paths"]) & set(pair["paths"])]
+        paths = set(pair["paths"]).union(*(group["paths"] for group in joined))
+        several = [pair, *joined]
+        groups = [group for group in groups if group not in joined]
+        groups.append(
+            {
+                "paths": sorted(paths, key=natural_key),
+                "clips": len(paths),
+                "different_bits": max(each["different_bits"] for each in several),
+                **{key: any(each[key] for each in several) for key in ("across_splits", "both_labels")},
+            }
         )
-    if leaks := audit["leaks_in_train"]:
-        lines.append(
-            f"  of the training clips {sum(each['in_test'] for each in leaks)} stand in test, too, and "
-            f"{sum(each['both_labels'] for each in leaks)} under both labels"
-        )
-    if alike := audit["near_identical_clips"]:
-        lines.append(
-            f"clips that look alike: {len(alike)} pairs, {sum(pair['across_splits'] for pair in alike)} of them across "
-            f"the splits, {sum(pair['both_labels'] for pair in alike)} under both labels; look at them, nothing is "
-            f"left out for it; the first {' and '.join(alike[0]['paths'])}"
-        )
-    if short := audit["single_frame_clips"]:
-        lines.append(f"clips of a single frame: {len(short)}, the first {short[0]}")
-    return "\n".join(map(printable, lines))
-
-
-def _split_in_words(split: str, counts: dict[str, Any]) -> str:
-    damaged = "".join(f", {counts['status'][status]} {status}" for status in ("partial", "failed"))
-    spread = counts["frames_a_clip"]
-    frames = f", {spread['min']} to {spread['max']} a clip" if spread else ""
-    return (
-        f"{split}: {counts['clips']} clips, {counts['frames']} frames{frames}, {_unsafe_share(counts):.1%} of them "
-        f"{UNSAFE}{damaged}"
-    )
-
-
-def _damage_in_words(audit: dict[str, Any]) -> list[str]:
-    """Say how many clips are damaged, by which faults, in all and by split, and which faults couldn't be counted."""
-    splits = audit["splits"]
-    partial, failed = (sum(splits[split]["status"][status] for split in SPLITS) for status in ("partial", "failed"))
-    lines = [f"damaged clips: {partial} partial, {failed} failed{_faults_in_words(audit)}"] if partial + failed else []
-    lines += [f"  {split}{_faults_in_words(splits[split])}" for split in SPLITS if splits[split]["faults"]]
-    if earlier := audit["extracted_by_earlier_version"]:
-        lines.append(
-            f"{earlier_in_words(earlier)} and whose faults aren't counted; run data_prep/extract_frames.py again"
-        )
-    return lines
-
-
-def _faults_in_words(counts: dict[str, Any]) -> str:
-    each = [f"{fault} in {n['clips']} clips ({n['occurrences']})" for fault, n in counts["faults"].items()]
-    return f": {', '.join(each)}" if each else ""
-
-
-def _unsafe_share(counts: dict[str, Any]) -> float:
-    share: float = counts["labels"][UNSAFE]["frames"] / counts["frames"] if counts["frames"] else 0.0
-    return share
-
-
-def _prior_shift_in_words(splits: dict[str, Any]) -> list[str]:
-    """Say so where the share of UNSAFE frames differs by more than SHIFT between train and test."""
-    train, test = (_unsafe_share(splits[split]) for split in ("train", "test"))
-    if abs(train - test) <= SHIFT:
-        return []
-    commoner = UNSAFE if train > test else SAFE
-    return [
-        f"  {UNSAFE} is {train:.0%} of train and {test:.0%} of test: learnt as it is, train makes {commoner} the "
-        "likelier answer; balance_labels takes that out of the loss"
-    ]
+    return {**audit, "near_identical_clips": sorted(groups, key=lambda group: natural_key(group["paths"][0]))}

@@ -87,6 +87,11 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def size_in_words(size: float) -> str:
+    """Return a number of bytes in GB or MB: `16.6 GB`."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+
+
 @contextlib.contextmanager
 def hold_lock(path: Path, refusal: str) -> Iterator[None]:
     """Hold a lock file, which the system releases however this process ends.

@@ -69,17 +69,26 @@ def read_frames(folder: Path, split: str) -> list[Frame]:
     """Read `<folder>/<split>.jsonl`, join each row with its clip and check that its image stands in the folder.
 
     No image is opened. Raises InputError, naming file and line, for a bad row, an image that is missing or lies
-    outside the folder, and a frame that no clip of clips.jsonl accounts for.
+    outside the folder, a frame that no clip of clips.jsonl accounts for, and a second row of one frame.
     """
     jsonl = folder / f"{split}.jsonl"
     rows = read_numbered_rows(jsonl)
     clips = {clip.folder: clip for clip in read_clips(folder / CLIPS_FILE)}
-    frames = []
+    frames: dict[tuple[str, int], Frame] = {}
     for number, row in rows:
         where = f"{jsonl}:{number}"
         image_path(folder, row.image, where)
-        frames.append(_join(row, where, split, clips))
-    return frames
+        frame = _join(row, where, split, clips)
+        first = frames.setdefault((frame.clip, frame.sample), frame)
+        if first is not frame:
+            raise InputError(_second_row(frame, first))
+    return list(frames.values())
+
+
+def _second_row(frame: Frame, first: Frame) -> str:
+    line = first.where.rpartition(":")[2]
+    other = "" if frame.response == first.response else f", there as {first.response} and here as {frame.response}"
+    return f"{frame.where}: image {frame.image!r} stands in line {line} already{other}; leave one row of a frame"
 
 
 def read_frame_format(folder: Path) -> FrameFormat | None:
@@ -189,15 +198,30 @@ def _examples(folder: str, frames: tuple[Frame, ...], digests: tuple[str, ...]) 
         }
 
 
-def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset":
+def _warn_of_both_answers(frames: Sequence[Frame], digests: Sequence[str]) -> None:
+    """Say on stderr how many pictures stand under both answers, byte for byte: black frames may, and mistakes do."""
+    by_picture: defaultdict[str, dict[str, Frame]] = defaultdict(dict)
+    for frame, digest in zip(frames, digests, strict=True):
+        by_picture[digest].setdefault(frame.response, frame)
+    if both := [list(answers.values()) for answers in by_picture.values() if len(answers) > 1]:
+        first, second = both[0]
+        print(
+            f"warning: {len(both)} pictures stand under both answers, byte for byte; the first {first.where} and "
+            f"{second.where}",
+            file=sys.stderr,
+        )
+
+
+def _build_split(folder: Path, split: str, frames: Sequence[Frame], cache: Path | None) -> "Dataset":
     from datasets import Dataset, NamedSplit, config
     from datasets.exceptions import DatasetGenerationError
 
     digests = [sha256_of_file(image_path(folder, frame.image, frame.where)) for frame in frames]
+    _warn_of_both_answers(frames, digests)
     # `datasets` keeps what a generator gave under a hash of gen_kwargs. All that a row holds is in there, its image
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
-    cache = plain_path(Path(config.HF_DATASETS_CACHE).expanduser())
+    cache = plain_path(cache or Path(config.HF_DATASETS_CACHE).expanduser())
     try:
         dataset = Dataset.from_generator(
             _examples, features=frame_features(), cache_dir=str(cache), gen_kwargs=source, split=NamedSplit(split)
@@ -212,18 +236,18 @@ def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset"
     return dataset
 
 
-def build_dataset(folder: Path, *, seed: int = 0) -> "DatasetDict":
+def build_dataset(folder: Path, *, seed: int = 0, cache: Path | None = None) -> "DatasetDict":
     """Build train, validation and test from a data folder's JSONL files, clips.jsonl and frames.
 
     The images' bytes are embedded; of their paths only the file name is kept. The result lies, memory-mapped, in the
-    cache of `datasets`. A class that validation lacks is named on stderr. Raises InputError as `read_frames` does and
-    for an image that `check_image` refuses.
+    folder `cache`, by default that of `datasets`. A class that validation lacks is named on stderr. Raises InputError
+    as `read_frames` does and for an image that `check_image` refuses.
     """
     from datasets import DatasetDict
 
     splits = split_frames(folder, seed=seed)
     _warn_of_missing_classes(splits)
-    return DatasetDict({split: _build_split(folder, split, frames) for split, frames in splits.items()})
+    return DatasetDict({split: _build_split(folder, split, frames, cache) for split, frames in splits.items()})
 
 
 def _frame_rows(frames: Sequence[Frame], digests: Sequence[str]) -> Iterator[list[str | int]]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
-from data_prep.clip_audit import AUDIT_FILE
+from data_prep.clip_audit import AUDIT_FILE, with_groups
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_atomic, write_json
 from data_prep.frame_format import FrameFormat
@@ -59,11 +59,13 @@ def check_repo_id(repo_id: str) -> None:
         raise InputError(f"repo id {repo_id!r} means something else to the libraries; choose another name")
 
 
-def _hub_folder(repo_id: str) -> Path:
+def hub_folder(repo_id: str) -> Path:
+    """Return where the Hub cache keeps what was pushed, or downloaded, under an id."""
     return Path(constants.HF_HUB_CACHE) / "--".join(["datasets", *repo_id.split("/")])
 
 
-def _arrow_root(repo_id: str) -> Path:
+def arrow_root(repo_id: str) -> Path:
+    """Return where `datasets` keeps Arrow files of an id."""
     from datasets import config
 
     return plain_path(Path(config.HF_DATASETS_CACHE).expanduser()) / "___".join(repo_id.split("/"))
@@ -71,12 +73,12 @@ def _arrow_root(repo_id: str) -> Path:
 
 def _served_folder(repo_id: str, revision: str) -> Path:
     """Return where `load_dataset` finds a version's Arrow files while offline."""
-    return _arrow_root(repo_id) / CONFIG / DATASETS_VERSION / revision
+    return arrow_root(repo_id) / CONFIG / DATASETS_VERSION / revision
 
 
-def _kept_folder(repo_id: str, revision: str) -> Path:
+def kept_folder(repo_id: str, revision: str) -> Path:
     """Return where the Arrow files of an older version stand, once it was asked for; hidden from `load_dataset`."""
-    return _arrow_root(repo_id) / ".versions" / revision
+    return arrow_root(repo_id) / ".versions" / revision
 
 
 def _parquet_name(split: str) -> str:
@@ -132,6 +134,11 @@ def dataset_card(content: str, counts: dict[str, SplitCounts], *, with_files: bo
     return _CARD.format(configs=configs, rows="\n".join(rows), content=content)
 
 
+def is_own_card(card: str) -> bool:
+    """Say whether a data set's README.md is dataset_card's, whatever a push made of its head."""
+    return "\n# CCTV frames, SAFE or UNSAFE\n" in card and "\nContent hash: `" in card
+
+
 def _write_snapshot(
     dataset: "DatasetDict", audit: dict[str, Any] | None, frames: FrameFormat | None, folder: Path
 ) -> str:
@@ -182,7 +189,7 @@ def _write_arrow(snapshot: Path, repo_id: str, revision: str, splits: list[str],
 
 def _install_snapshot(staged: Path, repo_id: str, revision: str) -> None:
     """Move a staged snapshot's files to blobs/ and a tree of links to snapshots/, as huggingface_hub lays them out."""
-    hub = _hub_folder(repo_id)
+    hub = hub_folder(repo_id)
     tree = staged.parent / "links"
     (hub / "blobs").mkdir(exist_ok=True)
     (hub / "snapshots").mkdir(exist_ok=True)
@@ -211,34 +218,57 @@ def _install_arrow(staged: Path, repo_id: str, revision: str) -> None:
 
 def _switch(repo_id: str, revision: str, hub_staging: Path, arrow_staging: Path) -> None:
     """Make `revision` the version that both layouts give."""
-    refs = _hub_folder(repo_id) / "refs"
+    refs = hub_folder(repo_id) / "refs"
     refs.mkdir(exist_ok=True)
     for name in ("main", PUSHED_REF):
         write_atomic(hub_staging / name, revision.encode())
         (hub_staging / name).replace(refs / name)
     os.utime(_served_folder(repo_id, revision))
     # A cache file written into an older version's folder would make it the newest again, so it may not stay.
-    for number, folder in enumerate(sorted(_arrow_root(repo_id).glob("[!.]*/*/*"))):
+    for number, folder in enumerate(sorted(arrow_root(repo_id).glob("[!.]*/*/*"))):
         is_another = folder.is_dir() and folder != _served_folder(repo_id, revision)
-        if is_another and not any(map(is_litter, folder.relative_to(_arrow_root(repo_id)).parts)):
+        if is_another and not any(map(is_litter, folder.relative_to(arrow_root(repo_id)).parts)):
             folder.rename(arrow_staging / f"retired-{number}")
+
+
+@contextmanager
+def push_lock(repo_id: str, name: str = "push") -> Iterator[None]:
+    """Hold what one process at a time may do with the versions of an id; others wait."""
+    lock = Path(constants.HF_HUB_CACHE) / ".locks" / hub_folder(repo_id).name / f"{name}.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(lock):
+        yield
+
+
+@contextmanager
+def _emptied(*folders: Path) -> Iterator[None]:
+    """Have folders that are empty at first and gone at the end."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)  # a killed push left it
+        folder.mkdir(parents=True)
+    try:
+        yield
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
 def _staging_folders(repo_id: str) -> Iterator[tuple[Path, Path]]:
     """Hold the push lock and give an empty staging folder beside each of the two places a push writes to."""
-    lock = Path(constants.HF_HUB_CACHE) / ".locks" / _hub_folder(repo_id).name / "push.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    folders = _hub_folder(repo_id) / STAGING, _arrow_root(repo_id) / STAGING
-    with WeakFileLock(lock):
-        for folder in folders:
-            shutil.rmtree(folder, ignore_errors=True)  # a killed push left it
-            folder.mkdir(parents=True)
-        try:
-            yield folders
-        finally:
-            for folder in folders:
-                shutil.rmtree(folder, ignore_errors=True)
+    folders = hub_folder(repo_id) / STAGING, arrow_root(repo_id) / STAGING
+    with push_lock(repo_id), _emptied(*folders):
+        yield folders
+
+
+@contextmanager
+def building_folder(repo_id: str) -> Iterator[Path]:
+    """Give a folder to build a data set in that is to be pushed, so that no copy of it is left in a cache."""
+    from datasets import config
+
+    folder = Path(config.HF_DATASETS_CACHE).expanduser() / ".building" / arrow_root(repo_id).name
+    with push_lock(repo_id, "build"), _emptied(folder):
+        yield folder
 
 
 def push_local(
@@ -260,7 +290,7 @@ def push_local(
         revision = _write_snapshot(dataset, audit, frames, staged)
         if not _is_sound(repo_id, revision):
             _install_snapshot(staged, repo_id, revision)
-        snapshot = _hub_folder(repo_id) / "snapshots" / revision
+        snapshot = hub_folder(repo_id) / "snapshots" / revision
         if not _is_served(repo_id, revision):
             _write_arrow(snapshot, repo_id, revision, list(dataset), arrow_staging / "arrow")
             _install_arrow(arrow_staging / "arrow", repo_id, revision)
@@ -286,12 +316,12 @@ def _is_served(repo_id: str, revision: str) -> bool:
 
 
 def _versions(repo_id: str) -> list[str]:
-    return sorted(path.parent.name for path in (_hub_folder(repo_id) / "snapshots").glob(f"*/{MANIFEST}"))
+    return sorted(path.parent.name for path in (hub_folder(repo_id) / "snapshots").glob(f"*/{MANIFEST}"))
 
 
 def is_pushed(repo_id: str) -> bool:
     """Say whether the local Hub cache holds a version of `repo_id` that a push finished."""
-    return (_hub_folder(repo_id) / "refs" / PUSHED_REF).is_file()
+    return (hub_folder(repo_id) / "refs" / PUSHED_REF).is_file()
 
 
 def resolve_version(repo_id: str, revision: str | None) -> str:
@@ -304,7 +334,7 @@ def resolve_version(repo_id: str, revision: str | None) -> str:
             f"{repo_id!r} was not pushed to the local Hub cache, and a data set is never fetched from the Hub; "
             f"run {PUSH_COMMAND} --repo-id {repo_id} first"
         )
-    latest = (_hub_folder(repo_id) / "refs" / PUSHED_REF).read_text().strip()
+    latest = (hub_folder(repo_id) / "refs" / PUSHED_REF).read_text().strip()
     if revision in (None, latest):
         return latest
     versions = _versions(repo_id)
@@ -317,7 +347,7 @@ def resolve_version(repo_id: str, revision: str | None) -> str:
 
 def read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
     """Return a version's manifest. Raises InputError where it isn't the one that the version's id follows from."""
-    path = _hub_folder(repo_id) / "snapshots" / revision / MANIFEST
+    path = hub_folder(repo_id) / "snapshots" / revision / MANIFEST
     if not path.is_file() or _version_of(path) != revision:
         raise InputError(f"{path}: missing or changed since the push; {_advice(repo_id)}")
     manifest: dict[str, Any] = json.loads(path.read_bytes())
@@ -326,8 +356,8 @@ def read_manifest(repo_id: str, revision: str) -> dict[str, Any]:
 
 def pushed_audit(repo_id: str, revision: str) -> dict[str, Any] | None:
     """Return the audit that was pushed with a version, None where none was."""
-    file = _hub_folder(repo_id) / "snapshots" / revision / AUDIT_FILE
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    file = hub_folder(repo_id) / "snapshots" / revision / AUDIT_FILE
+    return with_groups(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
 def pushed_format(manifest: dict[str, Any]) -> FrameFormat | None:
@@ -346,7 +376,7 @@ def check_sizes(repo_id: str, revision: str) -> dict[str, Any]:
     Raises InputError, naming the file, where one is missing, of another size, or was not pushed.
     """
     manifest = read_manifest(repo_id, revision)
-    snapshot = _hub_folder(repo_id) / "snapshots" / revision
+    snapshot = hub_folder(repo_id) / "snapshots" / revision
     for name, file in manifest["files"].items():
         path = snapshot / name
         if not path.is_file() or path.stat().st_size != file["bytes"]:
@@ -362,7 +392,7 @@ def _check_files(repo_id: str, revision: str) -> dict[str, Any]:
     """Check every byte of a snapshot: the manifest against the version's id, each file against the manifest."""
     manifest = check_sizes(repo_id, revision)
     for name, file in manifest["files"].items():
-        path = _hub_folder(repo_id) / "snapshots" / revision / name
+        path = hub_folder(repo_id) / "snapshots" / revision / name
         if sha256_of_file(path) != file["sha256"]:
             raise InputError(f"{path}: changed since the push; {_advice(repo_id)}")
     return manifest
@@ -406,8 +436,8 @@ def load_pushed(repo_id: str, revision: str | None = None) -> "DatasetDict":
     manifest = _check_files(repo_id, revision)
     folder = _served_folder(repo_id, revision)
     if not folder.is_dir():
-        folder = _kept_folder(repo_id, revision)
-        snapshot = _hub_folder(repo_id) / "snapshots" / revision
+        folder = kept_folder(repo_id, revision)
+        snapshot = hub_folder(repo_id) / "snapshots" / revision
         _write_arrow(snapshot, repo_id, revision, list(manifest["splits"]), folder)  # does nothing where it stands
     return _read_arrow(folder, repo_id, manifest)
 

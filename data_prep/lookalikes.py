@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from data_prep.clip_audit import by_content
 from data_prep.clips import Clip, natural_key, standing
 from data_prep.images import read_grey
 
@@ -21,38 +22,77 @@ MOST_BITS = 6  # of 256; a frame that is shrunk and compressed hard differs by a
 
 
 def near_identical(data: Path, clips: Iterable[Clip]) -> list[dict[str, Any]]:
-    """Return the pairs of clips of different content whose first, middle and last frames look alike, each to each.
+    """Return the groups of clips that look alike: each has another in its group whose frames look like its own.
 
-    Where samples are missing in between, the middle one isn't a copy's any more: of such a pair, the first, middle and
-    last of the samples that both have are compared, if those are more than half of either's. In fewer, any two clips of
-    one scene could look alike. `different_bits` is that of the frames that differ most. Pairs are in natural order of
-    their paths. Raises InputError for a frame below `data` that is missing or damaged.
+    Two clips of different content look alike where their first, middle and last frames do, each to each. Where samples
+    are missing in between, the middle one isn't a copy's any more: of such a pair, the first, middle and last of the
+    samples that both have are compared, if those are more than half of either's. In fewer, any two clips of one scene
+    could look alike.
+
+    A group says its clips' paths, copies of one content included, how many they are, and in `different_bits` the most
+    by which two frames differ of the pairs that made it a group. Groups, not pairs: those grow with the square of what
+    looks alike. Paths and groups are in natural order. Raises InputError for a frame below `data` that is missing or
+    damaged.
     """
-    clips = sorted((clip for clip in clips if clip.has_frames), key=lambda clip: natural_key(clip.path))
+    contents = list(by_content(clips).values())
+    firsts = [copies[0] for copies in contents]
 
     @cache
     def hash_of(path: str) -> np.ndarray:
         return _hash(data, path)
 
-    progress = tqdm(clips, desc="comparing clips", unit="clip", disable=not sys.stderr.isatty())
+    progress = tqdm(firsts, desc="comparing clips", unit="clip", disable=not sys.stderr.isatty())
     hashes = np.array([[hash_of(clip.frame_path(sample)) for sample in _three(clip.samples)] for clip in progress])
-    starts = np.array([clip.samples[0] for clip in clips])
-    have_gaps = np.array([clip.samples[-1] >= clip.frames for clip in clips])
-    pairs = []
-    for number, clip in enumerate(clips):
-        later = slice(number + 1, None)
-        different = (hashes[later] != hashes[number]).sum(axis=2)
-        bits = different.max(axis=1)
+    starts = np.array([clip.samples[0] for clip in firsts])
+    have_gaps = np.array([clip.samples[-1] >= clip.frames for clip in firsts])
+    groups = _Groups(len(firsts))
+    for number, clip in enumerate(firsts):
+        others = groups.later_apart(number)
+        first_alike = _bits(hashes[others, 0], hashes[number, 0]) <= MOST_BITS
         # A first frame that both have is compared either way.
-        open_still = (different[:, 0] <= MOST_BITS) | (starts[later] != starts[number])
-        for offset in np.flatnonzero(open_still & (have_gaps[later] | have_gaps[number])):
-            bits[offset] = _bits_where_both_have(clip, clips[number + 1 + offset], hash_of, bits[offset])
-        for offset in np.flatnonzero(bits <= MOST_BITS):
-            other = clips[number + 1 + offset]
-            if other.sha256 != clip.sha256:
-                pair = {"paths": [clip.path, other.path], "different_bits": int(bits[offset])}
-                pairs.append(pair | standing((clip, other)))
-    return pairs
+        others = others[first_alike | (have_gaps[others] | have_gaps[number]) & (starts[others] != starts[number])]
+        bits = _bits(hashes[others], hashes[number]).max(axis=1)
+        for at in np.flatnonzero(have_gaps[others] | have_gaps[number]):
+            bits[at] = _bits_where_both_have(clip, firsts[others[at]], hash_of, bits[at])
+        for at in np.flatnonzero(bits <= MOST_BITS):
+            groups.join(number, int(others[at]), int(bits[at]))
+    return [_described([clip for at in members for clip in contents[at]], bits) for members, bits in groups.found()]
+
+
+def _described(clips: list[Clip], bits: int) -> dict[str, Any]:
+    paths = sorted((clip.path for clip in clips), key=natural_key)
+    return {"paths": paths, "clips": len(paths), "different_bits": bits, **standing(clips)}
+
+
+class _Groups:
+    """Numbers from 0 on, each in a group of its own until it is joined with others."""
+
+    def __init__(self, count: int) -> None:
+        self._group_of = np.arange(count)
+        self._bits = np.zeros(count, dtype=int)  # by group
+
+    def later_apart(self, number: int) -> np.ndarray:
+        """Return the numbers after this one that aren't in its group."""
+        return number + 1 + np.flatnonzero(self._group_of[number + 1 :] != self._group_of[number])
+
+    def join(self, one: int, other: int, bits: int) -> None:
+        """Make one group of two, through a pair that differs in so many bits."""
+        kept, gone = sorted((int(self._group_of[one]), int(self._group_of[other])))
+        if kept == gone:
+            return
+        self._bits[kept] = max(self._bits[kept], self._bits[gone], bits)
+        self._group_of[self._group_of == gone] = kept
+
+    def found(self) -> list[tuple[list[int], int]]:
+        """Return the groups of several numbers, each with the most bits that joined it, by their first number."""
+        names, counts = np.unique(self._group_of, return_counts=True)
+        several = names[counts > 1].tolist()
+        return [(np.flatnonzero(self._group_of == name).tolist(), int(self._bits[name])) for name in several]
+
+
+def _bits(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return in how many bits hashes of _hash differ."""
+    return np.bitwise_count(some ^ others).sum(axis=-1)
 
 
 def _three(samples: Sequence[int]) -> tuple[int, int, int]:
@@ -64,11 +104,12 @@ def _bits_where_both_have(clip: Clip, other: Clip, hash_of: Callable[[str], np.n
     both = sorted(set(clip.samples) & set(other.samples))
     if 2 * len(both) <= max(clip.frames, other.frames):
         return otherwise
-    return max(int((hash_of(clip.frame_path(k)) != hash_of(other.frame_path(k))).sum()) for k in _three(both))
+    return max(int(_bits(hash_of(clip.frame_path(k)), hash_of(other.frame_path(k)))) for k in _three(both))
 
 
 def _hash(data: Path, path: str) -> np.ndarray:
-    """Return a frame's hash as 256 truth values."""
+    """Return a frame's hash, 256 bits as four integers of 64."""
     from imagehash import phash  # takes a fifth of a second
 
-    return phash(read_grey(data / path, path, 8 * HASH_SIDE), hash_size=HASH_SIDE).hash.ravel()
+    bits = phash(read_grey(data / path, path, 8 * HASH_SIDE), hash_size=HASH_SIDE).hash
+    return np.packbits(bits).view(np.uint64)

@@ -13,7 +13,7 @@ from typing import Any
 from huggingface_hub import constants
 
 from data_prep.errors import InputError, one_line
-from data_prep.files import PROJECT_ROOT, from_root, to_root
+from data_prep.files import PROJECT_ROOT, from_root, size_in_words, to_root
 from data_prep.frames_dataset import TEST, TRAIN
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
 from recipes.base_files import check_precision, weight_files
@@ -145,7 +145,7 @@ def check_base(settings: Mapping[str, Any], found: list[BaseModel]) -> str:
     check_precision(base.name, base.read_config(), load_in_4bit=settings.get("load_in_4bit", False))
     found.append(base)
     size = sum((base.folder / file).stat().st_size for file in weight_files(base.folder))
-    return f"{base.name}, revision {base.revision[:12]}, {_in_words(size)} of weights"
+    return f"{base.name}, revision {base.revision[:12]}, {size_in_words(size)} of weights"
 
 
 def check_data(settings: Mapping[str, Any], found: list[FramesSource]) -> str:
@@ -206,8 +206,10 @@ def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[
     for what, folder, needed in needs:
         free = shutil.disk_usage(_standing(folder)).free
         if needed > free:
-            raise InputError(f"{what}: {_in_words(needed)} needed in {to_root(folder)}, and {_in_words(free)} are free")
-        told.append(f"{what} up to {_in_words(needed)} of {_in_words(free)}")
+            raise InputError(
+                f"{what}: {size_in_words(needed)} needed in {to_root(folder)}, and {size_in_words(free)} are free"
+            )
+        told.append(f"{what} up to {size_in_words(needed)} of {size_in_words(free)}")
     return ", ".join(told)
 
 
@@ -225,10 +227,6 @@ def check_folders(settings: Mapping[str, Any]) -> str:
             reason = os.strerror(error.errno or 0)
             raise InputError(f"{to_root(place)} can't be written to ({reason}); mount or own it otherwise") from None
     return f"{', '.join(to_root(folder) for folder in folders)} can be written to"
-
-
-def _in_words(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
 
 
 def _standing(folder: Path) -> Path:

@@ -5,11 +5,13 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_prep import audit, extract_frames
-from data_prep.clip_audit import audit_clips, audit_in_words, identical_groups, leaks_in_train
+from data_prep.audit_in_words import audit_in_words
+from data_prep.clip_audit import audit_clips, identical_groups, leaks_in_train, read_audit
 from data_prep.clip_audit import twins_of_test_clips as twins
 from data_prep.clips import CLIPS_FILE, DATASET_FOLDER, Clip, read_clips, write_clips
 from data_prep.errors import InputError
@@ -222,14 +224,56 @@ def test_the_script_says_what_the_clips_hold_and_writes_nothing(tmp_path: Path) 
 
 
 def test_clips_that_look_alike_are_reported_and_no_more() -> None:
-    clips = [clip("train", 0, "a"), clip("test", 4, "b")]
-    pair = {"paths": [each.path for each in clips], "different_bits": 2, "across_splits": True, "both_labels": True}
-    found = audit_clips(clips, [pair])
-    assert found["near_identical_clips"] == [pair]
+    clips = [clip("train", 0, "a"), clip("test", 4, "b"), clip("test", 5, "c")]
+    paths = sorted(each.path for each in clips)
+    group = {"paths": paths, "clips": 3, "different_bits": 2, "across_splits": True, "both_labels": True}
+    found = audit_clips(clips, [group])
+    assert found["near_identical_clips"] == [group]
     assert found["leaks_in_train"] == []
-    assert "clips that look alike: 1 pairs, 1 of them across the splits, 1 under both labels; look at" in (
-        audit_in_words(found)
+    assert (
+        "clips that look alike: 3 in 1 groups, 1 of them across the splits, 1 under both labels; look at them, nothing "
+        f"is left out for it; the first {paths[0]} and {paths[1]} and 1 more"
+    ) in audit_in_words(found).splitlines()
+
+
+def test_pairs_of_an_earlier_audit_become_groups(tmp_path: Path) -> None:
+    def pair(one: str, other: str, bits: int, *, across: bool = False) -> dict[str, Any]:
+        return {"paths": [one, other], "different_bits": bits, "across_splits": across, "both_labels": False}
+
+    pairs = [pair("a", "b", 2), pair("c", "d", 0), pair("e", "f", 1), pair("a", "d", 5, across=True)]
+    (tmp_path / "audit.json").write_text(
+        json.dumps({"schema_version": 2, "jsonl": {}, "near_identical_clips": pairs, "leaks_in_train": ["kept"]})
     )
+    audit = read_audit(tmp_path)
+    assert audit and audit["leaks_in_train"] == ["kept"]
+    assert audit["near_identical_clips"] == [
+        {"paths": list("abcd"), "clips": 4, "different_bits": 5, "across_splits": True, "both_labels": False},
+        {"paths": list("ef"), "clips": 2, "different_bits": 1, "across_splits": False, "both_labels": False},
+    ]
+
+
+def test_empty_files_are_failed_clips_and_no_leak() -> None:
+    """Four downloads of no byte have one content, in both splits and under both labels."""
+    empty = [
+        replace(clip(split, digit, "0"), status="failed", samples=(), reason="an empty file")
+        for split, digit in (("train", 0), ("train", 4), ("test", 1), ("test", 5))
+    ]
+    sound = [clip("train", 2, "a"), clip("train", 6, "b"), clip("test", 3, "c"), clip("test", 7, "d")]
+    found = audit_clips([*empty, *sound], [])
+    assert (found["identical_clips"], found["test_clips_with_twins"], found["leaks_in_train"]) == ([], [], [])
+    assert sorted(each["path"] for each in found["damaged"]) == sorted(each.path for each in empty)
+    lines = audit_in_words(found).splitlines()
+    at = lines.index("damaged clips: 0 partial, 4 failed")
+    assert lines[at + 1] == (
+        "  failed, so in no split: 4 clips, the first test/1_unauthorized_intervention/1_0.mp4 (an empty file)"
+    )
+    assert "identical clips: 0 groups, 0 of them in both splits, 0 under both labels" in lines
+
+
+def test_a_test_clip_whose_copy_in_train_has_no_frame_has_no_twin() -> None:
+    """As where one of two copies couldn't be read from its disk."""
+    lost = replace(clip("train", 6, "0"), status="failed", samples=(), reason="unreadable")
+    assert twins([lost, clip("test", 6, "0")]) == []
 
 
 def test_the_script_wants_finished_records(tmp_path: Path) -> None:

@@ -214,6 +214,42 @@ def test_a_test_frame_in_train_is_refused(data: Path) -> None:
         read_frames(data, "train")
 
 
+def _append(data: Path, **changed: str) -> None:
+    """Add the second row of train.jsonl once more at its end, in line 33."""
+    text = (data / "train.jsonl").read_text()
+    row = {**json.loads(text.splitlines()[1]), **changed}
+    (data / "train.jsonl").write_text(text + json.dumps(row) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({}, ""),
+        ({"image": "frames/train//unsafe/./0_tr0/0001.jpg"}, ""),
+        ({"response": "SAFE"}, ", there as UNSAFE and here as SAFE"),
+        ({"prompt": "Is it safe?"}, ""),
+    ],
+)
+def test_a_frame_has_one_row(data: Path, changed: dict[str, str], told: str) -> None:
+    _append(data, **changed)
+    message = rf"train\.jsonl:33: image '.*0_tr0/0001\.jpg' stands in line 2 already{told}; leave one row of a frame$"
+    with pytest.raises(InputError, match=message):
+        read_frames(data, "train")
+
+
+def test_one_picture_under_both_answers_is_told_and_kept(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A camera that shows black does so in clips of either label."""
+    expected = len(build_dataset(data)["test"])
+    assert "both answers" not in capsys.readouterr().err
+    unsafe, safe = (data / f"frames/test/{folder}/0000.jpg" for folder in ("unsafe/1_te0", "safe/5_te0"))
+    safe.write_bytes(unsafe.read_bytes())
+    assert len(build_dataset(data)["test"]) == expected
+    assert capsys.readouterr().err.splitlines() == [
+        f"warning: 1 pictures stand under both answers, byte for byte; the first {data}/test.jsonl:3 and "
+        f"{data}/test.jsonl:11"
+    ]
+
+
 def test_a_tenth_of_each_class_is_cut_from_the_published_numbers() -> None:
     frames = frames_of({f"{digit}-{n}": [digit] for digit, count in PUBLISHED.items() for n in range(count)})
     chosen = cut_validation(frames)

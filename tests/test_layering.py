@@ -43,14 +43,15 @@ LAYERS = [
     {"data_prep.pixels"},
     {"data_prep.video"},
     {
+        "data_prep.audit_in_words",
+        "data_prep.clip_audit",
         "data_prep.clip_names",
         "data_prep.demo_renderer",
-        "data_prep.clip_audit",
-        "data_prep.lookalikes",
         "data_prep.frames_dataset",
+        "data_prep.lookalikes",
     },
     {"data_prep.hub_cache"},
-    {"data_prep.frames_source"},
+    {"data_prep.frames_source", "data_prep.old_versions"},
     {
         "data_prep.make_demo_clips",
         "data_prep.extract_frames",

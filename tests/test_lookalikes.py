@@ -1,3 +1,5 @@
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep import lookalikes
 from data_prep.clips import Clip
 from data_prep.demo_renderer import Renderer
 from data_prep.demo_scenes import draw_scene
@@ -41,9 +44,9 @@ def recoded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Clip]]
 
 def test_a_clip_encoded_twice_is_found_and_no_other(recoded: tuple[Path, list[Clip]]) -> None:
     data, clips = recoded
-    (pair,) = near_identical(data, clips)
-    assert pair.pop("different_bits") <= 6
-    assert pair == {"paths": [clips[-1].path, clips[0].path], "across_splits": True, "both_labels": True}
+    (group,) = near_identical(data, clips)
+    assert group.pop("different_bits") <= 6
+    assert group == {"paths": [clips[-1].path, clips[0].path], "clips": 2, "across_splits": True, "both_labels": True}
 
 
 def test_the_same_file_twice_is_told_elsewhere(recoded: tuple[Path, list[Clip]]) -> None:
@@ -99,6 +102,47 @@ def test_one_sample_that_both_have_is_not_enough(recoded: tuple[Path, list[Clip]
     one = renumbered(data, clips[0], tmp_path, {0: 0})
     again = renumbered(data, clips[-1], tmp_path, {0: 0, 7: 2})
     assert near_identical(tmp_path, [one, again]) == []
+
+
+def hashed(monkeypatch: pytest.MonkeyPatch, bits_of: dict[str, int]) -> list[Clip]:
+    """Clips by name, each of whose frames has so many of its hash's first bits set."""
+    clips = [make_clip("train", 0, name) for name in bits_of]
+
+    def hash_of(data: Path, path: str) -> np.ndarray:
+        set_bits = np.arange(256) < bits_of[Path(path).parent.name]
+        return np.packbits(set_bits).view(np.uint64)
+
+    monkeypatch.setattr(lookalikes, "_hash", hash_of)
+    return clips
+
+
+def test_what_looks_alike_is_told_as_groups_with_their_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`a` and `e` differ in 8 bits, more than is alike, and each is like one between them."""
+    clips = hashed(monkeypatch, {"a": 0, "b": 100, "c": 4, "d": 107, "e": 8, "f": 101})
+    groups = near_identical(Path(), clips)
+    names = [[Path(path).stem for path in group["paths"]] for group in groups]
+    assert (names, [group["clips"] for group in groups]) == ([["a", "c", "e"], ["b", "d", "f"]], [3, 3])
+    assert [group["different_bits"] for group in groups] == [4, 6]
+
+
+def test_copies_of_one_file_are_all_in_the_group_of_what_looks_like_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    *clips, copy = hashed(monkeypatch, {"a": 0, "b": 2, "c": 50, "copy": 2})
+    copy = replace(make_clip("test", 4, "copy"), sha256=clips[1].sha256)
+    (group,) = near_identical(Path(), [*clips, copy])
+    assert [Path(path).stem for path in group["paths"]] == ["copy", "a", "b"]
+    assert (group["across_splits"], group["both_labels"]) == (True, True)
+
+
+@pytest.mark.parametrize("samples", [(0, 1, 2), (0, 2, 5)], ids=["whole", "with gaps"])
+def test_thousands_of_black_clips_are_one_group_and_not_a_million_pairs(
+    monkeypatch: pytest.MonkeyPatch, samples: tuple[int, ...]
+) -> None:
+    clips = hashed(monkeypatch, {f"0_tr{number}": 0 for number in range(1500)})
+    began = time.monotonic()
+    (group,) = near_identical(Path(), [replace(clip, samples=samples) for clip in clips])
+    assert time.monotonic() - began < 10, "some tenth of a second; each with each, with gaps, is a minute"
+    assert (group["clips"], len(group["paths"])) == (1500, 1500)
+    assert len(json.dumps(group)) < 100 * 1500
 
 
 def test_clips_without_frames_and_no_clips() -> None:

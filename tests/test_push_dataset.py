@@ -17,7 +17,9 @@ from data_prep.clips import CLIPS_FILE, Settings, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.frame_format import FrameFormat
-from data_prep.frames_source import open_dataset
+from data_prep.frames_dataset import content_hash
+from data_prep.frames_source import FramesSource, open_dataset
+from data_prep.old_versions import prune
 from tests.hub_stub import HubStub, Repo, hub_stub
 from tests.tiny_data import many_clips, write_data
 
@@ -93,6 +95,126 @@ def test_how_frames_were_kept_goes_along_whatever_became_of_the_rows(data: Path)
     assert len(set(content)) == 1
 
 
+def pushed(data: Path, repo_id: str = "local/tiny", *flags: str) -> FramesSource:
+    """Push, and open what was pushed."""
+    assert push_dataset.main(["--data", str(data), "--repo-id", repo_id, *flags]) == 0
+    return open_dataset(repo_id)
+
+
+def drop_a_row(data: Path) -> None:
+    rows = (data / "test.jsonl").read_text().splitlines(keepends=True)
+    (data / "test.jsonl").write_text("".join(rows[1:]))
+
+
+def test_what_a_push_was_built_in_is_gone(data: Path, tmp_path: Path) -> None:
+    """A picture is in Parquet, for the Hub's cache, and in Arrow, for that of `datasets`; older versions in Parquet."""
+    frame = (data / "frames/test/safe/4_te0/0000.jpg").read_bytes()
+    for parquet in (1, 2):
+        pushed(data)
+        files = [path for path in (tmp_path / "hf").rglob("*") if path.is_file() and not path.is_symlink()]
+        suffixes = [path.suffix for path in files if frame in path.read_bytes()]
+        assert sorted(suffixes) == [*[""] * parquet, ".arrow"]
+        drop_a_row(data)
+
+
+@pytest.fixture
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("data_prep.files.PROJECT_ROOT", tmp_path)
+    (tmp_path / "outputs" / "mine" / "run").mkdir(parents=True)
+    return tmp_path / "outputs"
+
+
+def blobs(home: Path, repo_id: str) -> int:
+    return len(list((home / "hf" / "hub" / f"datasets--{repo_id.replace('/', '--')}" / "blobs").iterdir()))
+
+
+def test_older_versions_are_told_of_and_removed_where_that_is_asked_for(
+    data: Path, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = pushed(data, "local/other")
+    first = pushed(data)
+    whole, files = count_bytes(tmp_path), blobs(tmp_path, "local/tiny")
+    drop_a_row(data)
+    second = pushed(data)
+    opened = open_dataset("local/tiny", revision=first.revision)
+    assert (
+        "1 older versions that no run in outputs/ was trained on take 0 MB; --prune removes" in capsys.readouterr().err
+    )
+    assert open_dataset("local/tiny", revision=first.revision).content_hash == first.content_hash
+    pushed(data, "local/tiny", "--prune")
+    assert "1 older versions removed; 0 MB freed" in capsys.readouterr().err
+    with pytest.raises(InputError, match="is no version of local/tiny"):
+        open_dataset("local/tiny", revision=first.revision)
+    assert open_dataset("local/tiny").content_hash == second.content_hash == content_hash(second.dataset)
+    assert content_hash(opened.dataset) == first.content_hash, "whoever has it open reads on"
+    assert open_dataset("local/other").content_hash == other.content_hash
+    assert blobs(tmp_path, "local/tiny") == files
+    assert count_bytes(tmp_path) <= whole
+    pushed(data, "local/tiny", "--prune")
+    assert "0 older versions removed; 0 MB freed" in capsys.readouterr().err
+
+
+def count_bytes(home: Path) -> int:
+    return sum(path.lstat().st_size for path in (home / "hf").rglob("*") if path.is_file() and not path.is_symlink())
+
+
+@pytest.mark.parametrize("name", ["run.json", "safety.json"])
+def test_what_a_run_was_trained_on_is_kept(
+    data: Path, runs: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    first = pushed(data)
+    (runs / "mine" / "run" / name).write_text(json.dumps({"dataset_hash": first.content_hash}))
+    (runs / "run.json").write_text("[]")
+    (runs / "safety.json").write_text("{torn")
+    drop_a_row(data)
+    second = pushed(data)
+    assert "--prune" not in capsys.readouterr().err
+    drop_a_row(data)
+    pushed(data, "local/tiny", "--prune")
+    assert "1 older versions removed, 1 kept that runs in outputs/ were trained on; 0 MB freed" in (
+        capsys.readouterr().err
+    )
+    assert open_dataset("local/tiny", revision=first.revision).content_hash == first.content_hash
+    with pytest.raises(InputError, match="is no version"):
+        open_dataset("local/tiny", revision=second.revision)
+
+
+def test_what_a_library_downloaded_under_the_id_is_left_alone(data: Path, runs: Path, tmp_path: Path) -> None:
+    first = pushed(data)
+    hub = tmp_path / "hf" / "hub" / "datasets--local--tiny"
+    downloaded = hub / "snapshots" / ("0" * 40)
+    downloaded.mkdir()
+    parquet = (hub / "snapshots" / str(first.revision) / "data" / "test-00000-of-00001.parquet").resolve()
+    (downloaded / "test.parquet").symlink_to(Path("../../blobs") / parquet.name)
+    drop_a_row(data)
+    pushed(data, "local/tiny", "--prune")
+    assert (downloaded / "test.parquet").is_file()
+    assert not (hub / "snapshots" / str(first.revision)).exists()
+
+
+def test_pruning_that_was_killed_is_finished_by_the_next(
+    data: Path, runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    first, files = pushed(data), blobs(tmp_path, "local/tiny")
+    drop_a_row(data)
+    pushed(data)
+    with monkeypatch.context() as patch:
+        patch.setattr("data_prep.old_versions.shutil.rmtree", killed)
+        with pytest.raises(Killed):
+            prune("local/tiny", [])
+    with pytest.raises(InputError, match=r"is no version"):
+        open_dataset("local/tiny", revision=first.revision)
+    open_dataset("local/tiny")
+    assert prune("local/tiny", []).gone == [first.revision]
+    assert blobs(tmp_path, "local/tiny") == files
+
+
 def test_damaged_audit_is_named(data: Path) -> None:
     (data / "audit.json").write_text("{}")
     with pytest.raises(InputError, match=r"audit\.json: damaged; run data_prep/build_jsonl\.py again"):
@@ -142,6 +264,24 @@ def test_remote_push_is_private_and_the_bytes_arrive(data: Path, tmp_path: Path)
     assert card.startswith("---\n") and "dataset_info" in card
     assert "CC BY 4.0" in card and "10.17632/xjmtb22pff.1" in card and "identifiable" in card
     assert not any(str(tmp_path).encode() in content for content in repo.files.values())
+
+
+def test_the_card_is_of_what_was_pushed_last_unless_somebody_wrote_it(data: Path, tmp_path: Path) -> None:
+    with hub_stub() as hub:
+        first = run_remote(hub, tmp_path / "home", data, "me/frames")
+        rows = (data / "test.jsonl").read_text().splitlines(keepends=True)
+        (data / "test.jsonl").write_text("".join(rows[1:]))
+        second = run_remote(hub, tmp_path / "home", data, "me/frames")
+        card = hub.repos["me/frames"].files["README.md"].decode()
+        hub.repos["me/frames"].files["README.md"] = b"# Ours\n\nContent hash: see the wiki\n"
+        third = run_remote(hub, tmp_path / "home", data, "me/frames")
+    contents = [done.stdout.splitlines()[2].removeprefix("content ") for done in (first, second)]
+    assert f"Content hash: `{contents[1]}`" in card and contents[0] not in card
+    assert "| test | 15 | 8 | 8 | 7 |" in card and "| test | 16 |" not in card
+    assert "dataset_info" in card and "num_examples: 15" in card
+    assert third.returncode == 0
+    assert "the README.md of me/frames isn't a push's, so it stays as it is" in third.stderr
+    assert hub.repos["me/frames"].files["README.md"].decode().endswith("# Ours\n\nContent hash: see the wiki\n")
 
 
 def test_a_public_repository_gets_nothing(data: Path, tmp_path: Path) -> None:
