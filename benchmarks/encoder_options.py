@@ -116,7 +116,6 @@ PARAMETERS: dict[str, dict[str, Sequence[str]]] = {
         "rc": ("1:tbr=200", "2:pred-struct=1:tbr=200"),
         "lookahead": ("0", "20"),
         "fast-decode": ("1",),
-        "lossless": ("1",),
     },
     "mpeg4": {
         "bf": ("1", "2", "4"),

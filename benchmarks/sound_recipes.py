@@ -48,9 +48,9 @@ def sound_recipe(rng: Generator) -> Recipe:
     recipe = _in_another_format(recipe, rng)
     recipe = _timed(recipe, _by_weight(TIMES, rng), rng)
     if rng.random() < 0.15:
-        recipe = replace(
-            recipe, audio_seconds=(Fraction(_one_of(("0", "1/2"), rng)), Fraction(_one_of(("2", "5"), rng)))
-        )
+        begins, length = Fraction(_one_of(("0", "1/2"), rng)), Fraction(_one_of(("2", "5"), rng))
+        begins += max(recipe.start, Fraction(0))
+        recipe = replace(recipe, audio_seconds=(begins, begins + length))
     return recipe
 
 
@@ -94,9 +94,9 @@ def _timed(recipe: Recipe, way: str, rng: Generator) -> Recipe:
     """Let a recipe's frames come evenly, rounded to another clock's ticks, or unevenly from first to last."""
     start = Fraction(_one_of(STARTS, rng)) if rng.random() < 0.3 else Fraction(0)
     container = {**recipe.container, **({"avoid_negative_ts": "disabled"} if start < 0 else {})}
-    recipe = replace(recipe, container=container)
+    recipe = replace(recipe, container=container, start=Fraction(round(start * recipe.rate)) / recipe.rate)
     if way == "even":
-        return replace(recipe, start=Fraction(round(start * recipe.rate)) / recipe.rate)
+        return recipe
     scale = _one_of(SCALES, rng)
     at, frame, ticks = float(start), float(1 / recipe.rate), []
     for number in range(recipe.frames):
