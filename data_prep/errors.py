@@ -2,7 +2,11 @@
 
 import os
 import sys
+import threading
 from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.disk_errors import named, told
 
 
 class InputError(Exception):
@@ -24,25 +28,53 @@ def one_line(error: InputError) -> str:
 def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -> None:
     """Run a script's `main` on the command line's arguments and exit with its status.
 
-    An `InputError` becomes one line on stderr and exit status 2, Ctrl-C exit status 130, a reader of stdout that went
-    away 1; anything else keeps its traceback, because it is a fault of the program. Unless the script `reads_stdin`,
-    that is empty: a library that asks a question gets no answer. So is one that was closed, or the next file to be
-    opened would pass for it.
+    An `InputError`, and whatever a disk or a file system refuses, becomes one line on stderr and exit status 2, Ctrl-C
+    exit status 130, a reader of stdout that went away 1; anything else keeps its traceback, because it is a fault of
+    the program. Unless the script `reads_stdin`, that is empty: a library that asks a question gets no answer. So is
+    one that was closed, or the next file to be opened would pass for it.
     """
     if not (reads_stdin and _is_open(0)):
         empty_stdin()
+    threading.excepthook = _say_of_thread
     try:
         status = main(sys.argv[1:])
+        with named(Path("/dev/stdout")):
+            print(end="", flush=True)
     except InputError as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         status = 2
-    except BrokenPipeError:  # whoever read the answers has gone; Python would complain once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    except BrokenPipeError:  # whoever read the answers has gone
         status = 1
     except KeyboardInterrupt:
         print("interrupted; finished work is kept", file=sys.stderr)
         status = 130
+    except Exception as error:
+        line = told(error)
+        if line is None:
+            raise
+        print(f"error: {line}; then run the same command again, finished work is kept", file=sys.stderr)
+        status = 2
+    _flush_or_drop_stdout()
     sys.exit(status)
+
+
+def _flush_or_drop_stdout() -> None:
+    """Write what stdout holds, or let go of it where that fails: Python would complain once more at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+
+
+def _say_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """Show what ended a thread, a library's, as run_script shows what ends the script."""
+    line = told(failed.exc_value) if failed.exc_value else None
+    if line is None:
+        threading.__excepthook__(failed)
+    else:
+        print(f"error: {line}", file=sys.stderr)
 
 
 def _is_open(descriptor: int) -> bool:

@@ -5,6 +5,7 @@ python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--ma
 
 import argparse
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -38,8 +39,9 @@ from data_prep.clips import (
     read_clips,
     write_clips,
 )
+from data_prep.disk_errors import named
 from data_prep.errors import InputError, VideoError, run_script
-from data_prep.files import from_root, hold_lock, sha256_of_file
+from data_prep.files import from_root, hold_lock, if_supported, sha256_of_file
 from data_prep.video import Video
 
 LOCK_FILE = ".extract_frames.lock"
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> int:
     root = find_dataset(data, from_root(arguments.dataset) if arguments.dataset else None)
     settings = Settings(arguments.fps, arguments.jpeg_quality, arguments.max_side)
     busy = f"another extract_frames.py is working in {data}; wait for it or end it"
-    with hold_lock(data / LOCK_FILE, busy), _told_of_disk_errors(), _cluster(arguments.dask):
+    with hold_lock(data / LOCK_FILE, busy), _cluster(arguments.dask):
         _remove_temporaries(data)
         plan = _plan(data, root, settings, arguments.workers)
         clips = _extract_pending(data, root, plan, arguments.workers)
@@ -104,14 +106,6 @@ def _cluster(address: str | None) -> Iterator[None]:
         raise InputError(f"--dask {address}: no scheduler answers there ({error}); name the one you started") from None
     with client, parallel_config(backend="dask", client=client):
         yield
-
-
-@contextlib.contextmanager
-def _told_of_disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # a full disk, or a file that may not be read
-        raise InputError(f"{error}; finished clips are kept, run the same command again to go on") from None
 
 
 def _plan(data: Path, root: Path, settings: Settings, workers: int) -> list[Clip]:
@@ -234,13 +228,20 @@ def save_samples(video: Video, folder: Path, settings: Settings) -> tuple[list[i
     for sample, image in video.samples(fps):
         if settings.max_side:
             image.thumbnail((settings.max_side, settings.max_side), Image.Resampling.BICUBIC)
-        with (folder / frame_name(sample)).open("wb") as file:
-            image.save(file, format="JPEG", quality=settings.jpeg_quality)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
+        _save_frame(image, folder / frame_name(sample), settings.jpeg_quality)
         samples.append(sample)
         size = size or image.size
     return samples, size
+
+
+def _save_frame(image: Image.Image, path: Path, quality: int) -> None:
+    encoded = io.BytesIO()  # Pillow, given the file, takes a part of it for the whole where the disk gets full
+    image.save(encoded, format="JPEG", quality=quality)
+    with named(path), path.open("wb") as file:
+        file.write(encoded.getbuffer())
+        file.flush()
+        with if_supported():
+            os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
 
 
 def _record(clip: Clip, video: Video, samples: list[int], size: tuple[int, int] | None) -> Clip:
@@ -272,7 +273,8 @@ def _publish(temporary: Path, data: Path, clip: Clip) -> None:
     if final.exists():
         _remove_folder(final)
     if clip.has_frames:
-        temporary.chmod(0o755)
+        with if_supported():
+            temporary.chmod(0o755)
         temporary.rename(final)
     else:
         shutil.rmtree(temporary)

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from data_prep.clips import CLIPS_FILE, Clip, read_clips
+from data_prep.disk_errors import named
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.images import check_image
@@ -183,7 +184,7 @@ def _examples(folder: str, frames: tuple[Frame, ...], digests: tuple[str, ...]) 
 
 
 def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset":
-    from datasets import Dataset, NamedSplit
+    from datasets import Dataset, NamedSplit, config
     from datasets.exceptions import DatasetGenerationError
 
     digests = [sha256_of_file(image_path(folder, frame.image, frame.where)) for frame in frames]
@@ -191,9 +192,10 @@ def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset"
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
     try:
-        dataset = Dataset.from_generator(
-            _examples, features=frame_features(), gen_kwargs=source, split=NamedSplit(split)
-        )
+        with named(Path(config.HF_DATASETS_CACHE)):
+            dataset = Dataset.from_generator(
+                _examples, features=frame_features(), gen_kwargs=source, split=NamedSplit(split)
+            )
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None
