@@ -53,6 +53,8 @@ _FAULTS = (TypeError, ValueError, AttributeError, NameError, LookupError, Assert
 _WORDS = re.compile(r"\[[Ee]rrno (\d+)\]|\(os error (\d+)\)|<[^>]*>.*: .* \((\d+)\)")
 # torch's C++ writer of checkpoints names neither file nor number.
 _TORCH_WRITES = ("PytorchStreamWriter failed", "iostream error", ". unexpected pos ")
+# What safetensors says of any file that it can't open, whatever the reason.
+_SAFETENSORS = re.compile(r"No such file or directory: (/.*)")
 _UNNAMED = "a file that isn't named, perhaps the output or a temporary one"
 # How torch's messages name what DataLoader's workers hand over.
 _SHARED_MEMORY = ("</torch_", "out of shared memory")
@@ -115,12 +117,22 @@ def _trouble(error: BaseException) -> Trouble | None:
         paths = paths or _paths_in(text)
         words = os.strerror(number) if paths and paths[0] in words else words
     else:
-        number = _number_in(text)
-        words, paths = os.strerror(number), _paths_in(text)
+        number, paths = _number_in(text), _paths_in(text)
+        if found := _SAFETENSORS.fullmatch(text):
+            number, paths = _why_not_opened(found[1]), (found[1],)
+        words = os.strerror(number)
     if words.startswith("No usable temporary directory"):
         return Trouble(errno.ENOSPC, words, (os.environ.get("TMPDIR", "/tmp"),))
     known = number in _REMEDIES and (paths or number not in _WITH_PATH)
     return Trouble(number, words, paths) if known else None
+
+
+def _why_not_opened(path: str) -> int:
+    try:
+        with open(path, "rb"):
+            return 0
+    except OSError as error:
+        return error.errno or 0
 
 
 def _is_path(name: object) -> bool:

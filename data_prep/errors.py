@@ -1,5 +1,6 @@
 """The errors that a user is meant to see, and how a script shows them."""
 
+import getpass
 import os
 import sys
 import threading
@@ -35,6 +36,7 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
     """
     if not (reads_stdin and _is_open(0)):
         empty_stdin()
+    _have_a_name()
     threading.excepthook = _say_of_thread
     try:
         status = main(sys.argv[1:])
@@ -56,6 +58,14 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
         status = 2
     _flush_or_drop_stdout()
     sys.exit(status)
+
+
+def _have_a_name() -> None:
+    """Name a user whom the system knows by a number alone, as a container's may be: torch asks for the name."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 def _flush_or_drop_stdout() -> None:

@@ -74,7 +74,7 @@ def _barrier(paths: list[Path]) -> Path:
     for path in paths:
         if path.exists() and not os.access(path, os.R_OK):
             return path
-        folder = standing(path.parent)
+        folder = path if path.is_dir() else standing(path.parent)
         if not os.access(folder, os.W_OK):
             return folder
     return standing(paths[0])
@@ -97,9 +97,11 @@ def how_to_be_let_in(paths: list[Path], elsewhere: str) -> str:
     if _is_shared(barrier, found):
         return f", because {place} is {owner}'s and this runs as {_user(me)}; {elsewhere}"
     top = _top(barrier, found.st_uid)
+    new = [folder for path in paths for folder in (path, *path.parents) if folder in _places() and not folder.exists()]
+    command = f"install -d -o {me} -g {my_group}" if new else f"chown -R {me}:{my_group}"
     return (
-        f", because {top} belongs to {owner} and this runs as {_user(me)}; run: sudo chown -R {me}:{my_group} "
-        f"{shlex.quote(str(top))}, or run this as {owner}"
+        f", because {top} belongs to {owner} and this runs as {_user(me)}; run: sudo {command} "
+        f"{shlex.quote(str(new[0] if new else top))}, or run this as {owner}"
     )
 
 
@@ -115,9 +117,13 @@ def _top(barrier: Path, owner: int) -> Path:
 
     Where the barrier lies in none of these, it is the barrier alone: what lies above may be somebody else's.
     """
-    places = {*_given(), *(_PROJECT / name for name in ("data", "outputs", "cache")), _hf_home()}
-    whole = [folder for folder in barrier.parents if folder in places and folder.stat().st_uid == owner]
+    whole = [folder for folder in barrier.parents if folder in _places() and folder.stat().st_uid == owner]
     return whole[0] if whole else barrier
+
+
+def _places() -> set[Path]:
+    """Return the folders that are worked in, as wholes."""
+    return {*_given(), *(_PROJECT / name for name in ("data", "outputs", "cache")), _hf_home()}
 
 
 def _user(number: int) -> str:
