@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.places import SHARED_MEMORY, how_to_be_let_in, other_place, room_at
+from data_prep.places import SHARED_MEMORY, how_to_be_let_in, other_place, room_at, size_in_words
 
 _AGAIN = "see whether its disk or share is still mounted and sound"
 _IN_USE = "another program uses it; wait for that or end it"
@@ -78,7 +78,9 @@ def told(error: BaseException, place: str = _UNNAMED) -> str | None:
     if trouble is None:
         return None
     where = " -> ".join(trouble.paths) or place
-    line = " ".join(f"{where}: {trouble.words}{_advice(trouble)}".split())
+    plain = trouble.paths and trouble.words == os.strerror(trouble.number)
+    words = words_of(trouble.number, Path(trouble.paths[-1])) if plain else trouble.words
+    line = " ".join(f"{where}: {words}{_advice(trouble)}".split())
     return line.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")  # whatever bytes a name holds
 
 
@@ -89,15 +91,26 @@ def find(error: BaseException) -> Trouble | None:
 
 
 @contextlib.contextmanager
-def named(path: Path) -> Iterator[None]:
-    """Have an error of the disk's that names no path, as those of a full disk and most libraries', name this one."""
+def named(path: Path, size: int | None = None) -> Iterator[None]:
+    """Have an error of the disk's that names no path, as those of a full disk and most libraries', name this one.
+
+    `size` is how many bytes are to be written, which a full disk is told of with.
+    """
     try:
         yield
     except Exception as error:
         trouble = find(error)
         if trouble is None or trouble.paths:
             raise
-        raise OSError(trouble.number, trouble.words, str(path)) from error
+        raise OSError(trouble.number, words_of(trouble.number, path, size), str(path)) from error
+
+
+def words_of(number: int, path: Path, size: int | None = None) -> str:
+    """Return an error number's words; of a full disk with what was to be written, in bytes, and what is free now."""
+    if number not in (errno.ENOSPC, errno.EDQUOT):
+        return os.strerror(number)
+    wanted = "" if size is None else f" for {size_in_words(size)}"
+    return f"{os.strerror(number)}{wanted} ({room_at(path)})"
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -129,7 +142,7 @@ def _trouble(error: BaseException) -> Trouble | None:
 
 def _why_not_opened(path: str) -> int:
     try:
-        with open(path, "rb"):
+        with Path(path).open("rb"):
             return 0
     except OSError as error:
         return error.errno or 0
@@ -159,5 +172,4 @@ def _advice(trouble: Trouble) -> str:
     if trouble.number in (errno.EACCES, errno.EPERM) and path:
         return how_to_be_let_in([Path(each) for each in trouble.paths], elsewhere)
     remedy = _REMEDIES[trouble.number] or "see who may use it"
-    room = f" ({room_at(path)})" if trouble.number == errno.ENOSPC and path else ""
-    return f"{room}; {remedy.format(elsewhere=elsewhere)}"
+    return f"; {remedy.format(elsewhere=elsewhere)}"

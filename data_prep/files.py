@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -14,9 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from data_prep.disk_errors import named
+from data_prep.disk_errors import named, words_of
 from data_prep.errors import InputError
-from data_prep.places import size_in_words, standing
+from data_prep.places import standing
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 HELD_SUFFIX = ".held"  # of the file that stands for a lock
@@ -66,14 +67,19 @@ def _write_beside(path: Path, content: bytes) -> Path:
                 os.fsync(file.fileno())
         with if_supported():
             temporary.chmod(0o644)
-    except BaseException as error:
-        if temporary:
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            size = f" for {size_in_words(len(content))}" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-            raise OSError(error.errno, f"{error.strerror}{size}", str(path)) from error
+    except OSError as error:
+        words = words_of(error.errno or 0, path, len(content))
+        _remove(temporary)
+        raise OSError(error.errno, words, str(path)) from error
+    except BaseException:
+        _remove(temporary)
         raise
     return temporary
+
+
+def _remove(temporary: Path | None) -> None:
+    if temporary:
+        temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -139,14 +145,20 @@ def write_together(folder: Path, contents: Mapping[str, bytes], *, remove_first:
             temporary.unlink(missing_ok=True)
 
 
-def check_writable(folder: Path) -> None:
-    """Raise OSError unless a file can be made in a folder, or in the nearest one above that exists; none is left."""
+def check_writable(folder: Path, size: int = 0) -> None:
+    """Raise OSError unless a folder, or the nearest one above that exists, takes a file of so many bytes.
+
+    None is left.
+    """
     place = standing(folder)
     try:
         with tempfile.NamedTemporaryFile(dir=place):
             pass
+        if shutil.disk_usage(place).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-        raise OSError(error.errno, error.strerror, str(place)) from error
+        number = error.errno or 0
+        raise OSError(number, words_of(number, place, size or None), str(folder)) from error
 
 
 def as_json(value: Any) -> bytes:

@@ -187,12 +187,13 @@ def _build_split(folder: Path, split: str, frames: Sequence[Frame]) -> "Dataset"
     from datasets import Dataset, NamedSplit, config
     from datasets.exceptions import DatasetGenerationError
 
-    digests = [sha256_of_file(image_path(folder, frame.image, frame.where)) for frame in frames]
+    images = [image_path(folder, frame.image, frame.where) for frame in frames]
+    digests = [sha256_of_file(image) for image in images]
     # `datasets` keeps what a generator gave under a hash of gen_kwargs. All that a row holds is in there, its image
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
     try:
-        with named(Path(config.HF_DATASETS_CACHE)):
+        with named(Path(config.HF_DATASETS_CACHE), sum(image.stat().st_size for image in images)):
             dataset = Dataset.from_generator(
                 _examples, features=frame_features(), gen_kwargs=source, split=NamedSplit(split)
             )

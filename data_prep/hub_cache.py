@@ -165,14 +165,15 @@ def _write_arrow(snapshot: Path, repo_id: str, revision: str, splits: list[str],
     from datasets.packaged_modules.parquet.parquet import Parquet
 
     # Not load_dataset_builder: it reports the load to the Hub, and names the files after the folder.
+    parquet = {split: (snapshot / _parquet_name(split)).resolve() for split in splits}
     builder = Parquet(
         cache_dir=str(folder.parent),
         dataset_name=repo_id.split("/")[1],
         config_name=CONFIG,
         hash=revision,
-        data_files={split: str((snapshot / _parquet_name(split)).resolve()) for split in splits},
+        data_files={split: str(path) for split, path in parquet.items()},
     )
-    with named(folder):
+    with named(folder, sum(path.stat().st_size for path in parquet.values())):
         builder.download_and_prepare(output_dir=str(folder), max_shard_size="1PB")
 
 

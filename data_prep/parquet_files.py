@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 def write_parquet(rows: "Dataset", path: Path) -> None:
     """Write a split as one Parquet file. Raises OSError, naming it, where the disk doesn't take it."""
-    with named(path), path.open("wb") as file:
+    with named(path, rows.data.nbytes), path.open("wb") as file:
         held = _HeldError(file)
         rows.to_parquet(held)
         if held.error:

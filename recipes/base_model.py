@@ -93,8 +93,8 @@ def _download(name: str, revision: str | None, *, local_files_only: bool) -> Pat
             f"'hf download {name}' with the same HF_HOME, then carry the cache over"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        if refused := told(error, constants.HF_HUB_CACHE):
-            raise InputError(refused) from None
+        if told(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recipes.adapted_model import AdaptedModel
 
 LATENCY_FRAMES = 8
+REPORT_BYTES = 2_000_000  # at least; most are pictures and plots
 
 
 def main(argv: list[str]) -> int:
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
     from recipes.report import as_table, folder_of_report
 
     report_folder = folder_of_report(folder, record, source, args.split, prior=args.prior, blank=args.blank_frames)
-    check_writable(report_folder)
+    check_writable(report_folder, REPORT_BYTES)
     started, began = now(), time.monotonic()
     adapted = load_adapted(adapter)
     p_unsafe, others = score_split(folder, adapted, rows, args)
