@@ -51,6 +51,8 @@ _WITH_PATH = {errno.ENOENT, errno.EEXIST, errno.ENOTCONN, errno.ENOSYS, errno.EN
 # Exceptions that say that the program is wrong, even while it deals with an error of the disk's.
 _FAULTS = (TypeError, ValueError, AttributeError, NameError, LookupError, AssertionError, ArithmeticError)
 _WORDS = re.compile(r"\[[Ee]rrno (\d+)\]|\(os error (\d+)\)|<[^>]*>.*: .* \((\d+)\)")
+# What tempfile says where it can write a file to none of its folders, as where all are full.
+_NO_TEMPORARY = "No usable temporary directory found"
 # torch's C++ writer of checkpoints names neither file nor number.
 _TORCH_WRITES = ("PytorchStreamWriter failed", "iostream error", ". unexpected pos ")
 # What safetensors says of any file that it can't open, whatever the reason.
@@ -124,6 +126,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _trouble(error: BaseException) -> Trouble | None:
     text = str(error)
+    if _NO_TEMPORARY in text:
+        return Trouble(errno.ENOSPC, text[text.index(_NO_TEMPORARY) :], (os.environ.get("TMPDIR", "/tmp"),))
     if isinstance(error, OSError) and isinstance(error.errno, int):
         number, words = error.errno, error.strerror or os.strerror(error.errno)
         paths = tuple(os.fsdecode(path) for path in (error.filename, error.filename2) if _is_path(path))
@@ -134,8 +138,6 @@ def _trouble(error: BaseException) -> Trouble | None:
         if found := _SAFETENSORS.fullmatch(text):
             number, paths = _why_not_opened(found[1]), (found[1],)
         words = os.strerror(number)
-    if words.startswith("No usable temporary directory"):
-        return Trouble(errno.ENOSPC, words, (os.environ.get("TMPDIR", "/tmp"),))
     known = number in _REMEDIES and (paths or number not in _WITH_PATH)
     return Trouble(number, words, paths) if known else None
 

@@ -28,7 +28,7 @@ def other_place(path: Path | None) -> str:
         return "name another folder"
     if path == SHARED_MEMORY:
         return "give the container more of it (shm_size), or set dataloader_num_workers to 0"
-    if path in cache.parents or path.is_relative_to(cache):
+    if path.is_relative_to(cache) or (path in cache.parents and not os.path.lexists(path)):
         return "set HF_HOME to another folder"
     return f"{'set TMPDIR to' if path.is_relative_to(temporary) else 'name'} another folder"
 
@@ -97,7 +97,8 @@ def how_to_be_let_in(paths: list[Path], elsewhere: str) -> str:
     if _is_shared(barrier, found):
         return f", because {place} is {owner}'s and this runs as {_user(me)}; {elsewhere}"
     top = _top(barrier, found.st_uid)
-    new = [folder for path in paths for folder in (path, *path.parents) if folder in _places() and not folder.exists()]
+    named = [folder for path in paths for folder in (path, *path.parents) if folder in _places()]
+    new = [folder for folder in named if os.access(barrier, os.X_OK) and not os.path.lexists(folder)]
     command = f"install -d -o {me} -g {my_group}" if new else f"chown -R {me}:{my_group}"
     return (
         f", because {top} belongs to {owner} and this runs as {_user(me)}; run: sudo {command} "
