@@ -4,6 +4,7 @@ python data_prep/build_jsonl.py [--data data] [--keep-leaks]
 """
 
 import argparse
+import hashlib
 import sys
 import time
 import unicodedata
@@ -22,10 +23,10 @@ from data_prep.clips import (
     read_finished_clips,
 )
 from data_prep.errors import InputError, printable, run_script
-from data_prep.files import from_root, sha256_of_file, write_json
+from data_prep.files import as_json, check_writable, from_root, write_together
 from data_prep.labels import LABELS, PROMPT, SPLITS
 from data_prep.lookalikes import near_identical
-from data_prep.rows import Row, write_rows
+from data_prep.rows import Row, as_jsonl
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 _AGAIN = "run data_prep/extract_frames.py again"
@@ -46,6 +47,7 @@ def main(argv: list[str]) -> int:
     clips = read_finished_clips(data / CLIPS_FILE)
     if earlier := sum(clip.is_of_earlier_extractor for clip in clips):
         raise InputError(f"{data / CLIPS_FILE}: {earlier_in_words(earlier)}; {_AGAIN}")
+    check_writable(data)
     _check_frames(data, clips)
     _say_failed(clips)
     audit = audit_clips(clips, near_identical(data, clips))
@@ -114,18 +116,19 @@ def _check_labels(rows: dict[str, list[Row]], left_out: list[dict[str, Any]]) ->
 
 
 def _write(data: Path, rows: dict[str, list[Row]], audit: dict[str, object]) -> None:
-    """Write the rows, then the audit with their hashes.
+    """Write the rows, then the audit with their hashes, once all of it is on the disk.
 
     The old test rows and audit go first: a build that is killed half-way leaves a file missing, which every reader
     refuses, and never a train split beside the test split of another build.
     """
-    paths = {split: data / f"{split}.jsonl" for split in SPLITS}
-    (data / AUDIT_FILE).unlink(missing_ok=True)
-    paths["test"].unlink(missing_ok=True)
-    for split, path in paths.items():
-        write_rows(path, rows[split])
-    built = {split: {"rows": len(rows[split]), "sha256": sha256_of_file(path)} for split, path in paths.items()}
-    write_json(data / AUDIT_FILE, {"schema_version": SCHEMA_VERSION, "jsonl": built, **audit})
+    jsonl = {split: as_jsonl(rows[split]) for split in SPLITS}
+    built = {
+        split: {"rows": len(rows[split]), "sha256": hashlib.sha256(content).hexdigest()}
+        for split, content in jsonl.items()
+    }
+    contents = {f"{split}.jsonl": content for split, content in jsonl.items()}
+    contents[AUDIT_FILE] = as_json({"schema_version": SCHEMA_VERSION, "jsonl": built, **audit})
+    write_together(data, contents, remove_first=(AUDIT_FILE, "test.jsonl"))
 
 
 if __name__ == "__main__":

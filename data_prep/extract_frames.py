@@ -5,6 +5,7 @@ python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--ma
 
 import argparse
 import contextlib
+import io
 import os
 import secrets
 import shutil
@@ -38,9 +39,10 @@ from data_prep.clips import (
     read_clips,
     write_clips,
 )
+from data_prep.disk_errors import named
 from data_prep.errors import InputError, VideoError, printable, run_script
-from data_prep.files import from_root, hold_lock, sha256_of_file
-from data_prep.frame_format import JPEG_QUALITY
+from data_prep.files import from_root, hold_lock, if_supported, sha256_of_file
+from data_prep.frame_format import JPEG_QUALITY, FrameFormat
 from data_prep.video import Video
 from data_prep.workers import Pool, processes_here, processes_on_dask, results
 
@@ -60,7 +62,7 @@ def main(argv: list[str]) -> int:
     root = find_dataset(data, from_root(arguments.dataset) if arguments.dataset else None)
     settings = Settings(arguments.fps, arguments.jpeg_quality, arguments.max_side)
     busy = f"another extract_frames.py is working in {data}; wait for it or end it"
-    with hold_lock(data / LOCK_FILE, busy), _told_of_disk_errors(), _pool(arguments) as pool:
+    with hold_lock(data / LOCK_FILE, busy), _pool(arguments) as pool:
         _remove_temporaries(data)
         plan = _plan(data, root, settings, pool, remove_vanished=arguments.remove_vanished)
         clips = _extract_pending(data, root, plan, pool)
@@ -93,14 +95,6 @@ def _pool(arguments: argparse.Namespace) -> contextlib.AbstractContextManager[Po
     if arguments.dask:
         return processes_on_dask(arguments.dask, arguments.workers)
     return processes_here(arguments.workers or cpu_count())
-
-
-@contextlib.contextmanager
-def _told_of_disk_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:  # a full disk, or a file that may not be read
-        raise InputError(f"{error}; finished clips are kept, run the same command again to go on") from None
 
 
 def _plan(data: Path, root: Path, settings: Settings, pool: Pool, *, remove_vanished: bool) -> list[Clip]:
@@ -282,10 +276,7 @@ def save_samples(video: Video, folder: Path, settings: Settings) -> tuple[list[i
     samples: list[int] = []
     size: tuple[int, int] | None = None
     for sample, image in _samples(video, fps):
-        with (folder / frame_name(sample)).open("wb") as file:
-            saved = settings.frame_format.write(image, file)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
+        saved = _save_frame(image, folder / frame_name(sample), settings.frame_format)
         samples.append(sample)
         size = size or saved
     return samples, size
@@ -301,6 +292,17 @@ def _samples(video: Video, fps: Fraction) -> Iterator[tuple[int, Image.Image]]:
         raise VideoError(f"cannot be read to its end ({error.strerror})") from None
     except Exception as error:  # a fault of the reader, or too little memory: the other clips go on
         raise VideoError(f"its reading failed ({type(error).__name__}: {error})") from None
+
+
+def _save_frame(image: Image.Image, path: Path, frame_format: FrameFormat) -> tuple[int, int]:
+    encoded = io.BytesIO()  # Pillow, given the file, takes a part of it for the whole where the disk gets full
+    size = frame_format.write(image, encoded)
+    with named(path), path.open("wb") as file:
+        file.write(encoded.getbuffer())
+        file.flush()
+        with if_supported():
+            os.fsync(file.fileno())  # or a power cut could leave an empty frame at its final path
+    return size
 
 
 def _record(clip: Clip, video: Video, samples: list[int], size: tuple[int, int] | None) -> Clip:
@@ -332,7 +334,8 @@ def _publish(temporary: Path, data: Path, clip: Clip) -> None:
     if final.exists():
         _remove_folder(final)
     if clip.has_frames:
-        temporary.chmod(0o755)
+        with if_supported():
+            temporary.chmod(0o755)
         temporary.rename(final)
     else:
         _remove_folder(temporary)

@@ -1,18 +1,28 @@
 """Files that are whole at their final path or absent, folders that one process works in, where paths start."""
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
+import shutil
+import socket
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from data_prep.disk_errors import named, words_of
 from data_prep.errors import InputError
+from data_prep.places import standing
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
+HELD_SUFFIX = ".held"  # of the file that stands for a lock
+# What a file system says that lacks an operation. EINVAL is what most say of fsync on a folder.
+UNSUPPORTED = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EINVAL)
 
 
 def from_root(path: str | Path) -> Path:
@@ -32,43 +42,123 @@ def to_root(path: Path) -> str:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path` and rename it: a reader sees the old file or the new one."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    """Write `content` to a temporary file beside `path` and rename it: a reader sees the old file or the new one.
+
+    Raises OSError, naming `path`, where it can't be written.
+    """
+    temporary = _write_beside(path, content)
     try:
+        replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _write_beside(path: Path, content: bytes) -> Path:
+    """Write `content` to a temporary file beside `path`, all of it on the disk, and return that."""
+    temporary = None
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+        temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+            with if_supported():
+                os.fsync(file.fileno())
+        with if_supported():
+            temporary.chmod(0o644)
+    except OSError as error:
+        words = words_of(error.errno or 0, path, len(content))
+        _remove(temporary)
+        raise OSError(error.errno, words, str(path)) from error
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        _remove(temporary)
         raise
+    return temporary
+
+
+def _remove(temporary: Path | None) -> None:
+    if temporary:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def if_supported() -> Iterator[None]:
+    """Pass over a permission, a time or a flush that the file system doesn't know, as those of FAT, SMB and FUSE."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+def replace(path: Path, final: Path) -> None:
+    """Rename a file to `final`, over what stands there; where the file system won't do both at once, one by one.
+
+    Killed between the two, it leaves no file at `final` and the old one beside it, hidden.
+    """
+    try:
+        path.replace(final)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, *UNSUPPORTED) or not final.is_file():
+            raise
+        aside = final.with_name(f".{final.name}.old")
+        aside.unlink(missing_ok=True)
+        final.rename(aside)
+        try:
+            path.rename(final)
+        except BaseException:
+            aside.rename(final)
+            raise
+        aside.unlink()
 
 
 def sync(path: Path) -> None:
     """Return once a file's content, or a folder's list of names, is on the disk itself."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with named(path), if_supported():
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def write_together(folder: Path, contents: Mapping[str, bytes]) -> None:
+def write_together(folder: Path, contents: Mapping[str, bytes], *, remove_first: Sequence[str] = ()) -> None:
     """Write files of these names below `folder` that belong together, in order; the last speaks for the others.
 
     All of them are on disk before the first takes its place, so that whatever fails while they are made or written
-    leaves the old ones as they were. Being killed between two renames is all that could mix old and new.
+    leaves the old ones as they were. Being killed between two renames is all that could mix old and new; those of
+    `remove_first` are gone by then, and missing is what a reader finds.
     """
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as staging:
+    staged: dict[Path, Path] = {}
+    try:
         for name, content in contents.items():
-            staged = Path(staging) / name
-            staged.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(staged, content)
-        for name in contents:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (Path(staging) / name).replace(folder / name)
+            final = folder / name
+            final.parent.mkdir(parents=True, exist_ok=True)
+            staged[final] = _write_beside(final, content)
+        for name in remove_first:
+            (folder / name).unlink(missing_ok=True)
+        for final, temporary in staged.items():
+            replace(temporary, final)
+    finally:
+        for temporary in staged.values():
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path, size: int = 0) -> None:
+    """Raise OSError unless a folder, or the nearest one above that exists, takes a file of so many bytes.
+
+    None is left.
+    """
+    place = standing(folder)
+    try:
+        with tempfile.NamedTemporaryFile(dir=place):
+            pass
+        if shutil.disk_usage(place).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
+        number = error.errno or 0
+        raise OSError(number, words_of(number, place, size or None), str(folder)) from error
 
 
 def as_json(value: Any) -> bytes:
@@ -87,20 +177,72 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def size_in_words(size: float) -> str:
-    """Return a number of bytes in GB or MB: `16.6 GB`."""
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
-
-
 @contextlib.contextmanager
 def hold_lock(path: Path, refusal: str) -> Iterator[None]:
     """Hold a lock file, which the system releases however this process ends.
 
-    Raises InputError with the message `refusal` where another process holds it.
+    Where the file system has no locks, a file beside it that says which process holds it stands for one. Raises
+    InputError with the message `refusal` where another process holds it.
     """
     with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(refusal) from None
+        by_name = contextlib.nullcontext() if _lock(file, path, refusal) else _hold_by_name(path, refusal)
+        with by_name:
+            yield
+
+
+def _lock(file: IO[str], path: Path, refusal: str) -> bool:
+    """Lock an open file; return False where its file system can't."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(refusal) from None
+    except OSError as error:
+        if error.errno in (errno.ENOLCK, *UNSUPPORTED):
+            return False
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return True
+
+
+@contextlib.contextmanager
+def _hold_by_name(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock by a file that is there or not, which every file system can; a killed process leaves it.
+
+    What a process of this machine left that runs no more is taken over; of other machines nobody here knows.
+    """
+    held = path.with_name(path.name + HELD_SUFFIX)
+    try:
+        _claim(held)
+    except FileExistsError:
+        holder = held.read_text(encoding="utf-8")
+        if not _is_gone(holder):
+            raise InputError(
+                f"{refusal}. This file system has no locks: {held} says that {holder.strip() or 'another process'} is "
+                "at work; where none is, remove it"
+            ) from None
+        print(f"{held}: {holder.strip()} runs no more, going on in its place", file=sys.stderr)
+        held.unlink()
+        _claim(held)
+    print(f"{path.parent}: this file system has no locks; meanwhile {held.name} stands for one", file=sys.stderr)
+    try:
         yield
+    finally:
+        held.unlink(missing_ok=True)
+
+
+def _claim(held: Path) -> None:
+    with held.open("x", encoding="utf-8") as file:
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+
+
+def _is_gone(holder: str) -> bool:
+    """Say whether a holder was a process of this machine, and is none any more, or this one: numbers are used again."""
+    words = re.fullmatch(r"process (\d+) on (.*)\n", holder)
+    if words is None or words[2] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return int(words[1]) == os.getpid()

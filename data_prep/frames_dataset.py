@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from data_prep.clips import CLIPS_FILE, Clip, read_clips
+from data_prep.disk_errors import named
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.frame_format import FrameFormat, common_format
@@ -216,16 +217,18 @@ def _build_split(folder: Path, split: str, frames: Sequence[Frame], cache: Path 
     from datasets import Dataset, NamedSplit, config
     from datasets.exceptions import DatasetGenerationError
 
-    digests = [sha256_of_file(image_path(folder, frame.image, frame.where)) for frame in frames]
+    images = [image_path(folder, frame.image, frame.where) for frame in frames]
+    digests = [sha256_of_file(image) for image in images]
     _warn_of_both_answers(frames, digests)
     # `datasets` keeps what a generator gave under a hash of gen_kwargs. All that a row holds is in there, its image
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
     source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
     cache = plain_path(cache or Path(config.HF_DATASETS_CACHE).expanduser())
     try:
-        dataset = Dataset.from_generator(
-            _examples, features=frame_features(), cache_dir=str(cache), gen_kwargs=source, split=NamedSplit(split)
-        )
+        with named(cache, sum(image.stat().st_size for image in images)):
+            dataset = Dataset.from_generator(
+                _examples, features=frame_features(), cache_dir=str(cache), gen_kwargs=source, split=NamedSplit(split)
+            )
     except DatasetGenerationError as error:
         if isinstance(error.__cause__, InputError):
             raise error.__cause__ from None

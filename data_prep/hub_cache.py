@@ -11,7 +11,7 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,14 @@ from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock
 
 from data_prep.clip_audit import AUDIT_FILE, with_groups
+from data_prep.disk_errors import named, told
 from data_prep.errors import InputError
-from data_prep.files import sha256_of_file, write_atomic, write_json
+from data_prep.files import UNSUPPORTED, if_supported, replace, sha256_of_file, write_atomic, write_json
 from data_prep.frame_format import FrameFormat
 from data_prep.frames_dataset import SplitCounts, combine_split_hashes, count_splits, split_hash
 from data_prep.labels import SAFE, UNSAFE
 from data_prep.litter import is_litter
+from data_prep.parquet_files import write_parquet
 from data_prep.plain_paths import plain_path
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ def _write_snapshot(
     """Write Parquet files, card, audit and manifest into `folder` and return the version id that follows from them."""
     (folder / "data").mkdir(parents=True)
     for split in dataset:
-        dataset[split].to_parquet(plain_path(folder) / _parquet_name(split))
+        write_parquet(dataset[split], folder / _parquet_name(split))
     hashes = {split: split_hash(dataset[split]) for split in dataset}
     counts = count_splits(dataset)
     content = combine_split_hashes(hashes)
@@ -184,11 +186,15 @@ def _write_arrow(snapshot: Path, repo_id: str, revision: str, splits: list[str],
         hash=revision,
         data_files={split: str(plain_path(blob.parent) / blob.name) for split, blob in blobs.items()},
     )
-    builder.download_and_prepare(output_dir=str(folder), max_shard_size="1PB")
+    with named(folder, sum(path.stat().st_size for path in blobs.values())):
+        builder.download_and_prepare(output_dir=str(folder), max_shard_size="1PB")
 
 
 def _install_snapshot(staged: Path, repo_id: str, revision: str) -> None:
-    """Move a staged snapshot's files to blobs/ and a tree of links to snapshots/, as huggingface_hub lays them out."""
+    """Move a staged snapshot's files to blobs/ and a tree of links to snapshots/, as huggingface_hub lays them out.
+
+    On a file system without links, as FAT and most of SMB, snapshots/ holds the files themselves, as its does.
+    """
     hub = hub_folder(repo_id)
     tree = staged.parent / "links"
     (hub / "blobs").mkdir(exist_ok=True)
@@ -197,8 +203,14 @@ def _install_snapshot(staged: Path, repo_id: str, revision: str) -> None:
         name = file.relative_to(staged)
         blob = hub / "blobs" / sha256_of_file(file)
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
-        (tree / name).symlink_to(Path(*[".."] * (len(name.parts) + 1), "blobs", blob.name))
-        file.replace(blob)
+        try:
+            (tree / name).symlink_to(Path(*[".."] * (len(name.parts) + 1), "blobs", blob.name))
+        except OSError as error:
+            if error.errno not in UNSUPPORTED:
+                raise
+            file.replace(tree / name)
+        else:
+            replace(file, blob)
     _swap_in(tree, hub / "snapshots" / revision)
 
 
@@ -212,7 +224,8 @@ def _swap_in(staged: Path, final: Path) -> None:
 
 def _install_arrow(staged: Path, repo_id: str, revision: str) -> None:
     """Put the Arrow files where `load_dataset` looks, dated 1970, so that a version already there still wins."""
-    os.utime(staged, (0, 0))
+    with if_supported():
+        os.utime(staged, (0, 0))
     _swap_in(staged, _served_folder(repo_id, revision))
 
 
@@ -222,8 +235,9 @@ def _switch(repo_id: str, revision: str, hub_staging: Path, arrow_staging: Path)
     refs.mkdir(exist_ok=True)
     for name in ("main", PUSHED_REF):
         write_atomic(hub_staging / name, revision.encode())
-        (hub_staging / name).replace(refs / name)
-    os.utime(_served_folder(repo_id, revision))
+        replace(hub_staging / name, refs / name)
+    with if_supported():  # without times, that it is the only version there will do
+        os.utime(_served_folder(repo_id, revision))
     # A cache file written into an older version's folder would make it the newest again, so it may not stay.
     for number, folder in enumerate(sorted(arrow_root(repo_id).glob("[!.]*/*/*"))):
         is_another = folder.is_dir() and folder != _served_folder(repo_id, revision)
@@ -236,7 +250,9 @@ def push_lock(repo_id: str, name: str = "push") -> Iterator[None]:
     """Hold what one process at a time may do with the versions of an id; others wait."""
     lock = Path(constants.HF_HUB_CACHE) / ".locks" / hub_folder(repo_id).name / f"{name}.lock"
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with WeakFileLock(lock):
+    with ExitStack() as stack:
+        with named(lock):
+            stack.enter_context(WeakFileLock(lock))
         yield
 
 
@@ -244,7 +260,8 @@ def push_lock(repo_id: str, name: str = "push") -> Iterator[None]:
 def _emptied(*folders: Path) -> Iterator[None]:
     """Have folders that are empty at first and gone at the end."""
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)  # a killed push left it
+        if folder.exists():  # a killed push left it
+            shutil.rmtree(folder)
         folder.mkdir(parents=True)
     try:
         yield
@@ -417,7 +434,9 @@ def _read_arrow_split(path: Path, split: str, expected: str, repo_id: str) -> "D
         dataset = Dataset.from_file(str(path), split=NamedSplit(split))
         dataset.data.validate(full=True)  # an offset that points outside its buffer would crash the reader
         found = split_hash(dataset)
-    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError):
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        if path.exists() and told(error):
+            raise
         found = ""
     if found != expected:
         raise InputError(f"{path}: missing, or not the rows that were pushed; delete its folder, or {_advice(repo_id)}")

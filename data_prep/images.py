@@ -1,7 +1,6 @@
 """Opening one frame: formats by allow-list, a pixel limit before decoding, upright RGB."""
 
 import io
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
+from data_prep.disk_errors import told
 from data_prep.errors import InputError
 
 IMAGE_FORMATS = ("JPEG", "PNG")
@@ -38,11 +38,11 @@ def _open(source: Path | bytes, name: str) -> Image.Image:
         # of a JPEG whose list of further pictures is damaged: the first, which is the one taken, is none the worse.
         with warnings.catch_warnings(action="ignore"):
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS)
-    except PermissionError as error:
-        raise InputError(f"{name}: {os.strerror(error.errno or 0)}; let this user read it") from None
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise InputError(f"{name}: not a readable image; allowed formats: {', '.join(IMAGE_FORMATS)}") from None
     except Exception as error:  # whatever a decoder raises on bytes that somebody made up
+        if refused := told(error, name):
+            raise InputError(refused) from None
         raise InputError(f"{name}: not a readable image ({_in_words(error)}); make it anew") from None
     try:
         for width, height in (image.size, square_size(image.size, _pixel_aspect(image))):
@@ -70,7 +70,7 @@ def _check_file(path: Path, name: str) -> None:
             return
         reason = "is no file" if path.exists() else "no such image"
     except (OSError, ValueError) as error:  # a folder that may not be looked into; a name that no file can have
-        reason = _in_words(error)
+        raise InputError(told(error, name) or f"{name}: {_in_words(error)}") from None
     raise InputError(f"{name}: {reason}")
 
 
@@ -82,7 +82,7 @@ def _whole(name: str) -> Iterator[None]:
     except MemoryError:
         raise InputError(f"{name}: too large for the memory that is free; shrink it") from None
     except Exception as error:
-        raise InputError(f"{name}: damaged image ({_in_words(error)})") from None
+        raise InputError(told(error, name) or f"{name}: damaged image ({_in_words(error)})") from None
 
 
 def _in_words(error: Exception) -> str:

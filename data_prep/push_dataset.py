@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from data_prep.clip_audit import read_audit
 from data_prep.errors import InputError, run_script
-from data_prep.files import from_root, size_in_words
+from data_prep.files import from_root
 from data_prep.frames_dataset import build_dataset, content_hash, count_splits, read_frame_format
 from data_prep.hub_cache import (
     building_folder,
@@ -21,6 +21,7 @@ from data_prep.hub_cache import (
     quiet_without_terminal,
 )
 from data_prep.old_versions import find_prunable, hashes_of_runs, prune
+from data_prep.places import size_in_words
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -87,10 +87,14 @@ def read_rows(jsonl: Path) -> list[Row]:
     return [row for _, row in read_numbered_rows(jsonl)]
 
 
+def as_jsonl(rows: Iterable[Row]) -> bytes:
+    """Return rows as JSONL, one object a line."""
+    return "".join(json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows).encode()
+
+
 def write_rows(jsonl: Path, rows: Iterable[Row]) -> None:
-    """Write rows as JSONL, one object a line, whole or not at all."""
-    lines = [json.dumps(asdict(row), ensure_ascii=False) + "\n" for row in rows]
-    write_atomic(jsonl, "".join(lines).encode())
+    """Write rows as JSONL, whole or not at all."""
+    write_atomic(jsonl, as_jsonl(rows))
 
 
 def image_path(folder: Path, image: str, where: str) -> Path:

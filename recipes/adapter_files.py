@@ -63,7 +63,7 @@ def _check_config(folder: Path, record: SafetyRecord) -> None:
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         named = config["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, IsADirectoryError, ValueError, KeyError, TypeError):
         raise InputError(f"adapter {folder}: {CONFIG_FILE} is missing or damaged; train it again") from None
     if named != record.base_model:
         raise InputError(f"adapter {folder} is for base {named!r}, but safety.json says {record.base_model!r}")

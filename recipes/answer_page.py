@@ -2,6 +2,7 @@
 
 import html
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
+from data_prep.disk_errors import told
 from data_prep.errors import InputError, VideoError
 from data_prep.frame_format import FrameFormat
 from data_prep.images import read_image
@@ -148,11 +150,21 @@ def take(path: str | None, uploads: Path) -> str | None:
         return None
     own = Path(tempfile.mkdtemp(prefix="taken-", dir=uploads)) / Path(path).name
     try:
+        _link_or_copy(Path(path), own)
+    except OSError as error:
+        remove(str(own))
+        gone = f"{own.name} is gone already; drop it again"
+        raise gr.Error(gone if isinstance(error, FileNotFoundError) else told(error, str(own)) or str(error)) from None
+    return str(own)
+
+
+def _link_or_copy(path: Path, own: Path) -> None:
+    try:
         os.link(path, own)
     except FileNotFoundError:
-        own.parent.rmdir()
-        raise gr.Error(f"{own.name} is gone already; drop it again") from None
-    return str(own)
+        raise
+    except OSError:  # a file system without links, or another one
+        shutil.copyfile(path, own)
 
 
 def remove(path: str | None) -> None:

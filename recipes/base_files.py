@@ -12,6 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from data_prep.disk_errors import named, told
 from data_prep.errors import InputError
 from recipes.fit import linear_shapes, quantization, text_config, ties_head
 
@@ -167,10 +168,12 @@ def _fetch(name: str, file: str) -> str:
 
 def _read_header(name: str, file: Path) -> dict[str, Stored]:
     try:
-        with safe_open(file, framework="np") as weights:
+        with named(file), safe_open(file, framework="np") as weights:
             slices = {tensor: weights.get_slice(tensor) for tensor in weights.keys()}  # noqa: SIM118  # no mapping
             return {tensor: Stored(tuple(each.get_shape()), each.get_dtype()) for tensor, each in slices.items()}
     except (SafetensorError, OSError) as error:
+        if told(error):
+            raise
         raise InputError(
             f"base model {name!r}: weight file {file.name} is truncated or damaged ({error}); {_fetch(name, file.name)}"
         ) from None

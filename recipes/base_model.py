@@ -14,6 +14,7 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
 )
 
+from data_prep.disk_errors import told
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
 from recipes.base_files import (
@@ -92,6 +93,8 @@ def _download(name: str, revision: str | None, *, local_files_only: bool) -> Pat
             f"'hf download {name}' with the same HF_HOME, then carry the cache over"
         ) from None
     except (HfHubHTTPError, HFValidationError, OSError) as error:
+        if told(error):
+            raise
         reason = str(error).strip().splitlines()[0]
         raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
 

@@ -29,11 +29,14 @@ def seal(checkpoint: Path) -> None:
 
 
 def is_whole(checkpoint: Path) -> bool:
-    """Say whether every file that the checkpoint's seal lists is there with the content it was sealed with."""
+    """Say whether every file that the checkpoint's seal lists is there with the content it was sealed with.
+
+    Raises OSError where one can't be read: a whole checkpoint would pass for a torn one.
+    """
     try:
         sealed = json.loads((checkpoint / SEAL_NAME).read_text(encoding="utf-8"))
         return all(sha256_of_file(checkpoint / name) == digest for name, digest in sealed.items())
-    except (OSError, ValueError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError, AttributeError):
         return False
 
 

@@ -1,10 +1,8 @@
 """What a run needs of a machine, looked at one thing after the other. torch is loaded by the checks that need it."""
 
 import importlib.metadata
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +10,12 @@ from typing import Any
 
 from huggingface_hub import constants
 
+from data_prep.disk_errors import told
 from data_prep.errors import InputError, one_line
-from data_prep.files import PROJECT_ROOT, from_root, size_in_words, to_root
+from data_prep.files import PROJECT_ROOT, check_writable, from_root, to_root
 from data_prep.frames_dataset import TEST, TRAIN
 from data_prep.frames_source import FramesSource, check_dataset, open_dataset
+from data_prep.places import size_in_words, standing
 from recipes.base_files import check_precision, weight_files
 from recipes.base_model import BaseModel, find_base
 from recipes.fit import GIB, adapter_weights, predict
@@ -63,7 +63,7 @@ def _checked(check: str, look: Callable[[], "str | Finding"]) -> Finding:
     except InputError as error:
         return Finding(check, FAILED, one_line(error))
     except Exception as error:  # what a broken library raises must not hide the checks that follow
-        return Finding(check, FAILED, " ".join(f"{type(error).__name__}: {error}".split()))
+        return Finding(check, FAILED, told(error) or " ".join(f"{type(error).__name__}: {error}".split()))
     return found if isinstance(found, Finding) else Finding(check, OK, found)
 
 
@@ -202,15 +202,15 @@ def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[
         rows = sum(len(each.dataset[TRAIN]) for each in source)
         kept = CHECKPOINT_BYTES * adapter_weights(settings, config) * checkpoints_of(settings, rows)
         needs.append(("checkpoints", from_root(settings["output_dir"]), kept))
-    told = []
+    said = []
     for what, folder, needed in needs:
-        free = shutil.disk_usage(_standing(folder)).free
+        free = shutil.disk_usage(standing(folder)).free
         if needed > free:
             raise InputError(
                 f"{what}: {size_in_words(needed)} needed in {to_root(folder)}, and {size_in_words(free)} are free"
             )
-        told.append(f"{what} up to {size_in_words(needed)} of {size_in_words(free)}")
-    return ", ".join(told)
+        said.append(f"{what} up to {size_in_words(needed)} of {size_in_words(free)}")
+    return ", ".join(said)
 
 
 def check_folders(settings: Mapping[str, Any]) -> str:
@@ -219,18 +219,5 @@ def check_folders(settings: Mapping[str, Any]) -> str:
     if settings["cache_vision_features"]:
         folders.append(from_root(settings["vision_cache"]))
     for folder in folders:
-        place = _standing(folder)
-        try:
-            with tempfile.NamedTemporaryFile(dir=place):
-                pass
-        except OSError as error:
-            reason = os.strerror(error.errno or 0)
-            raise InputError(f"{to_root(place)} can't be written to ({reason}); mount or own it otherwise") from None
+        check_writable(folder)
     return f"{', '.join(to_root(folder) for folder in folders)} can be written to"
-
-
-def _standing(folder: Path) -> Path:
-    """Return the nearest folder above that exists already."""
-    while not folder.is_dir():
-        folder = folder.parent
-    return folder

@@ -20,7 +20,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError, run_script
-from data_prep.files import as_json, from_root, sha256_of_file, to_root, write_atomic, write_together
+from data_prep.files import as_json, check_writable, from_root, sha256_of_file, to_root, write_atomic, write_together
 from data_prep.frames_source import FramesSource, open_dataset
 from recipes.adapter_files import find_adapter
 from recipes.library_messages import silence_known_messages, stay_offline
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from recipes.adapted_model import AdaptedModel
 
 LATENCY_FRAMES = 8
+REPORT_BYTES = 2_000_000  # at least; most are pictures and plots
 
 
 def main(argv: list[str]) -> int:
@@ -56,6 +57,8 @@ def main(argv: list[str]) -> int:
     from recipes.adapted_model import load_adapted
     from recipes.report import as_table, folder_of_report
 
+    report_folder = folder_of_report(folder, record, source, args.split, prior=args.prior, blank=args.blank_frames)
+    check_writable(report_folder, REPORT_BYTES)
     started, began = now(), time.monotonic()
     adapted = load_adapted(adapter)
     p_unsafe, others = score_split(folder, adapted, rows, args)
@@ -64,7 +67,6 @@ def main(argv: list[str]) -> int:
         "latency_ms": measure_latency(adapted, rows),
         "config": describe(folder, record, source, args.split, adapted, started, blank_frames=args.blank_frames),
     }
-    report_folder = folder_of_report(folder, record, source, args.split, prior=args.prior, blank=args.blank_frames)
     write_report(report_folder, report, source, rows, p_unsafe, others, without_frames=args.without_frames)
     if report_folder == folder / "eval":
         renew_card(folder, record, report)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.disk_errors import told
 from data_prep.files import write_atomic
 from recipes.run_folder import SUMMARY_FILE
 
@@ -23,7 +24,7 @@ def attempt(what: str, make: Callable[[], None]) -> None:
     try:
         make()
     except Exception as error:  # memory, a full disk, a library: none of it is worth the adapter
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = told(error) or " ".join(f"{type(error).__name__}: {error}".split())
         print(f"{what} failed ({reason}); the adapter is whole without it", file=sys.stderr)
 
 

@@ -18,6 +18,8 @@ def silence_known_messages() -> None:
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     # Advises a CPU kernel that would be fetched from the Hub and run; only what is pinned runs here.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # Where the home can't be written to, it tells at length that it does without its cache of fonts.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # PEFT 0.21.2 asks transformers 5.23 under the old name.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
     # The best checkpoint is looked for in the run's folder, not at the path where that lay once.

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.disk_errors import named
 from data_prep.errors import InputError
-from data_prep.files import hold_lock, sync, write_json
+from data_prep.files import HELD_SUFFIX, hold_lock, if_supported, replace, sync, write_json
 from recipes.checkpoints import last_whole_checkpoint
 from recipes.fit import LLM_LINEARS
 from recipes.safety_record import RUN_FILE, SafetyRecord, is_finished
 
 LOCK_NAME = ".lock"
+_LOCKS = {LOCK_NAME, f"{LOCK_NAME}{HELD_SUFFIX}"}
 SUMMARY_FILE = "training.json"
 STAGING = ".adapter.unfinished"
 
@@ -78,7 +80,7 @@ class RunFolder:
         folder = self.path
         if folder.exists() and not folder.is_dir():
             raise InputError(f"output_dir {folder} is a file; name another with --output_dir")
-        found = {path.name for path in folder.iterdir()} - {LOCK_NAME} if folder.exists() else set()
+        found = {path.name for path in folder.iterdir()} - _LOCKS if folder.exists() else set()
         if found and RUN_FILE not in found:
             raise InputError(f"output_dir {folder} is not empty and holds no run; name another with --output_dir")
         if resume or not self.has_begun:
@@ -134,12 +136,16 @@ class RunFolder:
     def write_adapter(self, save: Callable[[Path], None]) -> None:
         """Have `save` write adapter and processor into a folder, and put those files in place, each of them whole."""
         staging = self.path / STAGING
-        shutil.rmtree(staging, ignore_errors=True)
+        if staging.exists():
+            shutil.rmtree(staging)
         staging.mkdir()
-        save(staging)
+        with named(staging):
+            save(staging)
         for file in sorted(staging.iterdir()):
+            with if_supported():
+                file.chmod(0o644)  # safetensors' are for their writer alone: root, where it was a container's
             sync(file)
-            file.replace(self.path / file.name)
+            replace(file, self.path / file.name)
         staging.rmdir()
         sync(self.path)
 

@@ -19,6 +19,7 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from trl import SFTTrainer
 
+from data_prep.disk_errors import named
 from data_prep.errors import InputError
 from recipes.checkpoints import STATE_NAME, best_checkpoint, seal, stopping_count
 from recipes.collator import VisionCollator
@@ -273,8 +274,10 @@ class SafetyTrainer(SFTTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a checkpoint, seal it, and only then let older ones go. Raises InputError where training diverged."""
         self.watch.check()
-        super()._save_checkpoint(model, trial)
-        seal(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
+        checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        with named(checkpoint):
+            super()._save_checkpoint(model, trial)
+        seal(checkpoint)
         rotate_checkpoints(
             output_dir=self.args.output_dir,
             save_total_limit=self._checkpoints_kept,

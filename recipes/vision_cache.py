@@ -16,6 +16,7 @@ from safetensors.torch import save
 from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
+from data_prep.disk_errors import told
 from data_prep.errors import InputError
 from data_prep.files import to_root, write_atomic
 from data_prep.frames_source import FramesSource
@@ -61,7 +62,9 @@ class VisionCache:
         try:
             with safe_open(path, framework="pt") as entry:
                 return entry.get_tensor("features"), entry.get_tensor("grid")
-        except (OSError, SafetensorError):
+        except (OSError, SafetensorError) as error:
+            if path.exists() and (refused := told(error, str(path))):
+                raise InputError(refused) from None
             raise InputError(
                 f"vision cache: {to_root(path)} is gone or damaged; remove it and go on with --resume"
             ) from None

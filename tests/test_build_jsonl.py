@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data_prep import build_jsonl, extract_frames
+from data_prep import build_jsonl, extract_frames, files
 from data_prep.clips import DATASET_FOLDER, read_clips, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
@@ -293,17 +293,13 @@ def test_a_build_killed_half_way_mixes_nothing(data: Path, monkeypatch: pytest.M
     class Killed(BaseException):
         pass
 
-    def stop(write: object) -> object:
-        def writer(path: Path, value: object) -> None:
-            if path.name == killed_at:
-                raise Killed
-            write(path, value)  # type: ignore[operator]
-
-        return writer
+    def replace(path: Path, final: Path) -> None:
+        if final.name == killed_at:
+            raise Killed
+        path.replace(final)
 
     with monkeypatch.context() as patch:
-        patch.setattr(build_jsonl, "write_rows", stop(build_jsonl.write_rows))
-        patch.setattr(build_jsonl, "write_json", stop(build_jsonl.write_json))
+        patch.setattr(files, "replace", replace)
         with pytest.raises(Killed):
             build(data)
     assert not (data / "audit.json").exists()

@@ -11,6 +11,8 @@ from data_prep.files import PROJECT_ROOT
 
 # Lower first. A module imports from the layers before its own, or from its own where that is one topic.
 LAYERS = [
+    {"data_prep.places"},
+    {"data_prep.disk_errors"},
     {"data_prep.errors"},
     {
         "data_prep.bit_reader",
@@ -49,6 +51,7 @@ LAYERS = [
         "data_prep.demo_renderer",
         "data_prep.frames_dataset",
         "data_prep.lookalikes",
+        "data_prep.parquet_files",
     },
     {"data_prep.hub_cache"},
     {"data_prep.frames_source", "data_prep.old_versions"},
