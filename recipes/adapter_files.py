@@ -44,12 +44,13 @@ def find_adapter(folder: Path) -> Adapter:
     """Open the adapter in `folder`, and find its base; the base is downloaded where it isn't on this machine.
 
     Raises InputError where there is no finished adapter, where it isn't a LoRA adapter of the kind that is trained
-    here, and where its base can't be had or is another than it was trained on.
+    here, and where its base can't be had or is another than it was trained on; OSError where a file may not be read.
     """
     record = read_record(folder)
     _check_config(folder, record)
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"adapter {folder}: {WEIGHTS_FILE} is missing; train it again")
+    (folder / WEIGHTS_FILE).open("rb").close()  # where it may not be read, that is told before anything is loaded
     base = find_base(record.base_model, record.base_revision)
     if base.revision != record.base_revision:
         raise InputError(

@@ -42,6 +42,22 @@ def test_adapter_travels_with_its_record_and_base(folder: Path, small_base: Path
     assert adapter.record.base_revision == adapter.base.revision
 
 
+@pytest.mark.parametrize("name", ["adapter_config.json", "adapter_model.safetensors", "safety.json"])
+def test_file_that_may_not_be_read_is_not_called_damaged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    opened = Path.open
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == folder / name:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match=name):
+        find_adapter(folder)
+
+
 def test_base_must_be_the_one_trained_on(folder: Path, small_base: Path) -> None:
     name = find_base(str(small_base)).name
     replace(RECORD, base_model=name, base_revision="0123").write(folder)

@@ -1,8 +1,11 @@
 """What the page does with a file, without a browser and without a model; tests/test_app.py drives the page itself."""
 
+import errno
 import re
+import shutil
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import gradio as gr
 import numpy as np
@@ -100,6 +103,21 @@ def test_each_visitor_s_upload_is_its_own(tmp_path: Path) -> None:
     for path in (second, second, None):
         remove(path)
     assert [path for path in tmp_path.rglob("*") if path != upload.parent] == []
+
+
+def test_upload_is_copied_where_there_are_no_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object) -> NoReturn:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    (tmp_path / "frame.png").write_bytes(b"picture")
+    monkeypatch.setattr("os.link", refuse)
+    own = take(str(tmp_path / "frame.png"), tmp_path)
+    assert own is not None and Path(own).read_bytes() == b"picture"
+    full = shutil.copyfile
+    monkeypatch.setattr("shutil.copyfile", lambda path, own: full(path, "/dev/full"))
+    with pytest.raises(gr.Error, match=r"frame\.png: No space left on device"):
+        take(str(tmp_path / "frame.png"), tmp_path)
+    assert len(list(tmp_path.glob("taken-*"))) == 1
 
 
 def test_upload_that_was_swept_away_before_it_was_taken_is_said(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
+import errno
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -34,6 +36,21 @@ def test_torn_checkpoint_is_passed_over(tmp_path: Path, tear: Callable[[Path], o
     tear(newer)
     assert not is_whole(newer)
     assert last_whole_checkpoint(tmp_path) == (older, [newer])
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ESTALE, errno.EMFILE])
+def test_checkpoint_that_cannot_be_read_is_not_taken_for_torn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Torn ones are removed."""
+
+    def refuse(path: Path) -> NoReturn:
+        raise OSError(number, os.strerror(number), str(path))
+
+    make_checkpoint(tmp_path, 10)
+    monkeypatch.setattr("recipes.checkpoints.sha256_of_file", refuse)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        last_whole_checkpoint(tmp_path)
 
 
 def test_sealed_checkpoint_is_on_the_disk_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,7 +141,7 @@ def test_full_disk_is_named_with_what_it_lacks(
     settings: dict[str, Any], base: list[BaseModel], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1000))
-    with pytest.raises(InputError, match=rf"vision features: .* needed in {tmp_path / 'vision'}, and 0 MB are free"):
+    with pytest.raises(InputError, match=rf"vision features: .* needed in {tmp_path / 'vision'}, and 1 kB are free"):
         checkup.check_disk(settings, base, [open_dataset(settings["dataset"])])
     for size, needed in (("7B", r"16\.6"), ("2B", r"4\.4")):
         with pytest.raises(InputError, match=rf"the base model: {needed} GB needed in"):

@@ -113,3 +113,19 @@ def test_summary_of_the_training_itself_outlives_a_later_start(tmp_path: Path) -
     run.write_summary({"seconds": 9}, trained=True)
     run.write_summary({"seconds": None}, trained=False)
     assert json.loads((tmp_path / "training.json").read_text()) == {"seconds": 9}
+
+
+def test_adapter_can_be_read_by_others_than_who_trained_it(tmp_path: Path) -> None:
+    """Safetensors writes files for their owner alone, which for a container's root is nobody else."""
+
+    def save(folder: Path) -> None:
+        (folder / "adapter_model.safetensors").touch(mode=0o600)
+
+    RunFolder(tmp_path).write_adapter(save)
+    assert (tmp_path / "adapter_model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_lock_files_alone_are_an_empty_folder(tmp_path: Path) -> None:
+    for name in (".lock", ".lock.held"):
+        (tmp_path / name).touch()
+    RunFolder(tmp_path).check_free(resume=False)
