@@ -1,7 +1,6 @@
 """Files that are whole at their final path or absent, folders that one process works in, where paths start."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -93,6 +92,8 @@ def hold_lock(path: Path, refusal: str) -> Iterator[None]:
 
     Raises InputError with the message `refusal` where another process holds it.
     """
+    import fcntl  # Windows has none: run_script must get as far as to say so
+
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

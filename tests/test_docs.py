@@ -127,6 +127,7 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
             assert words[3] in compose["services"][words[-1]]["profiles"]
         assert words[1:] in (
             ["compose", "up", "-d", "--build"],
+            ["compose", "up", "-d", "--force-recreate"],
             ["exec", "-it", name, "bash"],
             ["compose", "--profile", "app", "up", "app"],
             ["compose", "--profile", "train", "up", "-d", "train"],
