@@ -15,52 +15,13 @@ import yaml
 from docker.utils.build import exclude_paths
 
 from data_prep.files import PROJECT_ROOT
+from tests.image_tree import KEPT_OUT, git, of_the_image, touch, tracked_files
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 DOCKERFILE = PROJECT_ROOT / "Dockerfile"
 COMPOSE = PROJECT_ROOT / "docker-compose.yml"
 DOCKERIGNORE = PROJECT_ROOT / ".dockerignore"
 
-KEPT_OUT = [
-    "data/Safe and Unsafe Behaviours Dataset/train/0_safe_walkway_violation/0_tr1.mp4",
-    "data/demo/train.jsonl",
-    "data/frames/train/unsafe/0_tr1/0000.jpg",
-    "outputs/demo/adapter_model.safetensors",
-    "outputs/demo/safety.json",
-    "cache/hf/hub/models--Qwen--Qwen2-VL-7B-Instruct/blobs/0a1b",
-    ".cache/huggingface/token",
-    ".venv/bin/python",
-    ".git/config",
-    ".env",
-    "model.safetensors",
-    "recipes/model-00001-of-00005.safetensors",
-    "benchmarks/weights/pytorch_model.bin",
-    "tiny_base/checkpoint/optimizer.pt",
-    "qwen.gguf",
-    "copied clips/3_te1.MP4",
-    "dock.webm",
-    "recipes/dock.3gp",
-    "recipes/configs/gate.TS",
-    "wheels/torch-2.11.0-cp312-cp312-manylinux_2_28_x86_64.whl",
-    "exports/merged/tokenizer.json",
-    ".netrc",
-    ".docker/config.json",
-    "token.txt",
-    "id_ed25519",
-    "secrets.yaml",
-    "recipes/token.txt",
-    "recipes/.env",
-    "recipes/configs/.netrc",
-    "recipes/.ipynb_checkpoints/infer-checkpoint.py",
-    "data_prep/._clips.py",
-    "data_prep/frames/0000.jpg",
-    "benchmarks/random/config.json",
-    "tiny_base/weights/trainer_state.txt",
-    "recipes/__pycache__/infer.cpython-312.pyc",
-    "recipes/configs/__pycache__/old.cpython-312.pyc",
-    ".mypy_cache/3.11/cache.json",
-    "safe_unsafe.egg-info/PKG-INFO",
-]
 TAKEN_IN = [
     "Makefile",
     "accelerate_config.yaml",
@@ -80,12 +41,6 @@ TAKEN_IN = [
 ]
 
 
-# Of what is tracked, this stays out: it isn't run in the container, or it is mounted.
-NOT_RUN_THERE = (
-    *(".ci/", ".dockerignore", ".gitignore", "Dockerfile", "docker-compose.yml"),
-    *("CHANGELOG.md", "README.md", "docs/", "tests/", "benchmarks/README.md", "benchmarks/results/"),
-    *("tiny_base/weights/README.md", "data/", "outputs/", "cache/"),
-)
 SERVICES = ("vlm", "train", "app")
 
 
@@ -134,8 +89,7 @@ def test_what_pip_needs_is_copied_before_it_runs_and_exists() -> None:
     assert copied == [
         *("requirements.txt", "requirements-app.txt", "constraints.txt", "pyproject.toml", "data_prep", "recipes")
     ]
-    tracked = tracked_files()
-    assert all(any(file == name or file.startswith(f"{name}/") for file in tracked) for name in copied)
+    assert all(any(file == name or file.startswith(f"{name}/") for file in tracked()) for name in copied)
 
 
 def test_rest_is_copied_after_the_packages_and_the_guard() -> None:
@@ -185,15 +139,10 @@ def test_make_takes_the_images_own_python() -> None:
     assert ".venv" not in found.stdout and "pip install" not in found.stdout
 
 
-def git(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["git", *arguments], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
-
-
-def tracked_files() -> list[str]:
-    listed = git("ls-files")
-    if listed.returncode:
+def tracked() -> list[str]:
+    if not (found := tracked_files()):
         pytest.skip("not a git checkout: what is tracked can't be asked")
-    return listed.stdout.splitlines()
+    return found
 
 
 def service(name: str = "vlm") -> dict[str, Any]:
@@ -305,7 +254,7 @@ def test_whoever_the_caller_is_has_a_home_and_a_name_and_leaves_no_compiled_pyth
 
 def test_mounted_folders_are_the_projects_own_and_stand_in_git() -> None:
     """Docker would make a missing one, and as root's."""
-    folders = {parent.as_posix() for file in tracked_files() for parent in Path(file).parents}
+    folders = {parent.as_posix() for file in tracked() for parent in Path(file).parents}
     for volume in (volume for name in SERVICES for volume in service(name)["volumes"]):
         host, container, mode = volume.split(":")
         assert host.startswith("./") and ".." not in Path(host).parts
@@ -328,8 +277,7 @@ def ignore_patterns(text: str) -> list[str]:
 def build_context(root: Path, names: Iterable[str], patterns: list[str]) -> set[str]:
     """Return the files that a build could copy, by the Docker SDK's matcher, from a tree of these names."""
     for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
+        touch(root, name)
     sent = {path for path in exclude_paths(str(root), patterns) if (root / path).is_file()}
     return sent - {"Dockerfile", ".dockerignore"}  # always sent, for the build itself
 
@@ -349,8 +297,7 @@ def test_ignore_check_sees_a_missing_line(tmp_path: Path, line: str, gets_in: st
 def test_every_tracked_file_that_runs_is_taken_in(tmp_path: Path) -> None:
     """A list that is too short would leave a source out of the image."""
     patterns = ignore_patterns(DOCKERIGNORE.read_text())
-    runs = {name for name in tracked_files() if not name.startswith(NOT_RUN_THERE)}
-    assert build_context(tmp_path, tracked_files(), patterns) == runs
+    assert build_context(tmp_path, tracked(), patterns) == of_the_image()
 
 
 @pytest.mark.parametrize(
@@ -362,12 +309,12 @@ def test_every_tracked_file_that_runs_is_taken_in(tmp_path: Path) -> None:
     ],
 )
 def test_what_must_not_be_published_is_no_change_for_git(name: str) -> None:
-    tracked_files()
+    tracked()
     assert git("check-ignore", "--no-index", name).returncode == 0
 
 
 def test_git_ignores_nothing_that_is_tracked() -> None:
-    tracked_files()
+    tracked()
     assert git("ls-files", "--cached", "--ignored", "--exclude-standard").stdout == ""
 
 
