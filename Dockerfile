@@ -29,4 +29,11 @@ RUN ["python3", "-c", "import torch; found = (torch.__version__.split('+')[0], (
 
 COPY . .
 
+# Whoever it runs as, by compose's `user`, need not be known to the system: they have a home to write to, and a name,
+# which torch's compiler asks for. No compiled Python is left in the code that is mounted.
+RUN mkdir -m 1777 .home
+ENV HOME=/workspace/.home \
+    USER=user \
+    PYTHONDONTWRITEBYTECODE=1
+
 CMD ["/bin/bash"]

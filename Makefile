@@ -16,12 +16,13 @@ export HF_HOME ?= $(CURDIR)/cache/hf
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench image-check
 
 help:
 	@echo "make demo   the whole job on synthetic clips and a small base: clips to answer, no GPU, no network"
 	@echo "make test   style, types and tests"
 	@echo "make lint   style and types alone"
+	@echo "make image-check  the job in the container, as a user who isn't root; skipped where there is no Docker engine"
 	@echo "make bench  the 7B at full size with random weights; needs a GPU, see benchmarks/README.md"
 
 $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
@@ -61,3 +62,6 @@ test: lint
 bench: $(READY_DEV)
 	$(PYTHON) benchmarks/bench_train.py
 	$(PYTHON) benchmarks/bench_infer.py
+
+image-check: $(READY_DEV)
+	$(PYTHON) -m tests.image_check

@@ -42,8 +42,11 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
     exit status 130, a reader of stdout that went away 1; anything else keeps its traceback, because it is a fault of
     the program. Unless the script `reads_stdin`, that is empty: a library that asks a question gets no answer. So is
     one that was closed, or the next file to be opened would pass for it. What stdout's encoding lacks is escaped, as
-    on stderr.
+    on stderr. Windows itself, whose files can't be locked as everything here does, is refused.
     """
+    if sys.platform == "win32":
+        print("error: Windows itself can't run this; use WSL 2 or Docker Desktop, see README.md", file=sys.stderr)
+        sys.exit(2)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if not (reads_stdin and _is_open(0)):

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -192,6 +191,8 @@ def hold_lock(path: Path, refusal: str) -> Iterator[None]:
 
 def _lock(file: IO[str], path: Path, refusal: str) -> bool:
     """Lock an open file; return False where its file system can't."""
+    import fcntl  # Windows has none: run_script must get as far as to say so
+
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,14 @@ from data_prep.places import size_in_words, standing
 from recipes.base_files import check_precision, weight_files
 from recipes.base_model import BaseModel, find_base
 from recipes.fit import GIB, adapter_weights, predict
+from recipes.host_system import (
+    MORE_MEMORY_IN_WSL,
+    check_page_locking,
+    driver_in_words,
+    in_wsl,
+    system_in_words,
+    why_no_gpu,
+)
 from recipes.room import best_recipe, shortages
 from recipes.training_checks import checkpoints_of
 
@@ -42,6 +49,7 @@ def examine(settings: Mapping[str, Any]) -> Iterator[Finding]:
 
     Nothing is downloaded, and nothing is left behind.
     """
+    yield _checked("system", system_in_words)
     yield _checked("packages", check_packages)
     on_cpu = bool(settings.get("use_cpu", False))
     gpu = _checked("GPU", lambda: check_gpu(needed=not on_cpu))
@@ -92,10 +100,7 @@ def check_gpu(*, needed: bool) -> str | Finding:
     if not torch.cuda.is_available():
         built = torch.version.cuda
         raise InputError(
-            f"torch sees none (it is built for CUDA {built}); see that nvidia-smi shows the card, that the driver is "
-            "580 or newer outside the container (525 inside it), and that the container was started with the GPU"
-            if built
-            else "this torch is built without CUDA; install the one of requirements.txt"
+            why_no_gpu(built) if built else "this torch is built without CUDA; install the one of requirements.txt"
         )
     properties = torch.cuda.get_device_properties(0)
     visible = torch.cuda.device_count()
@@ -105,16 +110,6 @@ def check_gpu(*, needed: bool) -> str | Finding:
         f"{properties.name}, {properties.total_memory / GIB:.1f} GiB, compute capability {properties.major}."
         f"{properties.minor}; {driver_in_words()}, torch is built for CUDA {torch.version.cuda}"
     )
-
-
-def driver_in_words() -> str:
-    """Return the NVIDIA driver's version as nvidia-smi tells it."""
-    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    except (OSError, subprocess.SubprocessError):
-        return "driver unknown, because nvidia-smi doesn't run"
-    return f"driver {done.stdout.splitlines()[0].strip()}"
 
 
 def check_four_bits(*, on_cpu: bool) -> str:
@@ -178,7 +173,9 @@ def check_memory(settings: Mapping[str, Any], base: list[BaseModel], *, gpu_foun
     best = best_recipe(config, **room)
     hint = f"the best recipe for this card is {best}" if best else "none of the project's recipes fits this card"
     if missing := shortages(fit, **room):
-        raise InputError(f"{'; '.join(missing)}; {hint}")
+        wsl = [MORE_MEMORY_IN_WSL] if in_wsl() else []
+        raise InputError("; ".join([*missing, *wsl, hint]))
+    check_page_locking(fit.host_gib * GIB)
     return (
         f"about {fit.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, {fit.host_gib:.1f} of "
         f"{room['host_bytes'] / GIB:.1f} GiB on the host; {hint}"

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.frames_source import open_dataset
-from recipes import checkup, doctor, modeling
+from recipes import checkup, doctor, host_system, modeling
 from recipes.base_model import BaseModel, find_base
 from recipes.checkup import FAILED, OK, SKIPPED, examine
 from tests.test_fit import CONFIG as SIZES_OF_THE_7B
@@ -45,6 +45,7 @@ def test_all_is_looked_at_in_order_and_nothing_left_behind(settings: dict[str, A
     before = sorted(tmp_path.rglob("*"))
     findings = list(examine(settings))
     assert [(finding.check, finding.state) for finding in findings] == [
+        ("system", OK),
         ("packages", OK),
         ("GPU", SKIPPED),
         ("4-bit product", OK),
@@ -54,7 +55,7 @@ def test_all_is_looked_at_in_order_and_nothing_left_behind(settings: dict[str, A
         ("disk", OK),
         ("folders", OK),
     ]
-    assert "no audit is known of it" in findings[4].text
+    assert "no audit is known of it" in findings[5].text
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -94,7 +95,7 @@ def test_gpu_is_named_with_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_path:
     with pytest.raises(InputError, match="2 are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0"):
         checkup.check_gpu(needed=True)
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    assert checkup.driver_in_words() == "driver unknown, because nvidia-smi doesn't run"
+    assert host_system.driver_in_words() == "driver unknown, because nvidia-smi doesn't run"
 
 
 def test_library_that_breaks_hides_no_other_check(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,6 +216,6 @@ def test_status_says_whether_a_check_failed(
     assert doctor.main(["--config", str(config)]) == 1
     out, err = capfd.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == [
-        *("packages", "GPU", "4-bit", "base", "data", "memory", "disk", "folders")
+        *("system", "packages", "GPU", "4-bit", "base", "data", "memory", "disk", "folders")
     ]
     assert err.endswith("run.yaml: 1 of the checks failed\n")

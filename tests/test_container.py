@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,49 +15,33 @@ import yaml
 from docker.utils.build import exclude_paths
 
 from data_prep.files import PROJECT_ROOT
+from tests.image_tree import KEPT_OUT, git, of_the_image, touch, tracked_files
 
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 DOCKERFILE = PROJECT_ROOT / "Dockerfile"
 COMPOSE = PROJECT_ROOT / "docker-compose.yml"
 DOCKERIGNORE = PROJECT_ROOT / ".dockerignore"
 
-KEPT_OUT = [
-    "data/Safe and Unsafe Behaviours Dataset/train/0_safe_walkway_violation/0_tr1.mp4",
-    "data/demo/train.jsonl",
-    "data/frames/train/unsafe/0_tr1/0000.jpg",
-    "outputs/demo/adapter_model.safetensors",
-    "outputs/demo/safety.json",
-    "cache/hf/hub/models--Qwen--Qwen2-VL-7B-Instruct/blobs/0a1b",
-    ".cache/huggingface/token",
-    ".venv/bin/python",
-    ".git/config",
-    ".env",
-    "model.safetensors",
-    "recipes/model-00001-of-00005.safetensors",
-    "benchmarks/weights/pytorch_model.bin",
-    "tiny_base/checkpoint/optimizer.pt",
-    "qwen.gguf",
-    "copied clips/3_te1.MP4",
-    "recipes/__pycache__/infer.cpython-312.pyc",
-    "tests/__pycache__/test_rows.cpython-312.pyc",
-    ".mypy_cache/3.11/cache.json",
-    "safe_unsafe.egg-info/PKG-INFO",
-]
 TAKEN_IN = [
     "Makefile",
-    "README.md",
     "accelerate_config.yaml",
     "constraints.txt",
     "pyproject.toml",
     "requirements.txt",
+    "requirements-app.txt",
+    "benchmarks/bench_train.py",
     "data_prep/extract_frames.py",
     "recipes/configs/demo_cpu.yaml",
+    "recipes/configs/my_run.yaml",
+    "recipes/report.html.j2",
     "recipes/sft_qwen2vl.py",
-    "tests/test_rows.py",
     "tiny_base/pretrain.py",
     "tiny_base/weights/config.json",
     "tiny_base/weights/model.safetensors",
 ]
+
+
+SERVICES = ("vlm", "train", "app")
 
 
 def run_tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -104,8 +89,7 @@ def test_what_pip_needs_is_copied_before_it_runs_and_exists() -> None:
     assert copied == [
         *("requirements.txt", "requirements-app.txt", "constraints.txt", "pyproject.toml", "data_prep", "recipes")
     ]
-    tracked = tracked_files()
-    assert all(any(file == name or file.startswith(f"{name}/") for file in tracked) for name in copied)
+    assert all(any(file == name or file.startswith(f"{name}/") for file in tracked()) for name in copied)
 
 
 def test_rest_is_copied_after_the_packages_and_the_guard() -> None:
@@ -155,15 +139,15 @@ def test_make_takes_the_images_own_python() -> None:
     assert ".venv" not in found.stdout and "pip install" not in found.stdout
 
 
-def tracked_files() -> list[str]:
-    listed = subprocess.run(["git", "ls-files"], cwd=PROJECT_ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode:
+def tracked() -> list[str]:
+    if not (found := tracked_files()):
         pytest.skip("not a git checkout: what is tracked can't be asked")
-    return listed.stdout.splitlines()
+    return found
 
 
-def service() -> dict[str, Any]:
-    return yaml.safe_load(COMPOSE.read_text())["services"]["vlm"]
+def service(name: str = "vlm") -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"][name]
+    return found
 
 
 def check_compose(path: Path) -> subprocess.CompletedProcess[str]:
@@ -199,6 +183,7 @@ def test_service_is_the_briefs() -> None:
         "build": ".",
         "container_name": "vlm_safe_unsafe",
         "working_dir": "/workspace",
+        "user": "${UID:-1000}:${GID:-1000}",
         "volumes": [
             "./data:/workspace/data:rw",
             "./data_prep:/workspace/data_prep:rw",
@@ -211,8 +196,10 @@ def test_service_is_the_briefs() -> None:
             "NVIDIA_VISIBLE_DEVICES=all",
             "NVIDIA_DRIVER_CAPABILITIES=compute,utility",
             "HF_HOME=/workspace/.cache/huggingface",
+            "TRANSFORMERS_CACHE=/workspace/.cache/huggingface",
             "HF_HUB_DISABLE_TELEMETRY=1",
         ],
+        "init": True,
         "shm_size": "2gb",
         "stdin_open": True,
         "tty": True,
@@ -223,7 +210,7 @@ def test_service_is_the_briefs() -> None:
 
 def test_training_is_a_process_of_its_own_that_can_be_stopped() -> None:
     """tests/test_sft_command.py runs and stops that very command."""
-    train = yaml.safe_load(COMPOSE.read_text())["services"]["train"]
+    train = service("train")
     assert (train["profiles"], train["build"], train["gpus"]) == (["train"], ".", "all")
     assert (train["init"], train["stop_grace_period"]) == (True, "30m")
     assert "stop_signal" not in train and "restart" not in train
@@ -237,7 +224,7 @@ def test_training_is_a_process_of_its_own_that_can_be_stopped() -> None:
 
 
 def test_page_is_optional_read_only_and_for_this_machine_alone() -> None:
-    app = yaml.safe_load(COMPOSE.read_text())["services"]["app"]
+    app = service("app")
     assert (app["profiles"], app["build"], app["gpus"]) == (["app"], ".", "all")
     assert app["ports"] == ["127.0.0.1:7860:7860"]
     assert {volume.removesuffix(":ro") for volume in app["volumes"]} <= {
@@ -249,19 +236,37 @@ def test_page_is_optional_read_only_and_for_this_machine_alone() -> None:
     assert {word for word in app["command"] if word.startswith("--")} <= flags
 
 
-def test_mounted_folders_are_the_projects_own() -> None:
-    """Each is relative and kept in git, or lies in a folder that is; Docker makes a missing one such as cache/hf."""
-    tracked_folders = {file.split("/")[0] for file in tracked_files() if "/" in file}
-    for volume in service()["volumes"]:
+@pytest.mark.parametrize("name", SERVICES)
+def test_everything_runs_as_the_caller_below_an_init(name: str) -> None:
+    """A shell doesn't pass its UID on, so compose reads it from .env, which a command of the README writes."""
+    assert (service(name)["user"], service(name)["init"]) == ("${UID:-1000}:${GID:-1000}", True)
+    assert "cap_add" not in service(name) and "privileged" not in service(name)
+
+
+def test_whoever_the_caller_is_has_a_home_and_a_name_and_leaves_no_compiled_python() -> None:
+    lines = instructions()
+    home, names = (next(line for line in lines if word in line) for word in ("mkdir -m 1777", "HOME="))
+    environment = dict(re.findall(r'(\w+)="?([^"\s]*)"?', names.removeprefix("ENV ")))
+    assert environment == {"HOME": f"/workspace/{home.split()[-1]}", "USER": "user", "PYTHONDONTWRITEBYTECODE": "1"}
+    # Set before pip runs, they would be its own: root's files in that home.
+    assert lines.index(names) > position("RUN python3 -m pip install")
+
+
+def test_mounted_folders_are_the_projects_own_and_stand_in_git() -> None:
+    """Docker would make a missing one, and as root's."""
+    folders = {parent.as_posix() for file in tracked() for parent in Path(file).parents}
+    for volume in (volume for name in SERVICES for volume in service(name)["volumes"]):
         host, container, mode = volume.split(":")
         assert host.startswith("./") and ".." not in Path(host).parts
-        assert Path(host).parts[0] in tracked_folders
-        assert (container.startswith("/workspace/"), mode) == (True, "rw")
+        assert Path(host).as_posix() in folders
+        assert container.startswith("/workspace/") and mode in ("ro", "rw")
+    assert all(volume.endswith(":rw") for volume in service()["volumes"])
 
 
 def test_hugging_face_cache_is_the_mounted_one() -> None:
     environment = dict(entry.split("=", 1) for entry in service()["environment"])
     targets = {volume.split(":")[1] for volume in service()["volumes"]}
+    assert environment["HF_HOME"] == environment["TRANSFORMERS_CACHE"]
     assert environment["HF_HOME"] in targets
 
 
@@ -269,32 +274,48 @@ def ignore_patterns(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
 
 
-def build_context(root: Path, patterns: list[str]) -> set[str]:
-    """Return the files that a build would send, by the Docker SDK's matcher, from a tree of the listed names."""
-    for name in KEPT_OUT + TAKEN_IN:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text("x")
-    return {path for path in exclude_paths(str(root), patterns) if (root / path).is_file()}
+def build_context(root: Path, names: Iterable[str], patterns: list[str]) -> set[str]:
+    """Return the files that a build could copy, by the Docker SDK's matcher, from a tree of these names."""
+    for name in names:
+        touch(root, name)
+    sent = {path for path in exclude_paths(str(root), patterns) if (root / path).is_file()}
+    return sent - {"Dockerfile", ".dockerignore"}  # always sent, for the build itself
 
 
 def test_image_gets_the_sources_and_nothing_else(tmp_path: Path) -> None:
-    assert build_context(tmp_path, ignore_patterns(DOCKERIGNORE.read_text())) == set(TAKEN_IN)
-
-
-def test_ignore_check_sees_a_missing_line(tmp_path: Path) -> None:
-    patterns = [line for line in ignore_patterns(DOCKERIGNORE.read_text()) if line != "data"]
-    assert "data/demo/train.jsonl" in build_context(tmp_path, patterns)
-
-
-def test_every_tracked_file_but_placeholders_is_taken_in(tmp_path: Path) -> None:
-    """A pattern that is too wide would leave a source out of the image."""
+    """make image-check has an engine judge."""
     patterns = ignore_patterns(DOCKERIGNORE.read_text())
-    tracked = set(tracked_files())
-    for name in tracked:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    taken = {path for path in exclude_paths(str(tmp_path), patterns) if (tmp_path / path).is_file()}
-    assert tracked - taken == {"data/.gitkeep", "outputs/.gitkeep", "cache/.gitkeep"}
+    assert build_context(tmp_path, KEPT_OUT + TAKEN_IN, patterns) == set(TAKEN_IN)
+
+
+@pytest.mark.parametrize(("line", "gets_in"), [("*", "token.txt"), ("**/.*", "data_prep/._clips.py")])
+def test_ignore_check_sees_a_missing_line(tmp_path: Path, line: str, gets_in: str) -> None:
+    patterns = [each for each in ignore_patterns(DOCKERIGNORE.read_text()) if each != line]
+    assert gets_in in build_context(tmp_path, KEPT_OUT + TAKEN_IN, patterns)
+
+
+def test_every_tracked_file_that_runs_is_taken_in(tmp_path: Path) -> None:
+    """A list that is too short would leave a source out of the image."""
+    patterns = ignore_patterns(DOCKERIGNORE.read_text())
+    assert build_context(tmp_path, tracked(), patterns) == of_the_image()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("wheels/torch-2.11.0-cp312-cp312-manylinux_2_28_x86_64.whl", "dock.mp4", "clips/3_te1.MP4", "gate.MOV"),
+        *("recipes/dock.webm", "a.avi", "a.mkv", "a.m4v", "a.wmv", "a.3gp", "a.ts", "a.mts", "a.h265", "a.dav"),
+        *(".env", "data/train.jsonl", "outputs/demo/safety.json", "cache/hf/token", "cache/vision/0a1b/0.safetensors"),
+    ],
+)
+def test_what_must_not_be_published_is_no_change_for_git(name: str) -> None:
+    tracked()
+    assert git("check-ignore", "--no-index", name).returncode == 0
+
+
+def test_git_ignores_nothing_that_is_tracked() -> None:
+    tracked()
+    assert git("ls-files", "--cached", "--ignored", "--exclude-standard").stdout == ""
 
 
 @pytest.mark.parametrize("path", [DOCKERFILE, COMPOSE, DOCKERIGNORE], ids=lambda path: path.name)

@@ -313,6 +313,7 @@ def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     findings = {finding["check"]: finding for finding in map(json.loads, done.stdout.splitlines())}
     assert {check: finding["state"] for check, finding in findings.items()} == {
+        "system": "ok",
         "packages": "ok",
         "GPU": "skipped",
         "4-bit product": "ok",

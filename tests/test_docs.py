@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -128,12 +129,15 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
             assert words[3] in compose["services"][words[-1]]["profiles"]
         assert words[1:] in (
             ["compose", "up", "-d", "--build"],
+            ["compose", "up", "-d", "--force-recreate"],
             ["exec", "-it", name, "bash"],
             ["compose", "--profile", "app", "up", "app"],
             ["compose", "--profile", "train", "up", "-d", "train"],
             ["compose", "--profile", "train", "logs", "-f", "train"],
             ["compose", "--profile", "train", "stop", "train"],
         )
+    elif words[0] == "printf":
+        assert command.endswith(">> .env")
     elif words[0] == "hf":
         assert (Path(sys.executable).parent / "hf").is_file()
         assert words[1:] == ["download", "Qwen/Qwen2-VL-7B-Instruct"]
@@ -163,6 +167,15 @@ def test_links_lead_somewhere(document: Path) -> None:
         if line.startswith("#")
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", document.read_text())) <= headings
+
+
+def test_compose_is_told_who_the_caller_is(tmp_path: Path) -> None:
+    (command,) = [command for command in commands() if command.startswith("printf")]
+    (tmp_path / ".env").write_text("CONFIG=recipes/configs/my_run.yaml\n")
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    told = f"CONFIG=recipes/configs/my_run.yaml\nUID={os.getuid()}\nGID={os.getgid()}\n"
+    assert (tmp_path / ".env").read_text() == told
+    assert {"UID", "GID"} <= set(re.findall(r"\$\{(\w+):-", (PROJECT_ROOT / "docker-compose.yml").read_text()))
 
 
 def test_packages_to_carry_along_are_the_pinned_ones_and_not_this_folder(tmp_path: Path) -> None:

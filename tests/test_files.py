@@ -1,10 +1,12 @@
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from data_prep.errors import run_script
 from data_prep.files import PROJECT_ROOT, from_root, sha256_of_file, to_root, write_atomic, write_json, write_together
 
 
@@ -79,3 +81,15 @@ def test_files_that_belong_together_come_together(tmp_path: Path, monkeypatch: p
         write_together(tmp_path, {"plots/a.svg": b"2", "report": b"2"})
     assert [(tmp_path / name).read_bytes() for name in ("plots/a.svg", "report")] == [b"1", b"1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["plots", "report"]
+
+
+def test_windows_itself_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    with pytest.raises(SystemExit) as ended:
+        run_script(lambda argv: pytest.fail("it was started"))
+    assert ended.value.code == 2
+    out, err = capfd.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "WSL 2 or Docker Desktop" in err

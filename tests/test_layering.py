@@ -70,6 +70,7 @@ LAYERS = [
         "recipes.divergence",
         "recipes.fit",
         "recipes.forward",
+        "recipes.host_system",
         "recipes.joined_linears",
         "recipes.library_messages",
         "recipes.library_settings",
@@ -107,6 +108,7 @@ LAYERS = [
 ]
 SCRIPTS = next(layer for layer in LAYERS if "data_prep.extract_frames" in layer) | LAYERS[-1]
 LAYER_OF = {module: number for number, layer in enumerate(LAYERS) for module in layer}
+UNIX_ALONE = {"fcntl", "grp", "pwd", "resource", "syslog", "termios", "tty"}
 HEAVY = {"torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate"}
 
 
@@ -150,6 +152,12 @@ def test_imports_go_one_way(module: str) -> None:
 def test_data_prep_knows_no_model(module: str) -> None:
     roots = {name.split(".")[0] for name in imports(MODULES[module])}
     assert not roots & (HEAVY | {"recipes"})
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_windows_gets_as_far_as_its_one_line(module: str) -> None:
+    """run_script says that this isn't for Windows itself; an import that fails there would come before it."""
+    assert not imports(MODULES[module], top_level_only=True) & UNIX_ALONE
 
 
 @pytest.mark.parametrize("module", sorted(SCRIPTS))
