@@ -269,6 +269,18 @@ def test_frames_figures_are_those_of_the_benchmark() -> None:
     assert f"| {ratios} |" in DOCUMENTS[0].read_text()
 
 
+def test_damage_figures_are_those_of_the_benchmark() -> None:
+    results = json.loads((PROJECT_ROOT / "benchmarks/results/damage_two_cores.json").read_text())
+    cells: dict[str, list[str]] = {}
+    for row in results["rows"]:
+        before, now = (row["noticed"][version]["altered"] for version in ("before", "now"))
+        cells.setdefault(row["kind"], []).append(f"{row['altered']}: {before} → {now}")
+    text = (PROJECT_ROOT / "benchmarks/README.md").read_text()
+    for kind, each in cells.items():
+        if len(each) == 4:
+            assert f"| {kind} | {' | '.join(each)} |" in text
+
+
 def test_start_figures_are_those_of_the_benchmark() -> None:
     results = json.loads((PROJECT_ROOT / "benchmarks/results/start_two_cores.json").read_text())
     before, now = ([start["total_seconds"] for start in results[name]] for name in ("starts_at_9264ce6", "starts"))
