@@ -72,10 +72,13 @@ def _snapshot(repo_id: str, version: str) -> Path:
 
 
 def _content_hash(repo_id: str, version: str) -> str | None:
-    """Return the content hash of a version, None where it is damaged."""
+    """Return the content hash of a version, None where it is damaged.
+
+    Raises OSError where its manifest can't be read: a run may have been trained on it.
+    """
     try:
         return str(json.loads((_snapshot(repo_id, version) / MANIFEST).read_bytes())["content_hash"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -27,6 +27,7 @@ from data_prep.files import PROJECT_ROOT, check_writable, hold_lock, replace, wr
 from data_prep.frame_format import FrameFormat
 from data_prep.frames_dataset import build_dataset, content_hash
 from data_prep.hub_cache import load_pushed, push_local
+from data_prep.old_versions import prune
 from data_prep.parquet_files import write_parquet
 from tests.tiny_data import many_clips, write_data
 
@@ -96,7 +97,7 @@ def run(
         (OSError(errno.EFBIG, "File too large", "/x/a"), r"/x/a: File too large; no file there may be as large"),
         (
             FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp', '/']"),
-            r"/tmp: No usable temporary directory found in .*; make room there, or set TMPDIR",
+            r"/.*: No usable temporary directory found in .*; make room there, or set TMPDIR",
         ),
         (OSError(errno.EACCES, "Failed to open local file '/x/a'. Detail: [errno 13]"), r"/x/a: Permission"),
         (Exception("No space left on device (os error 28)"), r"a file that isn't named, .*: No space left .*; make"),
@@ -384,7 +385,26 @@ def test_a_cache_without_links_modes_and_times_works(data: Path, home: Path, mon
     assert len(list((home / "hub").glob("*/snapshots/*/manifest.json"))) == 2
 
 
-def test_extraction_and_rows_work_there_too(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_version_that_cannot_be_read_is_never_removed_for_it(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = push_local(build_dataset(data), REPO_ID)
+    used = content_hash(load_pushed(REPO_ID))
+    (data / "test.jsonl").write_text((data / "test.jsonl").read_text().replace('"UNSAFE"', '"SAFE"', 1))
+    push_local(build_dataset(data), REPO_ID)
+    read = Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "manifest.json" and path.parent.name == version:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refuse)
+        with pytest.raises(OSError, match="Input/output error"):
+            prune(REPO_ID, {used})
+    assert content_hash(load_pushed(REPO_ID, version)) == used
+
+
+def test_rows_are_built_there_too(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     old = {name: (data / name).read_bytes() for name in ("train.jsonl", "test.jsonl", "audit.json")}
     without_links_modes_and_times(monkeypatch)
     assert build_jsonl.main(["--data", str(data)]) == 0
