@@ -1,4 +1,4 @@
-"""A server on the loopback interface that takes every connection and never answers: what some firewalls make of a Hub."""
+"""A server on the loopback interface that takes every call and never answers: what some firewalls make of a Hub."""
 
 import contextlib
 import socket
@@ -21,6 +21,12 @@ class BlackHole:
         proxies = dict.fromkeys(PROXIES, self.url)
         asked = {"HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "0", "HF_ENDPOINT": self.url}
         return {**asked, **proxies, "no_proxy": "", "NO_PROXY": ""}
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 @contextlib.contextmanager
