@@ -19,7 +19,7 @@ from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, to_root
 from data_prep.litter import is_litter
 from recipes.adapter_files import find_adapter
-from recipes.library_messages import silence_known_messages, stay_offline
+from recipes.library_messages import reach_this_machine_directly, silence_known_messages, stay_offline
 
 LOCAL = "127.0.0.1"
 
@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     if importlib.util.find_spec("gradio") is None:
         raise InputError("gradio is missing; run pip install -r requirements-app.txt -c constraints.txt")
     check_port(args.host, args.port)
+    reach_this_machine_directly(args.host)
     name = to_root(adapter.folder)
     print(f"loading {name}; Ctrl-C ends the page", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # docker stop; uploads are removed on the way out

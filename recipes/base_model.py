@@ -2,17 +2,19 @@
 
 import hashlib
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import constants, snapshot_download
+from huggingface_hub import HfApi, constants, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
 )
+from huggingface_hub.utils import httpx
 
 from data_prep.disk_errors import told
 from data_prep.errors import InputError
@@ -54,6 +56,7 @@ class BaseModel:
 def find_base(name: str, revision: str | None = None, *, download: bool = True) -> BaseModel:
     """Find a base model: a folder of this project or machine, else a Hub id, downloaded unless it is in the cache.
 
+    What the cache has of a revision is taken without asking the Hub, of a branch, too, which a line on stderr says.
     Without `download` only what lies on this machine counts. Of a base that isn't used here, nothing but config.json
     is downloaded; of one in 4 bits, the index before the weights.
 
@@ -79,14 +82,21 @@ def _folder_name(folder: Path) -> str:
 
 
 def _download(name: str, revision: str | None, *, local_files_only: bool) -> Path:
+    """Return a Hub model's folder in the cache, which comes first: the Hub is asked for what isn't there alone."""
+    cached = _cached(name, revision)
+    offline = local_files_only or constants.HF_HUB_OFFLINE
+    if cached and (offline or _is_whole(name, cached)):
+        if not (offline or _COMMIT.fullmatch(revision or "")):
+            _say_cached(name, revision, cached)
+        return cached
     try:
-        if local_files_only or constants.HF_HUB_OFFLINE:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
-        if revision and _COMMIT.fullmatch(revision) and (folder := _cached(name, revision)):
-            return folder
+        if offline:
+            raise OfflineModeIsEnabled
         commit = _look_before_downloading(name, revision)
-        return _cached(name, commit) or Path(snapshot_download(name, revision=commit, allow_patterns=_FILES))
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled):
+        return Path(snapshot_download(name, revision=commit, allow_patterns=_FILES))
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.TransportError):
+        if cached:
+            return cached  # whoever looks at it will name what it lacks
         unreached = "" if local_files_only else " and the Hub can't be reached"
         raise InputError(
             f"base model {name!r} is not in the Hub cache{unreached}; where there is a network, run "
@@ -99,21 +109,38 @@ def _download(name: str, revision: str | None, *, local_files_only: bool) -> Pat
         raise InputError(f"base model {name!r} at revision {revision or 'main'}: {reason}") from None
 
 
-def _cached(name: str, commit: str) -> Path | None:
-    """Return the snapshot of a commit, which never changes, where the cache holds all of it; the Hub isn't asked.
-
-    Asked for a commit, the library would try for 23 seconds where the Hub can't be reached.
-    """
+def _cached(name: str, revision: str | None) -> Path | None:
+    """Return the snapshot that the cache has of a revision, however much of it, without asking the Hub."""
     try:
-        folder = Path(snapshot_download(name, revision=commit, allow_patterns=_FILES, local_files_only=True))
-        _check_files(name, folder)
-    except (LocalEntryNotFoundError, InputError):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=_FILES, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
         return None
-    return folder
+
+
+def _is_whole(name: str, folder: Path) -> bool:
+    try:
+        _check_files(name, folder)
+    except InputError:
+        return False
+    return True
+
+
+def _say_cached(name: str, revision: str | None, folder: Path) -> None:
+    of = f" of {revision}" if revision else ""
+    pin = f" --revision {revision}" if revision not in (None, "main") else ""
+    print(
+        f"base model {name}: revision {folder.name[:12]}{of} as it is in the Hub cache; a newer one, if there is one, "
+        f"comes with 'hf download {name}{pin}'",
+        file=sys.stderr,
+    )
 
 
 def _look_before_downloading(name: str, revision: str | None) -> str:
-    """Fetch config.json, and the index of a base in 4 bits, and check them; return the commit that they are of."""
+    """Fetch config.json, and the index of a base in 4 bits, and check them; return the commit that they are of.
+
+    The library waits for ever for a Hub that takes a connection and doesn't answer, so it is asked within seconds once.
+    """
+    HfApi().model_info(name, revision=revision, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     folder = Path(snapshot_download(name, revision=revision, allow_patterns=[CONFIG_FILE]))
     config = read_config(name, folder)
     check_config(name, config)

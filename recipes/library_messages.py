@@ -14,8 +14,9 @@ from data_prep.errors import empty_stdin
 
 
 def silence_known_messages() -> None:
-    """Keep back what can't be acted on, and TRL from sending usage figures. To be called before TRL is imported."""
-    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+    """Keep back what can't be acted on, and every library from sending usage figures."""
+    os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"  # for processes started from this one, and for Gradio
+    constants.HF_HUB_DISABLE_TELEMETRY = True  # what huggingface_hub, once imported, goes by, and TRL through it
     # Advises a CPU kernel that would be fetched from the Hub and run; only what is pinned runs here.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # Where the home can't be written to, it tells at length that it does without its cache of fonts.
@@ -34,6 +35,16 @@ def stay_offline() -> None:
     """Have no library ask the Hub for anything from here on, however early it was imported."""
     os.environ["HF_HUB_OFFLINE"] = "1"  # for processes started from this one
     constants.HF_HUB_OFFLINE = True  # what huggingface_hub, once imported, goes by
+
+
+def reach_this_machine_directly(host: str) -> None:
+    """Have no library go through a proxy to a server on this machine, which listens at `host`.
+
+    Gradio asks its own page whether it is there, and a proxy is another machine, whose localhost is another page.
+    """
+    listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    excepted = ",".join(filter(None, [listed, "localhost", "127.0.0.1", "::1", host]))
+    os.environ.update(no_proxy=excepted, NO_PROXY=excepted)
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def app(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
                 *("--max-upload-mb", "1", "--examples", str(demo.data)),
             ],
             cwd=PROJECT_ROOT,
-            env={**os.environ, **proxies, "no_proxy": "127.0.0.1,localhost", "TMPDIR": str(temporary)},
+            env={**os.environ, **proxies, "no_proxy": "", "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
