@@ -233,7 +233,7 @@ def test_another_s_folder_is_named_with_what_to_run(data: Path, tmp_path: Path) 
     environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "PYTHONPATH": str(PROJECT_ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", AS_NOBODY, str(tmp_path / "said"), json.dumps(cases)],
-        env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=120,
+        env=environment, cwd=PROJECT_ROOT, capture_output=True, text=True, timeout=400,
     )  # fmt: skip
     for name in ("data", "closed", "home"):
         (tmp_path / name).chmod(0o755)
