@@ -84,6 +84,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def check_port(host: str, port: int) -> None:
     """Raise InputError where the page couldn't be served: better at once than after the model was loaded."""
+    if port == 0:
+        raise InputError("--port 0 is no address that people could open; name one from 1 to 65535")
     try:
         socket.create_server((host, port)).close()
     except (OSError, OverflowError) as error:

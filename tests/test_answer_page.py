@@ -87,6 +87,8 @@ def test_port_that_is_taken_is_named_before_anything_is_loaded() -> None:
         with pytest.raises(InputError, match=rf"port {port} of 127\.0\.0\.1 can't be had .*; name another with --port"):
             check_port("127.0.0.1", port)
     check_port("127.0.0.1", port)
+    with pytest.raises(InputError, match="--port 0 is no address"):
+        check_port("127.0.0.1", 0)
 
 
 def test_each_visitor_s_upload_is_its_own(tmp_path: Path) -> None:

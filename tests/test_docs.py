@@ -178,19 +178,51 @@ def test_compose_is_told_who_the_caller_is(tmp_path: Path) -> None:
     assert {"UID", "GID"} <= set(re.findall(r"\$\{(\w+):-", (PROJECT_ROOT / "docker-compose.yml").read_text()))
 
 
-def test_packages_to_carry_along_are_the_pinned_ones_and_not_this_folder(tmp_path: Path) -> None:
-    """pip would pack the whole of it, data and all, for the last line of requirements.txt."""
-    (command,) = [command for command in commands() if "pip download" in command]
-    (tmp_path / "requirements.txt").write_text("idna==3.20\n-e .\n")
-    (tmp_path / "constraints.txt").touch()
-    with_pip = command.replace("pip download", f"{sys.executable} -m pip download")
-    done = subprocess.run(["bash", "-c", with_pip], cwd=tmp_path, capture_output=True, text=True, check=False)
+def pip_command(start: str) -> str:
+    (command,) = [command for command in commands() if start in command]
+    return command
+
+
+@pytest.fixture
+def small_project(tmp_path: Path) -> Path:
+    """The project with few requirements and no code, whose build is pinned to what isn't the newest."""
+    project = tmp_path / "project"
+    for package in ("data_prep", "recipes"):
+        (project / package).mkdir(parents=True)
+        (project / package / "__init__.py").touch()
+    for name in ("pyproject.toml", "requirements-build.txt"):
+        text = (PROJECT_ROOT / name).read_text()
+        assert "hatchling==1.33.0" in text
+        (project / name).write_text(text.replace("hatchling==1.33.0", "hatchling==1.32.4"))
+    (project / "requirements.txt").write_text("idna==3.20\n-e .\n")
+    (project / "requirements-app.txt").write_text("groovy==0.1.2\n")
+    (project / "constraints.txt").touch()
+    return project
+
+
+def test_packages_to_carry_along_are_enough_to_install_from_without_an_index(small_project: Path) -> None:
+    """The build's own needs included. pip would pack this folder, data and all, for requirements.txt's last line."""
+    download = pip_command("pip download").replace("pip download", f"{sys.executable} -m pip download")
+    done = subprocess.run(["bash", "-c", download], cwd=small_project, capture_output=True, text=True, check=False)
     if "No matching distribution found" in done.stderr:
         pytest.skip("no package registry can be reached: nothing to download")
     assert done.returncode == 0, done.stderr
-    names = {path.name.split("-")[0] for path in (tmp_path / "wheels").iterdir()}
-    assert {"idna", "hatchling", "editables"} <= names
-    assert not any(name.startswith("safe") for name in names)
+    assert not any(path.name.startswith("safe") for path in (small_project / "wheels").iterdir())
+    subprocess.run([sys.executable, "-m", "venv", ".venv"], cwd=small_project, check=True)
+    python = small_project / ".venv" / "bin" / "python"
+    install = pip_command("pip install --no-index").replace("pip install", f"{python} -m pip install")
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHONPATH"))}
+    done = subprocess.run(
+        ["bash", "-c", install],
+        cwd=small_project,
+        env={**alone, "PIP_CONFIG_FILE": os.devnull},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    listed = subprocess.run([python, "-m", "pip", "list"], env=alone, capture_output=True, text=True, check=True).stdout
+    assert set(re.findall(r"^(groovy|idna|safe-unsafe) ", listed, re.MULTILINE)) == {"groovy", "idna", "safe-unsafe"}
 
 
 def test_training_figures_are_those_of_the_run() -> None:

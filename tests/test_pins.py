@@ -19,6 +19,7 @@ from data_prep.files import PROJECT_ROOT
 REQUIREMENTS = PROJECT_ROOT / "requirements.txt"
 CONSTRAINTS = PROJECT_ROOT / "constraints.txt"
 APP = PROJECT_ROOT / "requirements-app.txt"
+BUILD = PROJECT_ROOT / "requirements-build.txt"
 PYTHONS = ("3.11", "3.12")
 
 # What torch alone asks for and the image brings with it. setuptools is the system's there, which pip can't replace
@@ -85,11 +86,22 @@ def test_constraints_are_exact_and_leave_torch_alone() -> None:
     assert [name for name in pins_of(CONSTRAINTS) if TORCHS_OWN.fullmatch(name) or name.startswith("torch")] == []
 
 
-@pytest.mark.parametrize("name", ["requirements-dev.txt", "requirements-app.txt", "requirements-dask.txt"])
+FURTHER = ("requirements-dev.txt", "requirements-app.txt", "requirements-dask.txt", "requirements-build.txt")
+
+
+@pytest.mark.parametrize("name", FURTHER)
 def test_further_pins_are_exact_and_do_not_contradict(name: str) -> None:
     further = pins_of(PROJECT_ROOT / name)
     assert all(re.fullmatch(r"[0-9][A-Za-z0-9.]*", version) for version in further.values())
-    assert {name: version for name, version in further.items() if all_pins().get(name, version) != version} == {}
+    others = all_pins() | {key: pin for other in FURTHER for key, pin in pins_of(PROJECT_ROOT / other).items()}
+    assert {key: version for key, version in further.items() if others[key] != version} == {}
+
+
+def test_what_builds_the_project_is_pinned_once() -> None:
+    """The file for machines without a network names the very build that pip will ask for there."""
+    build = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    pins = {f"{name}=={version}" for name, version in pins_of(BUILD).items()}
+    assert set(build) <= pins
 
 
 @pytest.mark.parametrize(("extra", "wanted"), [("dask", ["dask", "distributed"]), ("app", ["gradio"])])
@@ -193,11 +205,14 @@ def requirement_lines() -> list[str]:
 
 
 def test_no_requirement_replaces_the_images_torch(image_packages: Path) -> None:
-    """And what would be installed are the pinned versions alone, so the pins are whole for Python 3.12, too."""
-    found = dry_run(image_packages, [*requirement_lines(), *lines_of(APP)])
+    """And what would be installed are the pinned versions alone, so the pins are whole for Python 3.12, too.
+
+    What builds the project is among them: all of it is downloaded together for machines without a network.
+    """
+    found = dry_run(image_packages, [*requirement_lines(), *lines_of(APP), *lines_of(BUILD)])
     assert found.faults() == set()
     assert found.removed == {}
-    pins = all_pins() | pins_of(APP)
+    pins = all_pins() | pins_of(APP) | pins_of(BUILD)
     assert found.installed == {name: version for name, version in pins.items() if name not in IMAGE}
 
 

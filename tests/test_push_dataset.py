@@ -213,6 +213,11 @@ def test_pruning_that_was_killed_is_finished_by_the_next(
     assert blobs(tmp_path, "local/tiny") == files
 
 
+def test_nothing_is_pruned_on_the_hub() -> None:
+    with pytest.raises(InputError, match="--prune is for the local Hub cache; what lies on the Hub is removed there"):
+        push_dataset.main(["--remote", "--repo-id", "me/frames", "--prune", "--data", "/nonexistent"])
+
+
 def test_damaged_audit_is_named(data: Path) -> None:
     (data / "audit.json").write_text("{}")
     with pytest.raises(InputError, match=r"audit\.json: damaged; run data_prep/build_jsonl\.py again"):
