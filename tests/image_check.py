@@ -37,6 +37,17 @@ STEPS = [
     ("push", ["python", "data_prep/push_dataset.py", "--data", "data/demo", "--repo-id", "local/safe-unsafe-demo"]),
     ("doctor", ["python", "recipes/doctor.py", "--config", "recipes/configs/demo_cpu.yaml"]),
 ]
+TWO_UPDATES = ["--max_steps", "2", "--eval_steps", "2", "--save_steps", "2", "--linear_probe", "false"]
+# What a GPU's run does beside: torch's compiler asks for a name and a folder, and builds launchers with gcc.
+AT_HOME = """\
+import pathlib, subprocess, sysconfig
+from torch._inductor.runtime.cache_dir_utils import cache_dir
+(pathlib.Path.home() / "written").touch()
+source = pathlib.Path(cache_dir(), "launcher.c")
+source.write_text("#include <Python.h>")
+headers = sysconfig.get_path("include")
+subprocess.run(["gcc", "-shared", "-fPIC", "-I", headers, "-o", source.with_suffix(".so"), source], check=True)
+"""
 # Presses the page's first example, over HTTP as a browser does, and prints the answer.
 ASK = """\
 import json, re
@@ -117,7 +128,8 @@ def check(docker: str, folder: Path) -> None:
         with running(docker, [*arguments("vlm"), image]) as shell:
             for what, words in STEPS:
                 step(what, [docker, "exec", shell, *words])
-            training = [*command("train"), "--max_steps", "2", "--cuda_graphs=false"]
+            step("home", [docker, "exec", shell, "python", "-c", AT_HOME])
+            training = [*command("train"), *TWO_UPDATES]
             step("train", [docker, "run", "--rm", *arguments("train"), image, *training])
             frame = min((folder / "data/demo/frames/test/unsafe").glob("*/0000.jpg")).relative_to(folder)
             asking = ["python", "recipes/infer.py", "--adapter", "outputs/demo", "--image", frame.as_posix()]
