@@ -192,8 +192,13 @@ def test_threads_that_ask_at_once_each_get_their_own_frame_s_answer(
     scorer = Scorer(model, label_token_ids(collator), cuda_graphs=replayed)
     batches = [collator.prompts([row]) for row in (rows[0], rows[5], rows[1], rows[3])] * 8
     one_by_one = [float(scorer(batch)[0]) for batch in batches]
-    with ThreadPoolExecutor(8) as threads:
-        at_once = [float(p[0]) for p in threads.map(scorer, batches)]
+    used = torch.get_num_threads()
+    torch.set_num_threads(1)  # else each thread has OpenMP make a team of its own, which was seen to hang once
+    try:
+        with ThreadPoolExecutor(8, initializer=torch.set_num_threads, initargs=(1,)) as threads:
+            at_once = [float(p[0]) for p in threads.map(scorer, batches)]
+    finally:
+        torch.set_num_threads(used)
     assert at_once == pytest.approx(one_by_one, abs=1e-6)
     assert len(set(one_by_one)) >= 4
 
