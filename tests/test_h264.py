@@ -8,7 +8,7 @@ from data_prep.coded_picture import Role
 from data_prep.h264_headers import read_sps
 from data_prep.pictures import picture_reader
 from tests.made_clips import write_lively_mp4
-from tests.read_pictures import Packets, assert_sound, bits, packets_of, read, read_without, unit
+from tests.read_pictures import Packets, assert_sound, bits, last_shown, packets_of, read, read_without, unit
 
 X264 = {
     "short groups": "keyint=12:min-keyint=12:scenecut=0",
@@ -33,13 +33,12 @@ def test_lost_picture_is_noticed_and_a_sound_clip_is_not(tmp_path: Path, name: s
     """A reference by the next picture's numbers, a leaf by the order; what ends a period leaves no trace in it."""
     clip = lively(tmp_path / "clip.mp4", X264[name])
     pictures = assert_sound(clip)
-    orders = [picture.order for picture in pictures if picture.order]
-    last_shown = [max(each for each in orders if each[0] == period) for period in {each[0] for each in orders}]
+    last = last_shown(pictures)
     for number, picture in enumerate(pictures[:-1]):
         without = read_without(clip, number)
         if picture.role is Role.LEAF:
             assert (without.missing, without.holes) == (0, 1)
-        elif picture.order not in last_shown:
+        elif picture.order not in last:
             assert without.missing >= 1
 
 
@@ -201,7 +200,7 @@ def test_role_is_read_from_the_units_headers(units: list[int], role: Role | None
 def test_only_h264_as_mp4_holds_it_is_read_so() -> None:
     assert picture_reader("h264", bytes([1, 100, 0, 31, 0xFF, 0xE1, 0]))
     assert picture_reader("h264", bytes([0, 0, 0, 1, 0x67, 100, 0])) is None
-    assert picture_reader("mpeg4", bytes([1, 100, 0, 31, 0xFF, 0xE1, 0])) is None
+    assert picture_reader("vp9", bytes([1, 100, 0, 31, 0xFF, 0xE1, 0])) is None
     assert picture_reader("h264", None) is None
 
 
