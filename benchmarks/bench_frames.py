@@ -31,12 +31,11 @@ import numpy as np
 from joblib import cpu_count
 from PIL import Image
 
-from benchmarks.frames_arms import ARMS, SECOND
+from benchmarks.frames_arms import ARMS, SECOND, sample_by_time
 from benchmarks.surroundings import cpu_name, with_project
 from data_prep.clips import frame_name
 from data_prep.errors import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
-from data_prep.timeline import sample_by_time
 
 GOPS = (25, 50, 250)
 RATE, SECONDS, WIDTH, HEIGHT = 25, 20, 1920, 1080

@@ -6,19 +6,37 @@ Every way takes a clip in one thread, `--workers` clips at a time, by the same j
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 from joblib import Parallel, delayed
 
 from data_prep.clips import Settings, frame_name
 from data_prep.extract_frames import save_samples
 from data_prep.frame_format import JPEG_QUALITY
-from data_prep.timeline import sample_by_time
 from data_prep.video import Video
 
 SECOND = Fraction(1)
+
+Item = TypeVar("Item")
+
+
+def sample_by_time(timed: Iterable[tuple[Fraction | int, Item]], rate: Fraction) -> Iterator[tuple[int, Item]]:
+    """Yield (k, item) for every sample k, from (time, item) in order of presentation, all times being right.
+
+    Sample k is the first item in [k, k + 1) / rate from the first item on; where there is none, there is no sample.
+    `rate` is in samples a unit of the items' times, seconds or a stream's ticks.
+    """
+    start: Fraction | int | None = None
+    last = -1
+    for at, item in timed:
+        start = at if start is None else start
+        sample = int((at - start) * rate.numerator // rate.denominator)
+        if sample > last:
+            last = sample
+            yield sample, item
 
 
 def ours(clip: Path, out: Path) -> None:

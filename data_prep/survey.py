@@ -139,8 +139,8 @@ class Survey:
             self.faults[MISSING_PICTURES] = self._display.holes()
         self.is_skippable &= not any(self.faults.values())
 
-    def _order(self) -> list[int]:
-        return sorted(range(len(self)), key=self._key)
+    def _shown(self) -> list[int]:
+        return [number for number in range(len(self)) if number not in self.discarded]
 
     def _key(self, number: int) -> tuple[int, int]:
         return self._periods[number], self._numbers[number]
@@ -150,15 +150,14 @@ class Survey:
 
         `rate` is in samples a tick.
         """
-        order = self._order() if self._has_order else self._order_by_time()
-        if order is None:
+        shown = sorted(self._shown(), key=self._key) if self._has_order else self._shown_by_time()
+        if shown is None:
             return None
-        shown = [number for number in order if number not in self.discarded]
         plan = self.plan_of(shown, set(), rate, ticks_a_second)
         return plan if plan.timeline.is_in_order else None
 
-    def _order_by_time(self) -> list[int] | None:
-        shown = [number for number in range(len(self)) if number not in self.discarded]
+    def _shown_by_time(self) -> list[int] | None:
+        shown = self._shown()
         if any(self.times[number] == NO_TIME for number in shown):
             return None
         order = sorted(range(len(shown)), key=lambda place: self.times[shown[place]])
@@ -176,7 +175,7 @@ class Survey:
             self._edits.paused if self._edits else None,
             first_is_moved=self._is_fragmented,
         )
-        believed = [(shown[place], at) for place, at in timeline.believed_times()]
+        believed = [(shown[place], at) for place, at in timeline.believed]
         first_time = min(believed, default=(0, 0))[1]
         earliest_time = next((at for number, at in believed if number not in undecoded), first_time)
         origin = min(first_time, earliest_time)

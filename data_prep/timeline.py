@@ -5,12 +5,11 @@ bear it out: forward it keeps its length, back the numbering goes on at the next
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from itertools import pairwise
 from math import inf
 from statistics import median_low
-from typing import TypeVar
 
 WILD = "frames without a sensible time"
 BACK = "jumps back in time"
@@ -32,24 +31,6 @@ _LEFT_OUT, _FORWARD, _FORWARD_AGAIN, _BACK = 1.0, 1.2, 0.5, 1.5
 _HOLE = 0.05  # of two explanations that cost the same, the one without a hole
 _MOST_LEFT_OUT_AT_ONCE = 2  # more would cost more than a jump there and one back
 
-Item = TypeVar("Item")
-
-
-def sample_by_time(timed: Iterable[tuple[Fraction | int, Item]], rate: Fraction) -> Iterator[tuple[int, Item]]:
-    """Yield (k, item) for every sample k, from (time, item) in order of presentation, all times being right.
-
-    Sample k is the first item in [k, k + 1) / rate from the first item on; where there is none, there is no sample.
-    `rate` is in samples a unit of the items' times, seconds or a stream's ticks.
-    """
-    start: Fraction | int | None = None
-    last = -1
-    for at, item in timed:
-        start = at if start is None else start
-        sample = int((at - start) * rate.numerator // rate.denominator)
-        if sample > last:
-            last = sample
-            yield sample, item
-
 
 class Timeline:
     """The times of a clip's frames in order of presentation, None for a frame without one.
@@ -57,8 +38,9 @@ class Timeline:
     `ticks_a_second` is the stream's; `paused` returns how many ticks between two times the container itself states as a
     pause, which is no fault. `first_is_moved` says that the first time may have been moved to the clip's start, as
     FFmpeg writes fragmented files whose sound begins earlier: one too early for even times is put right in `times`.
-    `faults` counts what is wrong with the times, in words; `longest_jump` is in seconds, 0 for none. `is_in_order` says
-    whether they are right as they come: no frame left out, no jump back.
+    `believed` are the places of the frames whose times are believed, with those times, in order. `faults` counts what
+    is wrong with the times, in words; `longest_jump` is in seconds, 0 for none. `is_in_order` says whether they are
+    right as they come: no frame left out, no jump back.
     """
 
     def __init__(
@@ -83,8 +65,7 @@ class Timeline:
         self._jump = self._shortest_jump(ticks_a_second)
         self._paused = paused
         chosen = self._believed() if any(self._is_odd(*pair) for pair in pairwise(self._at)) else range(len(known))
-        self._believed_at = [(known[number], self._at[number]) for number in chosen]
-        self.believed = {known[number] for number in chosen}
+        self.believed = [(known[number], self._at[number]) for number in chosen]
         self.faults: Counter[str] = Counter()
         self.longest_jump = 0.0
         self._count_faults(len(times), ticks_a_second)
@@ -147,8 +128,8 @@ class Timeline:
         return max(round(step / self._usual) - 1 - left_out, 0)
 
     def _count_faults(self, count: int, ticks_a_second: Fraction) -> None:
-        self.faults[WILD] = count - len(self._believed_at)
-        for (number, earlier), (next_number, later) in pairwise(self._believed_at):
+        self.faults[WILD] = count - len(self.believed)
+        for (number, earlier), (next_number, later) in pairwise(self.believed):
             if later < earlier:
                 self.faults[BACK] += 1
             elif self._is_jump(earlier, later):
@@ -159,26 +140,19 @@ class Timeline:
             else:
                 self.faults[MISSING] += self._missing(earlier, later, next_number - number - 1)
 
-    def believed_times(self) -> list[tuple[int, int]]:
-        """Return the places of the frames whose times are believed, with those times, in order of presentation."""
-        return [(place, at) for place, at in enumerate(self.times) if at is not None and place in self.believed]
-
     def samples(self, origin: int, rate: Fraction) -> list[int | None]:
         """Return for each frame the number of the sample whose time it falls into, None for a frame that is left out.
 
         Times count from `origin`; what is shown before it has a negative number. `rate` is in samples a tick.
         """
         numerator, denominator = rate.as_integer_ratio()
-        numbers: list[int | None] = []
+        numbers: list[int | None] = [None] * len(self.times)
         offset, before = -origin, None
-        for place, at in enumerate(self.times):
-            if at is None or place not in self.believed:
-                numbers.append(None)
-                continue
+        for place, at in self.believed:
             if before is not None and at < before[0]:
                 offset = -(-(before[1] + 1) * denominator // numerator) - at  # the next sample's first tick
             number = (at + offset) * numerator // denominator
-            numbers.append(number)
+            numbers[place] = number
             before = (at, number)
         return numbers
 

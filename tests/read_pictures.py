@@ -66,6 +66,12 @@ def assert_sound(clip: Packets) -> list[Picture]:
     return pictures
 
 
+def last_shown(pictures: Sequence[Picture]) -> set[tuple[int, int]]:
+    """Return the order of the last picture of each period: what is lost there may leave no trace."""
+    orders = [picture.order for picture in pictures if picture.order]
+    return {max(each for each in orders if each[0] == period) for period in {each[0] for each in orders}}
+
+
 def bits(text: str) -> bytes:
     """Return the bytes that zeros and ones, parted by spaces, make, filled up with zeros."""
     text = text.replace(" ", "")

@@ -7,7 +7,7 @@ import pytest
 from data_prep.av1_headers import read_sequence_header
 from data_prep.coded_picture import Role
 from tests.made_clips import write_lively_mp4
-from tests.read_pictures import Packets, assert_sound, bits, packets_of, read, read_without
+from tests.read_pictures import Packets, assert_sound, bits, last_shown, packets_of, read, read_without
 
 SVT = {
     "pyramid": "keyint=16",
@@ -28,11 +28,10 @@ def test_lost_packet_is_noticed_and_a_sound_clip_is_not(tmp_path: Path, name: st
     clip = lively(tmp_path / "clip.mp4", SVT[name])
     pictures = assert_sound(clip)
     assert pictures[0].role is Role.FRESH_START
-    orders = [picture.order for picture in pictures if picture.order]
-    last_shown = [max(each for each in orders if each[0] == period) for period in {each[0] for each in orders}]
+    last = last_shown(pictures)
     for number, picture in enumerate(pictures[:-1]):
         without = read_without(clip, number)
-        if picture.order not in last_shown:
+        if picture.order not in last:
             assert without.missing or without.holes
 
 

@@ -1,12 +1,14 @@
 """The frames benchmark on small clips: what it writes, and that it would see a way that gives other frames."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
 
 from benchmarks import bench_frames, frames_arms
+from benchmarks.frames_arms import sample_by_time
 from data_prep.files import PROJECT_ROOT
 from tests.made_clips import write_lively_mp4
 
@@ -61,3 +63,33 @@ def test_clips_of_the_benchmark_have_the_distance_of_keyframes_asked_for(
         packets = [packet for packet in container.demux(video=0) if packet.size]
     assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == [0, 5, 10]
     assert any(packet.pts != packet.dts for packet in packets), "it has B-frames"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "fps", "expected"),
+    [
+        ([], "1", []),
+        (["0"], "1", [(0, 0)]),
+        (["0", "0.5", "0.999"], "1", [(0, 0)]),
+        (["0", "0.5", "1", "1.5", "2"], "1", [(0, 0), (1, 2), (2, 4)]),
+        (["0", "0.4", "0.8", "1.2", "1.6", "2.0"], "1", [(0, 0), (1, 3), (2, 5)]),
+        (["-0.33", "0.33", "0.67", "0.68", "1.66", "1.67"], "1", [(0, 0), (1, 2), (2, 5)]),
+        (["10", "10.5", "11", "11.5"], "1", [(0, 0), (1, 2)]),
+        (["0", "1", "4.5", "5"], "1", [(0, 0), (1, 1), (4, 2), (5, 3)]),  # nothing is shown in seconds 2 and 3
+        (["0", "2", "4"], "1", [(0, 0), (2, 1), (4, 2)]),
+        (["0", "0.5", "1", "1.5"], "2", [(0, 0), (1, 1), (2, 2), (3, 3)]),
+        (["0", "1", "2", "3", "4"], "0.5", [(0, 0), (1, 2), (2, 4)]),
+        (["0", "0.25", "0.5"], "4", [(0, 0), (1, 1), (2, 2)]),
+    ],
+)
+def test_sample_k_is_the_first_frame_in_its_time(seconds: list[str], fps: str, expected: list[tuple[int, int]]) -> None:
+    timed = [(Fraction(second), number) for number, second in enumerate(seconds)]
+    assert list(sample_by_time(timed, Fraction(fps))) == expected
+
+
+def test_times_are_exact_where_floats_are_not() -> None:
+    """A third, thrice, is a second; in floats 29.97 frames a second drift off theirs within the hour."""
+    timed = [(Fraction(number * 1001, 30000), number) for number in range(30 * 3600)]
+    samples = list(sample_by_time(timed, Fraction(30000, 1001 * 30)))
+    assert samples[:3] == [(0, 0), (1, 30), (2, 60)]
+    assert samples[-1] == (3599, 107970)

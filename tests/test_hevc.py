@@ -7,7 +7,7 @@ import pytest
 from data_prep.coded_picture import Role
 from data_prep.hevc_headers import References, read_sps
 from tests.made_clips import write_lively_mp4
-from tests.read_pictures import Packets, assert_sound, bits, packets_of, read, read_without, unit
+from tests.read_pictures import Packets, assert_sound, bits, last_shown, packets_of, read, read_without, unit
 
 X265 = {
     "open groups": "keyint=12:min-keyint=12:bframes=4",
@@ -27,11 +27,10 @@ def test_lost_picture_is_noticed_and_a_sound_clip_is_not(tmp_path: Path, name: s
     """Only what ends a period, the last picture shown before an IDR picture, leaves no trace."""
     clip = lively(tmp_path / "clip.mp4", X265[name])
     pictures = assert_sound(clip)
-    orders = [picture.order for picture in pictures if picture.order]
-    last_shown = [max(each for each in orders if each[0] == period) for period in {each[0] for each in orders}]
+    last = last_shown(pictures)
     for number, picture in enumerate(pictures[:-1]):
         without = read_without(clip, number)
-        if picture.order not in last_shown:
+        if picture.order not in last:
             assert without.missing or without.holes == 1
         if picture.role is Role.FRESH_START:
             assert without.missing

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from data_prep.timeline import BACK, FORWARD, MISSING, STANDING, WILD, Timeline, sample_by_time
+from data_prep.timeline import BACK, FORWARD, MISSING, STANDING, WILD, Timeline
 
 SECOND = 24
 LONG = list(range(240))
@@ -14,7 +14,7 @@ LONG = list(range(240))
 def laid(times: Sequence[int | None], ticks_a_second: int = SECOND) -> tuple[dict[int, int], dict[str, int]]:
     """Return the first frame of each sample's time, at a sample a second from the first believed time, and faults."""
     timeline = Timeline(times, Fraction(ticks_a_second))
-    origin = next((at for place, at in enumerate(times) if at is not None and place in timeline.believed), 0)
+    origin = timeline.believed[0][1] if timeline.believed else 0
     firsts: dict[int, int] = {}
     for place, sample in enumerate(timeline.samples(origin, Fraction(1, ticks_a_second))):
         if sample is not None:
@@ -106,7 +106,7 @@ def test_of_a_pause_only_what_is_stated_is_no_fault() -> None:
 def test_a_first_time_that_was_moved_to_the_start_is_put_right(early: int) -> None:
     timeline = Timeline([-early, *LONG[1:]], Fraction(SECOND), first_is_moved=True)
     assert +timeline.faults == {}
-    assert timeline.believed_times()[0] == (0, 0)
+    assert timeline.believed[0] == (0, 0)
     assert timeline.samples(0, Fraction(1, SECOND))[::24] == list(range(10))
     late = Timeline([early, *LONG[1:]], Fraction(SECOND), first_is_moved=True)
     assert late.faults[WILD] == (early > 1)
@@ -165,33 +165,3 @@ def test_frames_without_a_time_are_left_out() -> None:
 def test_a_clock_that_stands_still_is_told() -> None:
     times = [*(at * 10 for at in range(40)), *[390] * 3, *(at * 10 for at in range(40, 100))]
     assert laid(times, 240)[1] == {STANDING: 3}
-
-
-@pytest.mark.parametrize(
-    ("seconds", "fps", "expected"),
-    [
-        ([], "1", []),
-        (["0"], "1", [(0, 0)]),
-        (["0", "0.5", "0.999"], "1", [(0, 0)]),
-        (["0", "0.5", "1", "1.5", "2"], "1", [(0, 0), (1, 2), (2, 4)]),
-        (["0", "0.4", "0.8", "1.2", "1.6", "2.0"], "1", [(0, 0), (1, 3), (2, 5)]),
-        (["-0.33", "0.33", "0.67", "0.68", "1.66", "1.67"], "1", [(0, 0), (1, 2), (2, 5)]),
-        (["10", "10.5", "11", "11.5"], "1", [(0, 0), (1, 2)]),
-        (["0", "1", "4.5", "5"], "1", [(0, 0), (1, 1), (4, 2), (5, 3)]),  # nothing is shown in seconds 2 and 3
-        (["0", "2", "4"], "1", [(0, 0), (2, 1), (4, 2)]),
-        (["0", "0.5", "1", "1.5"], "2", [(0, 0), (1, 1), (2, 2), (3, 3)]),
-        (["0", "1", "2", "3", "4"], "0.5", [(0, 0), (1, 2), (2, 4)]),
-        (["0", "0.25", "0.5"], "4", [(0, 0), (1, 1), (2, 2)]),
-    ],
-)
-def test_sample_k_is_the_first_frame_in_its_time(seconds: list[str], fps: str, expected: list[tuple[int, int]]) -> None:
-    timed = [(Fraction(second), number) for number, second in enumerate(seconds)]
-    assert list(sample_by_time(timed, Fraction(fps))) == expected
-
-
-def test_times_are_exact_where_floats_are_not() -> None:
-    """A third, thrice, is a second; in floats 29.97 frames a second drift off theirs within the hour."""
-    timed = [(Fraction(number * 1001, 30000), number) for number in range(30 * 3600)]
-    samples = list(sample_by_time(timed, Fraction(30000, 1001 * 30)))
-    assert samples[:3] == [(0, 0), (1, 30), (2, 60)]
-    assert samples[-1] == (3599, 107970)
