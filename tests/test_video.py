@@ -302,7 +302,7 @@ def frames_alive() -> int:
 
 
 def test_no_frame_outlives_its_turn(tmp_path: Path) -> None:
-    """Beside those that the process kept before: a run of all tests has been seen with five."""
+    """Beside those that the process kept before: another test's error may hold the frames of its traceback."""
     path = write_mp4(tmp_path / "clip.mp4", times(120, 5))
     gc.collect()
     gc.disable()
