@@ -64,4 +64,4 @@ bench: $(READY_DEV)
 	$(PYTHON) benchmarks/bench_infer.py
 
 image-check: $(READY_DEV)
-	$(PYTHON) -m tests.image_check
+	$(PYTHON) -m tests.image.check

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 from joblib import cpu_count
 
-from benchmarks.damaged_clips import CODECS, DamagedClip, damaged, packets_to_damage
-from benchmarks.packet_damage import KINDS
-from benchmarks.surroundings import cpu_name
-from benchmarks.watched_video import EVERY_FRAME, SAMPLED, Answer, answer_of, expected_samples, video_process
+from benchmarks.damage.damaged_clips import CODECS, DamagedClip, damaged, packets_to_damage
+from benchmarks.damage.packet_damage import KINDS
+from benchmarks.damage.watched_video import EVERY_FRAME, SAMPLED, Answer, answer_of, expected_samples, video_process
+from benchmarks.measuring.machine import cpu_name
 from data_prep.errors import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 

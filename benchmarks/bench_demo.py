@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmarks.surroundings import cpu_name, with_project
-from data_prep.clips import CLIPS_FILE, Clip, frame_name, read_clips, write_clips
+from benchmarks.measuring.machine import cpu_name, with_project
+from data_prep.clips.records import CLIPS_FILE, Clip, frame_name, read_clips, write_clips
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root, hold_lock, sha256_of_file, to_root, write_json
-from data_prep.rows import Row, read_rows, write_rows
+from data_prep.rows.jsonl import Row, read_rows, write_rows
 
 if TYPE_CHECKING:
-    from data_prep.frames_source import FramesSource
-    from recipes.base_model import BaseModel
+    from data_prep.hub.source import FramesSource
+    from recipes.model.base import BaseModel
 
 SCHEMA_VERSION = 1
 CONFIG = "recipes/configs/demo_cpu.yaml"
@@ -127,9 +127,9 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
 
 def open_demo(data: Path) -> Demo:
     """Open what `make demo` left. Raises InputError where it is missing, or was pushed from other data."""
-    from data_prep.frames_source import open_dataset
-    from recipes.base_model import find_base
-    from recipes.run_settings import RecipeArguments
+    from data_prep.hub.source import open_dataset
+    from recipes.model.base import find_base
+    from recipes.training.settings import RecipeArguments
 
     settings = yaml.safe_load(from_root(CONFIG).read_text(encoding="utf-8"))
     try:
@@ -196,7 +196,7 @@ def remove_unfinished(folder: Path) -> None:
 
     Raises InputError where the folder holds a finished adapter, which some other command has trained.
     """
-    from recipes.safety_record import is_finished
+    from recipes.adapter.safety_record import is_finished
 
     if is_finished(folder):
         raise InputError(f"{to_root(folder)} holds a finished run without {TIMING_FILE}; move it away, or change --out")
@@ -241,8 +241,8 @@ def run_python(arguments: list[str], doing: str) -> float:
 
 def report_folder_of(demo: Demo, folder: Path) -> Path:
     """Return where eval_qwen2vl.py puts its report of the true test split for the adapter in `folder`."""
-    from recipes.report import folder_of_report
-    from recipes.safety_record import read_record
+    from recipes.adapter.safety_record import read_record
+    from recipes.report.contents import folder_of_report
 
     return folder_of_report(folder, read_record(folder), demo.source, "test")
 
@@ -379,7 +379,7 @@ def machine() -> dict[str, Any]:
     """Name the processor and the versions that the figures were taken with."""
     from joblib import cpu_count
 
-    from recipes.report import versions
+    from recipes.report.contents import versions
 
     return {"cpu": cpu_name(), "cores": cpu_count(), "os": platform.system(), **versions()}
 

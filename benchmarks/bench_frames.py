@@ -31,9 +31,9 @@ import numpy as np
 from joblib import cpu_count
 from PIL import Image
 
-from benchmarks.frames_arms import ARMS, SECOND, sample_by_time
-from benchmarks.surroundings import cpu_name, with_project
-from data_prep.clips import frame_name
+from benchmarks.arms.frames import ARMS, SECOND, sample_by_time
+from benchmarks.measuring.machine import cpu_name, with_project
+from data_prep.clips.records import frame_name
 from data_prep.errors import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 
@@ -127,7 +127,7 @@ def timed(
     folder = out / "frames"
     shutil.rmtree(folder, ignore_errors=True)
     project, way = folders.get(arm, PROJECT_ROOT), "ours" if arm in folders else arm
-    command = [sys.executable, "benchmarks/frames_arms.py", way, "--out", str(folder), "--workers", str(workers)]
+    command = [sys.executable, "benchmarks/arms/frames.py", way, "--out", str(folder), "--workers", str(workers)]
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     env = with_project() if project == PROJECT_ROOT else {**os.environ, "PYTHONPATH": str(project)}
     subprocess.run([*command, "--clips", *map(str, clips)], cwd=project, env=env, check=True)

@@ -18,13 +18,13 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.surroundings import cpu_name, with_project
+from benchmarks.measuring.machine import cpu_name, with_project
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root
-from data_prep.images import read_image
-from data_prep.rows import read_rows
-from recipes.adapter_files import Adapter, find_adapter
-from recipes.report import versions
+from data_prep.media.images import read_image
+from data_prep.rows.jsonl import read_rows
+from recipes.adapter.folder import Adapter, find_adapter
+from recipes.report.contents import versions
 
 FRAMES, COMMANDS = 64, 3
 
@@ -69,8 +69,8 @@ def seconds_of_command(adapter: Path, frame: Path) -> float:
 
 def measure(adapter: Adapter, encoded: list[bytes]) -> dict[str, Any]:
     """Answer every frame both ways, in turns."""
-    from recipes.adapted_model import load_adapted
-    from recipes.modeling import use_all_cores
+    from recipes.answering.adapted_model import load_adapted
+    from recipes.model.loading import use_all_cores
 
     use_all_cores()
     adapted = load_adapted(adapter)
@@ -101,8 +101,8 @@ def stock(adapter: Adapter) -> Callable[[bytes], str]:
     from peft import PeftModel
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
-    from benchmarks.held_generation import question
-    from recipes.modeling import compute_exactly_on_cpu, quantization_config
+    from benchmarks.measuring.held_generation import question
+    from recipes.model.loading import compute_exactly_on_cpu, quantization_config
 
     folder, record = adapter.folder, adapter.record
     dtype = getattr(torch, record.dtype)

@@ -23,12 +23,12 @@ import numpy as np
 from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED, machine
 from data_prep.errors import InputError, run_script
 from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
-from recipes.comparison import Evaluation, read_evaluation
-from recipes.intervals import Scores, draw_clips, interval, resampled_figures
-from recipes.judged import each_clip_its_own
-from recipes.metrics import class_ids, compute_figures, mean_by_clip
-from recipes.operating_point import choose_threshold
-from recipes.prior_shift import at_prior
+from recipes.metrics.comparison import Evaluation, read_evaluation
+from recipes.metrics.figures import class_ids, compute_figures, mean_by_clip
+from recipes.metrics.intervals import Scores, draw_clips, interval, resampled_figures
+from recipes.metrics.judged import each_clip_its_own
+from recipes.metrics.prior_shift import at_prior
+from recipes.metrics.threshold import choose_threshold
 
 FIGURES = ("macro_f1", "recall", "precision", "brier")
 

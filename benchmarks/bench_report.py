@@ -24,11 +24,11 @@ import numpy as np
 from joblib import cpu_count
 from PIL import Image
 
-from benchmarks.surroundings import cpu_name
+from benchmarks.measuring.machine import cpu_name
 from data_prep.errors import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
-from data_prep.frames_dataset import frame_features
 from data_prep.labels import LABELS, SOURCE_CLASSES, UNSAFE
+from data_prep.rows.dataset import frame_features
 
 FRAMES_A_CLIP = 10
 SKILLS = {"adapter": 2.0, "base_model": 0.2, "linear_probe": 1.2}  # of a clip's own lean, in logits

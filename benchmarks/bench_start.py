@@ -23,19 +23,19 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from benchmarks.surroundings import cpu_name
+from benchmarks.measuring.machine import cpu_name
 from data_prep.errors import run_script
 from data_prep.files import from_root, write_json
-from data_prep.frames_dataset import TEST, TRAIN, VALIDATION, frame_features
-from data_prep.frames_source import FramesSource
+from data_prep.hub.source import FramesSource
 from data_prep.labels import LABELS, PROMPT
+from data_prep.rows.dataset import TEST, TRAIN, VALIDATION, frame_features
 from recipes import sft_qwen2vl
-from recipes.base_model import find_base
-from recipes.command_line import read_settings
-from recipes.report import versions
+from recipes.model.base import find_base
+from recipes.report.contents import versions
+from recipes.training.command_line import read_settings
 
 if TYPE_CHECKING:
-    from recipes.trainer import SafetyTrainer
+    from recipes.training.trainer import SafetyTrainer
 
 BASE, CONFIG = "./tiny_base/weights", "recipes/configs/demo_cpu.yaml"
 SIDE, FRAME_BYTES, FRAMES_PER_CLIP, ROWS_AT_ONCE = 56, 1000, 20, 1000
@@ -143,7 +143,7 @@ def prepared(out: Path) -> sft_qwen2vl.Run:
 
 def make_entries(out: Path) -> None:
     """Write the kept features of every frame: the first one's, as all show one picture, under each frame's own name."""
-    from recipes.collator import encoded_image
+    from recipes.batches.collator import encoded_image
 
     run = prepared(out)
     cache = sft_qwen2vl.vision_cache_of(run)
@@ -162,8 +162,8 @@ def entry_of(run: sft_qwen2vl.Run, encoded: bytes) -> bytes:
     """Return what the vision cache keeps of a frame, given as its encoded bytes."""
     import torch
 
-    from recipes.forward import frame_features as features_of
-    from recipes.modeling import load_tower
+    from recipes.model.forward import frame_features as features_of
+    from recipes.model.loading import load_tower
 
     cache = sft_qwen2vl.vision_cache_of(run)
     tower = load_tower(run.base, dtype=torch.float32, device=torch.device("cpu"))
@@ -175,8 +175,6 @@ def entry_of(run: sft_qwen2vl.Run, encoded: bytes) -> bytes:
 
 def measure(out: Path) -> dict[str, Any]:
     """Begin a training; return the seconds of each part and the process's memory at its peak."""
-    import recipes.trainer  # imports don't count
-    import recipes.vision_cache  # noqa: F401
 
     seconds: dict[str, float] = {}
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from joblib import cpu_count
 
-from benchmarks.clip_trials import Outcome, Trials, may_pass
+from benchmarks.damage.clip_trials import Outcome, Trials, may_pass
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, write_json
 

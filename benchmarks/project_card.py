@@ -14,11 +14,11 @@ from typing import Any
 
 import yaml
 
-from benchmarks.random_qwen2vl import companion_folder
-from benchmarks.train_flops import language_flops, vision_flops
+from benchmarks.made.random_qwen2vl import companion_folder
+from benchmarks.measuring.flops import language_flops, vision_flops
 from data_prep.errors import run_script
 from data_prep.files import from_root
-from recipes.fit import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predict, visual_tokens
+from recipes.machine.memory import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predict, visual_tokens
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 WIDTH, HEIGHT = 1920, 1080

@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data_prep.audit_in_words import audit_in_words
-from data_prep.clip_audit import AUDIT_FILE, SCHEMA_VERSION, audit_clips
-from data_prep.clips import (
+from data_prep.clips.audit import AUDIT_FILE, SCHEMA_VERSION, audit_clips
+from data_prep.clips.audit_in_words import audit_in_words
+from data_prep.clips.lookalikes import near_identical
+from data_prep.clips.records import (
     CLIPS_FILE,
     Clip,
     earlier_in_words,
@@ -25,8 +26,7 @@ from data_prep.clips import (
 from data_prep.errors import InputError, printable, run_script
 from data_prep.files import as_json, check_writable, from_root, write_together
 from data_prep.labels import LABELS, PROMPT, SPLITS
-from data_prep.lookalikes import near_identical
-from data_prep.rows import Row, as_jsonl
+from data_prep.rows.jsonl import Row, as_jsonl
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 _AGAIN = "run data_prep/extract_frames.py again"

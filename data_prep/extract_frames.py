@@ -23,8 +23,8 @@ from joblib import cpu_count
 from PIL import Image
 from tqdm import tqdm
 
-from data_prep.clip_names import assign_video_ids, folder_key, folder_name
-from data_prep.clips import (
+from data_prep.clips.names import assign_video_ids, folder_key, folder_name
+from data_prep.clips.records import (
     CLIPS_FILE,
     EXTRACTOR_VERSION,
     FRAMES_FOLDER,
@@ -39,12 +39,12 @@ from data_prep.clips import (
     read_clips,
     write_clips,
 )
-from data_prep.disk_errors import named
+from data_prep.clips.workers import Pool, processes_here, processes_on_dask, results
+from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError, VideoError, printable, run_script
 from data_prep.files import from_root, hold_lock, if_supported, sha256_of_file
-from data_prep.frame_format import JPEG_QUALITY, FrameFormat
-from data_prep.video import Video
-from data_prep.workers import Pool, processes_here, processes_on_dask, results
+from data_prep.media.frame_format import JPEG_QUALITY, FrameFormat
+from data_prep.media.video import Video
 
 LOCK_FILE = ".extract_frames.lock"
 TEMPORARY_PREFIX = ".extracting-"

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from data_prep.disk_errors import named, words_of
+from data_prep.disk.disk_errors import named, words_of
+from data_prep.disk.places import standing
 from data_prep.errors import InputError
-from data_prep.places import standing
 
 PROJECT_ROOT = Path(__file__).resolve().parents[1]
 HELD_SUFFIX = ".held"  # of the file that stands for a lock

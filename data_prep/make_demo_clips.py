@@ -19,14 +19,14 @@ import numpy as np
 from joblib import Parallel, cpu_count, delayed
 from tqdm import tqdm
 
-from data_prep import demo_renderer, demo_scenes
-from data_prep.clips import DATASET_FOLDER
-from data_prep.demo_renderer import Renderer
-from data_prep.demo_scenes import HEIGHT, WIDTH, Scene, draw_scene
+from data_prep.clips.records import DATASET_FOLDER
+from data_prep.demo import renderer, scenes
+from data_prep.demo.renderer import Renderer
+from data_prep.demo.scenes import HEIGHT, WIDTH, Scene, draw_scene
+from data_prep.disk.litter import without_litter
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, sha256_of_file, write_atomic, write_json
 from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, UNSAFE, SourceClass
-from data_prep.litter import without_litter
 
 RECORD_FILE = "demo_clips.json"
 FRAMES_PER_SECOND = 24
@@ -135,7 +135,7 @@ def with_copies(plan: list[PlannedClip]) -> list[PlannedClip]:
 
 
 def _generator() -> str:
-    sources = (Path(demo_scenes.__file__), Path(demo_renderer.__file__), Path(__file__))
+    sources = (Path(scenes.__file__), Path(renderer.__file__), Path(__file__))
     return " ".join(sha256_of_file(source)[:16] for source in sources)
 
 

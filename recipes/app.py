@@ -15,10 +15,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from data_prep.disk.litter import is_litter
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, to_root
-from data_prep.litter import is_litter
-from recipes.adapter_files import find_adapter
+from recipes.adapter.folder import find_adapter
 from recipes.library_messages import reach_this_machine_directly, silence_known_messages, stay_offline
 
 LOCAL = "127.0.0.1"
@@ -39,8 +39,8 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # docker stop; uploads are removed on the way out
     with tempfile.TemporaryDirectory(prefix="safe-unsafe-app-") as uploads:
         os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False")
-        from recipes.adapted_model import load_to_answer
-        from recipes.answer_page import CSS, build_page, theme
+        from recipes.answering.adapted_model import load_to_answer
+        from recipes.serving.answer_page import CSS, build_page, theme
 
         adapted = load_to_answer(adapter, compiled=args.compile)
         examples = examples_in(from_root(args.examples))

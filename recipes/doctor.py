@@ -13,10 +13,10 @@ from dataclasses import asdict
 
 from data_prep.errors import run_script
 from data_prep.files import to_root
-from recipes.checkup import FAILED, examine
-from recipes.command_line import DEFAULT_CONFIG, read_settings
 from recipes.library_messages import results_alone_on_stdout, silence_known_messages
-from recipes.training_checks import check_settings
+from recipes.machine.run_needs import FAILED, examine
+from recipes.training.checks import check_settings
+from recipes.training.command_line import DEFAULT_CONFIG, read_settings
 
 
 def main(argv: list[str]) -> int:

@@ -21,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError, run_script
 from data_prep.files import as_json, check_writable, from_root, sha256_of_file, to_root, write_atomic, write_together
-from data_prep.frames_source import FramesSource, open_dataset
-from recipes.adapter_files import find_adapter
+from data_prep.hub.source import FramesSource, open_dataset
+from recipes.adapter.folder import find_adapter
+from recipes.adapter.model_card import is_own_card, model_card
+from recipes.adapter.safety_record import SafetyRecord
 from recipes.library_messages import silence_known_messages, stay_offline
-from recipes.model_card import is_own_card, model_card
-from recipes.prior_shift import BASE_PRIOR, at_prior, check_prior
-from recipes.safety_record import SafetyRecord
+from recipes.metrics.prior_shift import BASE_PRIOR, at_prior, check_prior
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from recipes.adapted_model import AdaptedModel
+    from recipes.answering.adapted_model import AdaptedModel
 
 LATENCY_FRAMES = 8
 REPORT_BYTES = 2_000_000  # at least; most are pictures and plots
@@ -54,8 +54,8 @@ def main(argv: list[str]) -> int:
     if args.blank_frames:
         rows = rows.map(blank_frame, load_from_cache_file=False, keep_in_memory=True)
 
-    from recipes.adapted_model import load_adapted
-    from recipes.report import as_table, folder_of_report
+    from recipes.answering.adapted_model import load_adapted
+    from recipes.report.contents import as_table, folder_of_report
 
     report_folder = folder_of_report(folder, record, source, args.split, prior=args.prior, blank=args.blank_frames)
     check_writable(report_folder, REPORT_BYTES)
@@ -84,7 +84,7 @@ def blank_frame(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row whose frame is a grey picture of the same size."""
     from PIL import Image
 
-    from data_prep.images import read_image
+    from data_prep.media.images import read_image
 
     content = io.BytesIO()
     Image.new("RGB", read_image(row["image"]["bytes"]).size, "grey").save(content, format="PNG")
@@ -93,7 +93,7 @@ def blank_frame(row: dict[str, Any]) -> dict[str, Any]:
 
 def compare(first_folder: Path, second_folder: Path) -> int:
     """Print two finished evaluations side by side."""
-    from recipes.comparison import compare_evaluations, comparison_as_table, read_evaluation
+    from recipes.metrics.comparison import compare_evaluations, comparison_as_table, read_evaluation
 
     first, second = read_evaluation(first_folder), read_evaluation(second_folder)
     print(comparison_as_table(first, second, compare_evaluations(first, second)))
@@ -162,8 +162,8 @@ def score_split(
 
     The base is None where it is skipped, the probe where training fitted none. For a stated prior each is corrected.
     """
-    from recipes.linear_probe import read_probe
-    from recipes.scoring import score_in_ways
+    from recipes.answering.scoring import score_in_ways
+    from recipes.metrics.linear_probe import read_probe
 
     scored = score_in_ways(
         adapted.model,
@@ -204,7 +204,7 @@ def make_report(
     args: argparse.Namespace,
 ) -> dict[str, Any]:
     """Return all of the report that follows from the scores and the data."""
-    from recipes.report import SCHEMA_VERSION, about_data, clips_not_clean, split_figures
+    from recipes.report.contents import SCHEMA_VERSION, about_data, clips_not_clean, split_figures
 
     columns = {name: rows[name][:] for name in ("clip", "source_class", "response")}
     not_clean, threshold = clips_not_clean(source, args.split), record.threshold_at(args.prior)
@@ -232,7 +232,7 @@ def describe(
     blank_frames: bool,
 ) -> dict[str, Any]:
     """Say what was evaluated on what: everything that the figures depend on."""
-    from recipes.report import versions
+    from recipes.report.contents import versions
 
     return {
         "adapter": to_root(folder),
@@ -264,7 +264,7 @@ def device_name(adapted: "AdaptedModel") -> str:
 
 def measure_latency(adapted: "AdaptedModel", rows: Any) -> dict[str, float | int]:
     """Time single frames from encoded bytes to P(UNSAFE), in milliseconds, after one that isn't counted."""
-    from data_prep.images import read_image
+    from data_prep.media.images import read_image
 
     times: list[float] = []
     encoded = [row["image"]["bytes"] for row in rows.select(range(min(LATENCY_FRAMES + 1, len(rows))))]
@@ -287,11 +287,11 @@ def write_report(
     without_frames: bool,
 ) -> None:
     """Write predictions.jsonl, the plots, report.html and report.json: all of them, or none."""
-    from recipes.metrics import class_ids
-    from recipes.operating_point import label_of
-    from recipes.report import predictions
-    from recipes.report_page import report_page, worst_mistakes
-    from recipes.report_plots import draw_plots, standalone
+    from recipes.metrics.figures import class_ids
+    from recipes.metrics.threshold import label_of
+    from recipes.report.contents import predictions
+    from recipes.report.page import report_page, worst_mistakes
+    from recipes.report.plots import draw_plots, standalone
 
     columns = {name: rows[name][:] for name in ("clip", "sample", "source_class", "response")}
     answers = [label_of(p, report["threshold"]["value"]) for p in p_unsafe]
@@ -314,8 +314,8 @@ def write_report(
 
 def with_pictures(mistakes: Sequence[dict[str, Any]], rows: Any, *, without_frames: bool) -> list[dict[str, Any]]:
     """Return the mistakes with their frames as pictures, or with none."""
-    from data_prep.images import read_image
-    from recipes.report_page import thumbnail
+    from data_prep.media.images import read_image
+    from recipes.report.page import thumbnail
 
     def picture(row: int) -> str | None:
         return None if without_frames else thumbnail(read_image(rows[row]["image"]["bytes"]))

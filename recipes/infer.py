@@ -18,18 +18,18 @@ from typing import IO, TYPE_CHECKING, Any
 
 from data_prep.errors import InputError, one_line, run_script
 from data_prep.files import PROJECT_ROOT, from_root
-from data_prep.images import check_image, read_image
-from recipes.adapter_files import find_adapter
+from data_prep.media.images import check_image, read_image
+from recipes.adapter.folder import find_adapter
 from recipes.library_messages import (
     results_alone_on_stdout,
     silence_known_messages,
     stay_offline,
     stream_alone_on_stdin,
 )
-from recipes.prior_shift import check_prior
+from recipes.metrics.prior_shift import check_prior
 
 if TYPE_CHECKING:
-    from recipes.adapted_model import AdaptedModel
+    from recipes.answering.adapted_model import AdaptedModel
 
 
 def main(argv: list[str]) -> int:
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     adapter = find_adapter(from_root(args.adapter))
     stay_offline()
     with results_alone_on_stdout() as results, stream_alone_on_stdin() as lines:
-        from recipes.adapted_model import load_to_answer
+        from recipes.answering.adapted_model import load_to_answer
 
         began = time.monotonic()
         adapted = load_to_answer(adapter, compiled=args.compile)

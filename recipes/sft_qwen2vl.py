@@ -15,31 +15,38 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from data_prep.errors import InputError, run_script
 from data_prep.files import from_root, to_root, write_atomic
-from data_prep.frames_source import FramesSource, check_dataset, open_dataset
+from data_prep.hub.source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS, UNSAFE
-from recipes.base_files import check_precision
-from recipes.base_model import BaseModel, find_base
-from recipes.checkpoints import is_trained_out
-from recipes.command_line import Settings, read_settings
-from recipes.finishing import PLOT_FILE, attempt, fit_linear_probe, plot_training, save_adapter, training_summary
-from recipes.fit import predict
+from recipes.adapter.model_card import model_card
+from recipes.adapter.safety_record import SafetyRecord
 from recipes.library_messages import silence_known_messages
-from recipes.library_settings import ALWAYS
-from recipes.model_card import model_card
-from recipes.operating_point import choose_threshold, fixed_threshold
-from recipes.room import best_recipe, shortages
-from recipes.run_folder import RunFolder
-from recipes.run_settings import RecipeArguments
-from recipes.safety_record import SafetyRecord
-from recipes.signals import StopRequest, follow_launcher
-from recipes.training_checks import check_device, check_learned, check_reporting, check_settings, check_updates
+from recipes.machine.memory import predict
+from recipes.machine.recipe_choice import best_recipe, shortages
+from recipes.metrics.threshold import choose_threshold, fixed_threshold
+from recipes.model.base import BaseModel, find_base
+from recipes.model.base_files import check_precision
+from recipes.training.checkpoints import is_trained_out
+from recipes.training.checks import check_device, check_learned, check_reporting, check_settings, check_updates
+from recipes.training.command_line import Settings, read_settings
+from recipes.training.finishing import (
+    PLOT_FILE,
+    attempt,
+    fit_linear_probe,
+    plot_training,
+    save_adapter,
+    training_summary,
+)
+from recipes.training.library_settings import ALWAYS
+from recipes.training.run_folder import RunFolder
+from recipes.training.settings import RecipeArguments
+from recipes.training.stopping import StopRequest, follow_launcher
 
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
-    from recipes.collator import VisionCollator
-    from recipes.trainer import SafetyTrainer
-    from recipes.vision_cache import VisionCache
+    from recipes.batches.collator import VisionCollator
+    from recipes.batches.vision_cache import VisionCache
+    from recipes.training.trainer import SafetyTrainer
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,7 @@ def check_room(run: Run) -> None:
     """Raise InputError where the run can't fit the card or the host, unless the settings say to try."""
     if run.training.device.type == "cpu" or not run.recipe.fit_check:
         return
-    from recipes.modeling import free_room
+    from recipes.model.loading import free_room
 
     config = run.base.read_config()
     room = free_room(run.training.device)
@@ -167,8 +174,8 @@ def train(run: Run, folder: RunFolder) -> int:
     """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
     from transformers import EarlyStoppingCallback, set_seed
 
-    from recipes.modeling import use_all_cores
-    from recipes.trainer import StopOnRequest
+    from recipes.model.loading import use_all_cores
+    from recipes.training.trainer import StopOnRequest
 
     use_all_cores()
     fill_vision_cache(run)
@@ -215,8 +222,8 @@ def finish(run: Run, trainer: "SafetyTrainer", folder: RunFolder, *, trained: bo
 
 def complete(run: Run, folder: RunFolder) -> int:
     """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status."""
-    from recipes.linear_probe import FILE_NAME
-    from recipes.modeling import use_all_cores
+    from recipes.metrics.linear_probe import FILE_NAME
+    from recipes.model.loading import use_all_cores
 
     has_plot = (folder.path / PLOT_FILE).is_file()
     lacks_probe = run.recipe.linear_probe and not (folder.path / FILE_NAME).is_file()
@@ -293,28 +300,28 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     import torch
     from transformers.integrations import TensorBoardCallback
 
-    from recipes import modeling
-    from recipes.trainer import SafetyTrainer
+    from recipes.model import loading
+    from recipes.training.trainer import SafetyTrainer
 
     recipe, dtype = run.recipe, getattr(torch, run.model.dtype)
     collator = build_collator(run)
     if recipe.cache_vision_features:
         collator.read_features = vision_cache_of(run).read
-    model = modeling.load_base(
+    model = loading.load_base(
         run.base,
         dtype=dtype,
         load_in_4bit=run.model.load_in_4bit,
         device=run.training.device,
-        placement=modeling.Placement(
+        placement=loading.Placement(
             embedding_on_host=recipe.embedding_on_host,
             head_on_host=recipe.head_on_host,
             without_vision=recipe.cache_vision_features,
         ),
     )
     if recipe.unpack_base:
-        modeling.unpack_quantized(model, dtype)
+        loading.unpack_quantized(model, dtype)
     if recipe.compile_layers:
-        modeling.compile_layers(model)
+        loading.compile_layers(model)
     trainer = SafetyTrainer(
         model=model,
         optimizer_on_host=recipe.optimizer_on_host,
@@ -324,7 +331,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
         eval_dataset=run.source.rows("validation"),
         processing_class=collator.processor,
         data_collator=collator,
-        peft_config=modeling.lora_config(
+        peft_config=loading.lora_config(
             r=run.model.lora_r,
             alpha=run.model.lora_alpha,
             dropout=run.model.lora_dropout,
@@ -342,7 +349,7 @@ def vision_cache_of(run: Run) -> "VisionCache":
     """Return the folder in which the run's vision features are kept."""
     import torch
 
-    from recipes.vision_cache import VisionCache
+    from recipes.batches.vision_cache import VisionCache
 
     folder, dtype = from_root(run.recipe.vision_cache), getattr(torch, run.model.dtype)
     return VisionCache(folder, run.base, max_pixels=run.recipe.max_pixels, max_side=run.source.max_side, dtype=dtype)
@@ -355,7 +362,7 @@ def fill_vision_cache(run: Run) -> None:
     """
     if not run.recipe.cache_vision_features:
         return
-    from recipes.vision_cache import EncodedFrames, fill
+    from recipes.batches.vision_cache import EncodedFrames, fill
 
     computed = fill(
         vision_cache_of(run),
@@ -373,8 +380,8 @@ def build_collator(run: Run) -> "VisionCollator":
     """Return the collator that the run's settings describe; it decodes frames."""
     import torch
 
-    from recipes.collator import VisionCollator, balanced_label_weights
-    from recipes.modeling import load_processor
+    from recipes.batches.collator import VisionCollator, balanced_label_weights
+    from recipes.model.loading import load_processor
 
     responses = run.source.rows("train")["response"][:]
     return VisionCollator(

@@ -12,10 +12,10 @@ from qwen_vl_utils import fetch_image
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import Qwen2VLProcessor
 
-from data_prep.demo_renderer import Renderer
-from data_prep.demo_scenes import SECONDS_IN_VIEW, draw_scene
+from data_prep.demo.renderer import Renderer
+from data_prep.demo.scenes import SECONDS_IN_VIEW, draw_scene
 from data_prep.labels import chat_messages
-from recipes.collator import IGNORED
+from recipes.batches.collator import IGNORED
 from tiny_base.architecture import MAX_PIXELS
 from tiny_base.questions import Question, ask
 

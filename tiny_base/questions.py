@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 
-from data_prep.demo_scenes import HALL, PATH_EDGE_METRES, RAIL_Z, WIDTH, Person, Scene, choose
+from data_prep.demo.scenes import HALL, PATH_EDGE_METRES, RAIL_Z, WIDTH, Person, Scene, choose
 
 COUNTS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
 

@@ -1,0 +1,196 @@
+"""What a run needs of card, host and disk, predicted from its settings and its base's config.json. No torch.
+
+Weights, adapter, gradients and moments are counted. What is kept of a forward pass and what a layer's backward pass
+works with are counted in rows of the hidden and the inner size; how many of each was fitted to measured peaks of the
+7B (benchmarks/README.md), which tests/recipes/machine/test_fit.py holds the prediction to.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+GIB = 2**30
+
+# The seven linears of a decoder layer. None of the vision tower's modules bears one of these names.
+LLM_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+PATCH = 28  # pixels to a side of one visual token
+TEXT_TOKENS = 50  # around the visual ones: the chat's frame, the project's prompt, the longest answer
+BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs, in bitsandbytes' NF4
+
+# Rows kept a token and layer without checkpointing, and rows a layer's recomputation and backward pass work with.
+KEPT_HIDDEN, KEPT_INNER = 12, 2
+WORKING_HIDDEN, WORKING_INNER = 7, 3
+
+# What the vision tower's forward pass works with a patch, in its width: 18.8 by a measured peak of the 2B. Only a base
+# as small as that takes more here than to train.
+FILLING_WIDTHS = 19
+
+# torch sets this aside for cuBLAS, for the forward and the backward thread each; 32 MiB each from Hopper on.
+WORKSPACE_BYTES = 2 * 8 * 2**20
+
+# The most of a 4-bit weight that stands unpacked at once: of the 7B's MLP, whose weights take 130 MiB each, a half.
+UNPACKED_BYTES = 68 * 2**20
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A prediction, in bytes by part: `card` and `host` while it trains, `filling` of the card before that.
+
+    `disk_bytes_a_frame` is what kept vision features take; they are computed first.
+    """
+
+    card: dict[str, float]
+    host: dict[str, float]
+    disk_bytes_a_frame: float
+    filling: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def card_gib(self) -> float:
+        """The most that a run allocates on the card, in GiB; the CUDA context comes on top."""
+        return max(self.training_gib, sum(self.filling.values()) / GIB)
+
+    @property
+    def training_gib(self) -> float:
+        """The most that it allocates there once it trains."""
+        return sum(self.card.values()) / GIB
+
+    @property
+    def host_gib(self) -> float:
+        """What is held in host memory for the card's sake, in GiB; Python, libraries and workers come on top."""
+        return sum(self.host.values()) / GIB
+
+
+def visual_tokens(width: int, height: int, max_pixels: int) -> int:
+    """Return how many visual tokens a frame of that size costs once it is shrunk, as Qwen2-VL's processor counts."""
+    rows, columns = round(height / PATCH), round(width / PATCH)
+    if rows * columns * PATCH**2 > max_pixels:
+        shrink = math.sqrt(width * height / max_pixels)
+        rows, columns = math.floor(height / shrink / PATCH), math.floor(width / shrink / PATCH)
+    return max(rows, 1) * max(columns, 1)
+
+
+def predict(settings: Mapping[str, Any], config: Mapping[str, Any], *, width: int = 1920, height: int = 1080) -> Fit:
+    """Predict what training with a YAML's `settings` needs on a base of that `config`, for frames of one size."""
+    text, vision = text_config(config), config["vision_config"]
+    hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
+    two_bytes = 4 if settings["dtype"] == "float32" else 2
+    tokens = visual_tokens(width, height, settings["max_pixels"])
+    rows = settings["per_device_train_batch_size"] * (tokens + TEXT_TOKENS)
+    shapes = linear_shapes(text)
+    linears = layers * sum(out * into for out, into in shapes.values())
+    adapter = adapter_weights(settings, config)
+    unpacked = settings["unpack_base"] or not settings["load_in_4bit"]
+    ready = quantization(config)  # what is packed here is packed with double quantisation
+    packed = packed_bytes_a_weight(nested=ready is None or bool(ready.get("bnb_4bit_use_double_quant")))
+
+    on_host, moments = settings["optimizer_on_host"], 8.0 if "8bit" not in settings["optim"] else 2.0
+    adapter_bytes = adapter * (two_bytes if on_host else 4)
+    card: dict[str, float] = {
+        "language model": linears * (two_bytes if unpacked else packed),
+        "vision tower": 0.0 if settings["cache_vision_features"] else vision_weights(vision, hidden) * two_bytes,
+        **_tables(settings, config, two_bytes, on_host=False),
+        "adapter and gradients": 2.0 * adapter_bytes,
+        "optimizer": 0.0 if on_host else adapter * moments,
+        "cuBLAS workspace": WORKSPACE_BYTES,
+        **_activations(settings, rows=rows, hidden=hidden, inner=inner, layers=layers, element=two_bytes),
+    }
+    if not unpacked:
+        largest = max(out * into for out, into in shapes.values()) * two_bytes
+        card["unpacked weight"] = min(UNPACKED_BYTES, largest)
+    host = {
+        **_tables(settings, config, two_bytes, on_host=True),
+        "optimizer": 16.0 * adapter if on_host else 0.0,  # fp32 weights, gradients and two moments
+    }
+    if not settings["cache_vision_features"]:
+        return Fit(card, host, 0.0)
+    patches = 4 * tokens * settings["per_device_eval_batch_size"]
+    filling = {
+        "vision tower": vision_weights(vision, hidden) * two_bytes,
+        "one block's forward pass": float(patches * FILLING_WIDTHS * vision["embed_dim"] * two_bytes),
+    }
+    return Fit(card, host, tokens * hidden * two_bytes, filling)
+
+
+def _tables(settings: Mapping[str, Any], config: Mapping[str, Any], element: int, *, on_host: bool) -> dict[str, float]:
+    """Return the bytes of embedding and LM head on the host, or on the card: of both in one place once if tied."""
+    text = text_config(config)
+    table = float(text["vocab_size"] * text["hidden_size"] * element)
+    here = {name: settings[f"{name}_on_host"] == on_host for name in ("embedding", "head")}
+    own_head = here["head"] and not (ties_head(config) and here["embedding"])
+    return {"embedding": table if here["embedding"] else 0.0, "LM head": table if own_head else 0.0}
+
+
+def _activations(
+    settings: Mapping[str, Any], *, rows: int, hidden: int, inner: int, layers: int, element: int
+) -> dict[str, float]:
+    """Return the bytes of what is kept for the backward pass, and of what a layer's backward pass works with."""
+    if settings["activation_checkpointing"]:
+        kept = layers * hidden
+        working = WORKING_HIDDEN * hidden + WORKING_INNER * inner
+    else:  # the last layer computes the answers' positions alone
+        kept = (layers - 1) * (KEPT_HIDDEN * hidden + KEPT_INNER * inner)
+        working = 0
+    return {"kept activations": rows * kept * element, "one layer's backward pass": rows * working * element}
+
+
+def base_weights(config: Mapping[str, Any]) -> float:
+    """Return how many weights a base has, norms and biases apart."""
+    text = text_config(config)
+    linears = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
+    tables = text["vocab_size"] * text["hidden_size"] * (1 if ties_head(config) else 2)
+    return linears + tables + vision_weights(config["vision_config"], text["hidden_size"])
+
+
+def adapter_weights(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
+    """Return how many weights the adapter of a YAML's `settings` has."""
+    text = text_config(config)
+    shapes = linear_shapes(text)
+    widths = sum(sum(shapes[name]) for name in settings["lora_target_modules"])
+    return int(text["num_hidden_layers"] * settings["lora_r"] * widths)
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the language model's part of a config.json; as published, it is the whole."""
+    part: Mapping[str, Any] = config.get("text_config") or config
+    return part
+
+
+def ties_head(config: Mapping[str, Any]) -> bool:
+    """Say whether the LM head shares the token embedding's weights, as the 2B's does."""
+    return bool(config.get("tie_word_embeddings") or text_config(config).get("tie_word_embeddings"))
+
+
+def quantization(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return how a base's weights were quantized before they were published, None where they weren't."""
+    settings: Mapping[str, Any] | None = config.get("quantization_config")
+    return settings or text_config(config).get("quantization_config") or None
+
+
+def linear_shapes(text: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return the (out, in) shape of each linear of a decoder layer."""
+    hidden, inner = text["hidden_size"], text["intermediate_size"]
+    keys = hidden * text["num_key_value_heads"] // text["num_attention_heads"]
+    return {
+        "q_proj": (hidden, hidden),
+        "k_proj": (keys, hidden),
+        "v_proj": (keys, hidden),
+        "o_proj": (hidden, hidden),
+        "gate_proj": (inner, hidden),
+        "up_proj": (inner, hidden),
+        "down_proj": (hidden, inner),
+    }
+
+
+def packed_bytes_a_weight(*, nested: bool = True) -> float:
+    """Return what one weight takes in 4 bits, in bytes: 0.516 with double (`nested`) quantisation, 0.5625 without."""
+    return 0.5 + (1 / BLOCK + 4 / (BLOCK * NESTED_BLOCK) if nested else 4 / BLOCK)
+
+
+def vision_weights(vision: Mapping[str, Any], hidden: int) -> float:
+    """Return how many weights the vision tower has."""
+    width = vision["embed_dim"]
+    block = 4 * width * width + 2 * width * int(width * vision["mlp_ratio"])
+    merged = 4 * width
+    return vision["depth"] * block + merged * merged + merged * hidden + width * 3 * 2 * 14 * 14

@@ -1,0 +1,87 @@
+import re
+from typing import Any
+
+import pytest
+import torch
+
+from data_prep.errors import InputError
+from recipes.training.checks import check_learned, check_settings, check_updates, checkpoints_of, updates_of
+from recipes.training.command_line import read_settings
+
+DEMO = ["--config", "recipes/configs/demo_cpu.yaml"]
+
+
+def values(**changed: Any) -> dict[str, Any]:
+    return {**read_settings(DEMO).values, **changed}
+
+
+@pytest.mark.parametrize(
+    ("changed", "updates"),
+    [
+        ({"max_steps": 7}, 7),
+        ({"num_train_epochs": 2.0}, 2 * 9),
+        ({"num_train_epochs": 0.5}, 5),
+        ({"num_train_epochs": 1.0, "gradient_accumulation_steps": 4}, 3),
+        ({"num_train_epochs": 1.0, "per_device_train_batch_size": 100}, 1),
+        ({"num_train_epochs": 1.0, "dataloader_drop_last": True}, 8),
+    ],
+)
+def test_updates_are_counted(changed: dict[str, Any], updates: int) -> None:
+    assert updates_of(values(**changed), rows=33) == updates
+
+
+@pytest.mark.parametrize(
+    ("changed", "checkpoints"),
+    [
+        ({"save_total_limit": 2}, 3),
+        ({"save_total_limit": None, "save_steps": 0.25}, 5),
+        ({"save_total_limit": None, "save_steps": 10.0}, 11),
+        ({"save_total_limit": None, "save_steps": 500.0}, 2),
+        ({"save_total_limit": None, "save_strategy": "no"}, 1),
+    ],
+)
+def test_checkpoints_are_counted(changed: dict[str, Any], checkpoints: int) -> None:
+    assert checkpoints_of(values(max_steps=100, **changed), rows=33) == checkpoints
+
+
+@pytest.mark.parametrize(
+    ("changed", "passes"),
+    [
+        ({"max_steps": 1, "warmup_steps": 0}, True),
+        ({"max_steps": 1, "warmup_steps": 0.05}, False),
+        ({"max_steps": 2, "warmup_steps": 0.05}, True),
+        ({"max_steps": 20, "warmup_steps": 20.0}, False),
+        ({"max_steps": 21, "warmup_steps": 20.0}, True),
+        ({"num_train_epochs": 0.0}, False),
+    ],
+)
+def test_run_that_could_learn_nothing_is_refused(changed: dict[str, Any], passes: bool) -> None:
+    try:
+        check_updates(values(**changed), rows=33)
+        passed = True
+    except InputError:
+        passed = False
+    assert passed == passes
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate -1 teaches nothing"),
+        ({"learning_rate": float("nan")}, "learning_rate nan teaches nothing"),
+        ({"optimizer_on_host": True, "optim_args": "a=1"}, "optim_args has no effect with optimizer_on_host"),
+        ({"eval_steps": 0.5}, "eval_steps 0.5 and save_steps 0.25 differ"),
+        ({"cuda_graphs": True}, "cuda_graphs needs a GPU"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        check_settings(values(**changed))
+
+
+def test_adapter_counts_as_trained_once_any_b_is_not_zero() -> None:
+    model = torch.nn.ModuleDict({name: torch.nn.Linear(2, 2, bias=False) for name in ("lora_A", "lora_B", "plain")})
+    check_learned(model, 3)
+    torch.nn.init.zeros_(model["lora_B"].weight)
+    with pytest.raises(InputError, match="the adapter of step 3 is as it began"):
+        check_learned(model, 3)
