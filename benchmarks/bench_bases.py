@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.made.drawn_frames import draw_data_folder
 from benchmarks.measuring.arms import run, run_benchmark
-from data_prep.errors import run_script
+from data_prep.console import run_script
 
 ARMS = ("6gb", "8gb", "80gb", "packed")
 TRAIN_CLIPS_PER_CLASS = 3

@@ -28,7 +28,7 @@ from benchmarks.damage.damaged_clips import CODECS, DamagedClip, damaged, packet
 from benchmarks.damage.packet_damage import KINDS
 from benchmarks.damage.watched_video import EVERY_FRAME, SAMPLED, Answer, answer_of, expected_samples, video_process
 from benchmarks.measuring.machine import cpu_name
-from data_prep.errors import run_script
+from data_prep.console import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 
 

@@ -34,7 +34,7 @@ from PIL import Image
 from benchmarks.arms.frames import ARMS, SECOND, sample_by_time
 from benchmarks.measuring.machine import cpu_name, with_project
 from data_prep.clips.records import frame_name
-from data_prep.errors import run_script
+from data_prep.console import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 
 GOPS = (25, 50, 250)

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from benchmarks.measuring.arms import run_benchmark
-from data_prep.errors import run_script
+from data_prep.console import run_script
 
 ARMS = ("stock", "small", "small_capped", "start", "large", "equality")
 

@@ -19,7 +19,8 @@ from statistics import median, quantiles
 from typing import Any
 
 from benchmarks.measuring.machine import cpu_name, with_project
-from data_prep.errors import InputError, run_script
+from data_prep.console import run_script
+from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root
 from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
@@ -70,7 +71,7 @@ def seconds_of_command(adapter: Path, frame: Path) -> float:
 def measure(adapter: Adapter, encoded: list[bytes]) -> dict[str, Any]:
     """Answer every frame both ways, in turns."""
     from recipes.answering.adapted_model import load_adapted
-    from recipes.model.loading import use_all_cores
+    from recipes.model.device import use_all_cores
 
     use_all_cores()
     adapted = load_adapted(adapter)
@@ -102,7 +103,7 @@ def stock(adapter: Adapter) -> Callable[[bytes], str]:
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
     from benchmarks.measuring.held_generation import question
-    from recipes.model.loading import compute_exactly_on_cpu, quantization_config
+    from recipes.model.quantized import compute_exactly_on_cpu, quantization_config
 
     folder, record = adapter.folder, adapter.record
     dtype = getattr(torch, record.dtype)

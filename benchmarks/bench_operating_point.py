@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED, machine
-from data_prep.errors import InputError, run_script
+from data_prep.console import run_script
+from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
 from recipes.metrics.comparison import Evaluation, read_evaluation
 from recipes.metrics.figures import class_ids, compute_figures, mean_by_clip

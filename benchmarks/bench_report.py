@@ -25,7 +25,7 @@ from joblib import cpu_count
 from PIL import Image
 
 from benchmarks.measuring.machine import cpu_name
-from data_prep.errors import run_script
+from data_prep.console import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 from data_prep.labels import LABELS, SOURCE_CLASSES, UNSAFE
 from data_prep.rows.dataset import frame_features

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from benchmarks.measuring.machine import cpu_name
-from data_prep.errors import run_script
+from data_prep.console import run_script
 from data_prep.files import from_root, write_json
 from data_prep.hub.source import FramesSource
 from data_prep.labels import LABELS, PROMPT
@@ -143,7 +143,7 @@ def prepared(out: Path) -> sft_qwen2vl.Run:
 
 def make_entries(out: Path) -> None:
     """Write the kept features of every frame: the first one's, as all show one picture, under each frame's own name."""
-    from recipes.batches.collator import encoded_image
+    from recipes.batches.loader import encoded_image
 
     run = prepared(out)
     cache = sft_qwen2vl.vision_cache_of(run)

@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from benchmarks.measuring.arms import run_benchmark
-from data_prep.errors import run_script
+from data_prep.console import run_script
 
 ARMS = ("exactness", "8gb", "8gb_capped", "6gb", "6gb_capped", "80gb", "stock")
 

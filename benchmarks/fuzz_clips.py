@@ -24,7 +24,8 @@ from typing import Any
 from joblib import cpu_count
 
 from benchmarks.damage.clip_trials import Outcome, Trials, may_pass
-from data_prep.errors import InputError, run_script
+from data_prep.console import run_script
+from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
 
 PHASES = {"headers": 2500, "packets": 500, "sound": 500}

@@ -16,9 +16,10 @@ import yaml
 
 from benchmarks.made.random_qwen2vl import companion_folder
 from benchmarks.measuring.flops import language_flops, vision_flops
-from data_prep.errors import run_script
+from data_prep.console import run_script
 from data_prep.files import from_root
-from recipes.machine.memory import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predict, visual_tokens
+from recipes.layers.sizes import linear_shapes, packed_bytes_a_weight, visual_tokens
+from recipes.machine.memory import TEXT_TOKENS, predict
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 WIDTH, HEIGHT = 1920, 1080

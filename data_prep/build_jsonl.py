@@ -23,7 +23,8 @@ from data_prep.clips.records import (
     has_all_frames,
     read_finished_clips,
 )
-from data_prep.errors import InputError, printable, run_script
+from data_prep.console import run_script
+from data_prep.errors import InputError, printable
 from data_prep.files import as_json, check_writable, from_root, write_together
 from data_prep.labels import LABELS, PROMPT, SPLITS
 from data_prep.rows.jsonl import Row, as_jsonl

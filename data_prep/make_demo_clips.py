@@ -20,11 +20,12 @@ from joblib import Parallel, cpu_count, delayed
 from tqdm import tqdm
 
 from data_prep.clips.records import DATASET_FOLDER
+from data_prep.console import run_script
 from data_prep.demo import renderer, scenes
 from data_prep.demo.renderer import Renderer
 from data_prep.demo.scenes import HEIGHT, WIDTH, Scene, draw_scene
 from data_prep.disk.litter import without_litter
-from data_prep.errors import InputError, run_script
+from data_prep.errors import InputError
 from data_prep.files import from_root, sha256_of_file, write_atomic, write_json
 from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, UNSAFE, SourceClass
 

@@ -9,18 +9,12 @@ import time
 from typing import TYPE_CHECKING
 
 from data_prep.clips.audit import read_audit
+from data_prep.console import quiet_without_terminal, run_script
 from data_prep.disk.places import size_in_words
-from data_prep.errors import InputError, run_script
+from data_prep.errors import InputError
 from data_prep.files import from_root
 from data_prep.hub.old_versions import find_prunable, hashes_of_runs, prune
-from data_prep.hub.pushing import (
-    building_folder,
-    check_repo_id,
-    dataset_card,
-    is_own_card,
-    push_local,
-    quiet_without_terminal,
-)
+from data_prep.hub.pushing import building_folder, check_repo_id, dataset_card, is_own_card, push_local
 from data_prep.rows.dataset import build_dataset, content_hash, count_splits, read_frame_format
 
 if TYPE_CHECKING:

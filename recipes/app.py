@@ -15,11 +15,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from data_prep.console import reach_this_machine_directly, run_script, silence_known_messages, stay_offline
 from data_prep.disk.litter import is_litter
-from data_prep.errors import InputError, run_script
+from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
 from recipes.adapter.folder import find_adapter
-from recipes.library_messages import reach_this_machine_directly, silence_known_messages, stay_offline
 
 LOCAL = "127.0.0.1"
 

@@ -11,9 +11,8 @@ import json
 import sys
 from dataclasses import asdict
 
-from data_prep.errors import run_script
+from data_prep.console import results_alone_on_stdout, run_script, silence_known_messages
 from data_prep.files import to_root
-from recipes.library_messages import results_alone_on_stdout, silence_known_messages
 from recipes.machine.run_needs import FAILED, examine
 from recipes.training.checks import check_settings
 from recipes.training.command_line import DEFAULT_CONFIG, read_settings

@@ -19,13 +19,13 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from data_prep.errors import InputError, run_script
+from data_prep.console import run_script, silence_known_messages, stay_offline
+from data_prep.errors import InputError
 from data_prep.files import as_json, check_writable, from_root, sha256_of_file, to_root, write_atomic, write_together
 from data_prep.hub.source import FramesSource, open_dataset
 from recipes.adapter.folder import find_adapter
 from recipes.adapter.model_card import is_own_card, model_card
 from recipes.adapter.safety_record import SafetyRecord
-from recipes.library_messages import silence_known_messages, stay_offline
 from recipes.metrics.prior_shift import BASE_PRIOR, at_prior, check_prior
 
 if TYPE_CHECKING:

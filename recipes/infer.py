@@ -16,16 +16,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from data_prep.errors import InputError, one_line, run_script
-from data_prep.files import PROJECT_ROOT, from_root
-from data_prep.media.images import check_image, read_image
-from recipes.adapter.folder import find_adapter
-from recipes.library_messages import (
+from data_prep.console import (
     results_alone_on_stdout,
+    run_script,
     silence_known_messages,
     stay_offline,
     stream_alone_on_stdin,
 )
+from data_prep.errors import InputError, one_line
+from data_prep.files import PROJECT_ROOT, from_root
+from data_prep.media.images import check_image, read_image
+from recipes.adapter.folder import find_adapter
 from recipes.metrics.prior_shift import check_prior
 
 if TYPE_CHECKING:

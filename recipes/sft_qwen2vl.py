@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from data_prep.errors import InputError, run_script
+from data_prep.console import run_script, silence_known_messages
+from data_prep.errors import InputError
 from data_prep.files import from_root, to_root, write_atomic
 from data_prep.hub.source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS, UNSAFE
 from recipes.adapter.model_card import model_card
 from recipes.adapter.safety_record import SafetyRecord
-from recipes.library_messages import silence_known_messages
 from recipes.machine.memory import predict
 from recipes.machine.recipe_choice import best_recipe, shortages
 from recipes.metrics.threshold import choose_threshold, fixed_threshold
@@ -135,7 +135,7 @@ def check_room(run: Run) -> None:
     """Raise InputError where the run can't fit the card or the host, unless the settings say to try."""
     if run.training.device.type == "cpu" or not run.recipe.fit_check:
         return
-    from recipes.model.loading import free_room
+    from recipes.model.device import free_room
 
     config = run.base.read_config()
     room = free_room(run.training.device)
@@ -174,7 +174,7 @@ def train(run: Run, folder: RunFolder) -> int:
     """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
     from transformers import EarlyStoppingCallback, set_seed
 
-    from recipes.model.loading import use_all_cores
+    from recipes.model.device import use_all_cores
     from recipes.training.trainer import StopOnRequest
 
     use_all_cores()
@@ -223,7 +223,7 @@ def finish(run: Run, trainer: "SafetyTrainer", folder: RunFolder, *, trained: bo
 def complete(run: Run, folder: RunFolder) -> int:
     """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status."""
     from recipes.metrics.linear_probe import FILE_NAME
-    from recipes.model.loading import use_all_cores
+    from recipes.model.device import use_all_cores
 
     has_plot = (folder.path / PLOT_FILE).is_file()
     lacks_probe = run.recipe.linear_probe and not (folder.path / FILE_NAME).is_file()
@@ -300,7 +300,10 @@ def build_trainer(run: Run) -> "SafetyTrainer":
     import torch
     from transformers.integrations import TensorBoardCallback
 
+    from recipes.adapter.lora import lora_config
     from recipes.model import loading
+    from recipes.model.device import compile_layers
+    from recipes.model.quantized import unpack_quantized
     from recipes.training.trainer import SafetyTrainer
 
     recipe, dtype = run.recipe, getattr(torch, run.model.dtype)
@@ -319,9 +322,9 @@ def build_trainer(run: Run) -> "SafetyTrainer":
         ),
     )
     if recipe.unpack_base:
-        loading.unpack_quantized(model, dtype)
+        unpack_quantized(model, dtype)
     if recipe.compile_layers:
-        loading.compile_layers(model)
+        compile_layers(model)
     trainer = SafetyTrainer(
         model=model,
         optimizer_on_host=recipe.optimizer_on_host,
@@ -331,7 +334,7 @@ def build_trainer(run: Run) -> "SafetyTrainer":
         eval_dataset=run.source.rows("validation"),
         processing_class=collator.processor,
         data_collator=collator,
-        peft_config=loading.lora_config(
+        peft_config=lora_config(
             r=run.model.lora_r,
             alpha=run.model.lora_alpha,
             dropout=run.model.lora_dropout,

@@ -15,7 +15,7 @@ from transformers import Qwen2VLProcessor
 from data_prep.demo.renderer import Renderer
 from data_prep.demo.scenes import SECONDS_IN_VIEW, draw_scene
 from data_prep.labels import chat_messages
-from recipes.batches.collator import IGNORED
+from recipes.layers.losses import IGNORED
 from tiny_base.architecture import MAX_PIXELS
 from tiny_base.questions import Question, ask
 

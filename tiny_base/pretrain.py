@@ -14,7 +14,8 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from data_prep.errors import InputError, run_script
+from data_prep.console import run_script
+from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
 
 if TYPE_CHECKING:

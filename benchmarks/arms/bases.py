@@ -27,8 +27,9 @@ from recipes.adapter.safety_record import read_record
 from recipes.answering.adapted_model import load_adapted
 from recipes.machine.memory import predict
 from recipes.machine.recipe_choice import recipe_settings
-from recipes.model import loading
 from recipes.model.base import find_base
+from recipes.model.device import choose_device
+from recipes.model.quantized import quantization_config
 
 UPDATES = 3
 WORKERS = 2
@@ -157,8 +158,8 @@ def write_packed(base: Path, folder: Path) -> None:
     Qwen2VLForConditionalGeneration.from_pretrained(
         base,
         dtype=torch.bfloat16,
-        device_map={"": loading.choose_device()},
-        quantization_config=loading.quantization_config(torch.bfloat16),
+        device_map={"": choose_device()},
+        quantization_config=quantization_config(torch.bfloat16),
     ).save_pretrained(folder)
 
 

@@ -31,7 +31,8 @@ from recipes.answering.adapted_model import AdaptedModel, load_adapted
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import VisionCollator
 from recipes.metrics.threshold import label_of
-from recipes.model import loading
+from recipes.model.device import compile_layers
+from recipes.model.quantized import quantization_config
 
 GIB = 2**30
 MAX_PIXELS = {480: 401408, 252: 200704}  # by the visual tokens that a 1920x1080 frame gets
@@ -195,7 +196,7 @@ def large(bench: Bench) -> dict[str, Any]:
     times = [*answers(bench, adapted, "eager"), *answers(bench, as_graph(adapted), "graph")]
     figures = memory(seconds)
     times += batches(bench, adapted, "eager")
-    loading.compile_layers(adapted.model)
+    compile_layers(adapted.model)
     times += [*answers(bench, as_graph(adapted), "compiled graph"), *batches(bench, adapted, "compiled")]
     return {**figures, "times": times}
 
@@ -208,7 +209,7 @@ def stock_model(bench: Bench, dtype: torch.dtype = torch.bfloat16) -> tuple[Any,
     model = Qwen2VLForConditionalGeneration.from_pretrained(
         bench.out / "base",
         dtype=dtype,
-        quantization_config=loading.quantization_config(dtype),
+        quantization_config=quantization_config(dtype),
         device_map={"": 0},
     )
     adapted = PeftModel.from_pretrained(model, bench.adapter.folder).eval()
@@ -329,7 +330,7 @@ def equality(bench: Bench) -> dict[str, Any]:
         compare("graph", as_graph(adapted).scorer, 1)
         compare("graph, frames shrunk on the card", as_graph(adapted).scorer, 1, adapted.card_collator)
         if merge:
-            loading.compile_layers(adapted.model)
+            compile_layers(adapted.model)
             compare("compiled graph", as_graph(adapted).scorer, 1)
         del adapted, compare
         torch.cuda.empty_cache()

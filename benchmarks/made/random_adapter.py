@@ -8,7 +8,10 @@ from safetensors.torch import save_file
 from transformers import AutoConfig, Qwen2VLForConditionalGeneration
 
 from data_prep.labels import LABELS, PROMPT
-from recipes.adapter.safety_record import PLAIN_THRESHOLD, SafetyRecord
+from recipes.adapter.lora import lora_config
+from recipes.adapter.safety_record import SafetyRecord
+from recipes.layers.sizes import LLM_LINEARS
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model import loading
 from recipes.model.base import find_base
 
@@ -20,7 +23,7 @@ def write_random_adapter(folder: Path, base_folder: Path, *, max_pixels: int) ->
     base = find_base(str(base_folder))
     with torch.device("meta"):
         model = Qwen2VLForConditionalGeneration(AutoConfig.from_pretrained(base.folder, local_files_only=True))
-        config = loading.lora_config(r=16, alpha=32, dropout=0.0, target_modules=loading.LLM_LINEARS, use_rslora=False)
+        config = lora_config(r=16, alpha=32, dropout=0.0, target_modules=LLM_LINEARS, use_rslora=False)
         shapes = get_peft_model_state_dict(get_peft_model(model, config), save_embedding_layers=False)
     generator = torch.Generator().manual_seed(0)
     weights = {

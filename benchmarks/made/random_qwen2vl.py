@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.errors import InputError, run_script
+from data_prep.console import run_script
+from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
 
 SHARD_BYTES = 4 * 1024**3

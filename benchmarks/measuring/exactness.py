@@ -15,14 +15,20 @@ from torch.nn.functional import cross_entropy
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2VLDecoderLayer, Qwen2VLRMSNorm, VisionAttention
 
 from data_prep.hub.source import open_dataset
-from recipes.batches.collator import IGNORED, VisionCollator
+from recipes.adapter.lora import lora_config
+from recipes.batches.collator import VisionCollator
 from recipes.layers.fused_lora import fuse_lora
+from recipes.layers.fused_modules import FrameAttention, FusedRMSNorm, LastDecoderLayer, use_fused_modules
 from recipes.layers.host_weights import keep_on_host
 from recipes.layers.joined_lora import join_adapters
+from recipes.layers.losses import IGNORED
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.model import loading
 from recipes.model.base import find_base
 from recipes.model.cuda_graphs import ORDINARY_CALLS, GraphedFunction
-from recipes.model.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer, frame_features, use_fused_modules
+from recipes.model.device import compile_layers
+from recipes.model.forward import frame_features
+from recipes.model.quantized import unpack_quantized
 from recipes.training.trainer import answer_loss, training_inputs
 
 Gradients = dict[str, torch.Tensor]
@@ -44,7 +50,7 @@ def exactness(out: Path, max_pixels: int) -> dict[str, Any]:
 def _fp32(out: Path, batch: dict[str, torch.Tensor]) -> tuple[float, Gradients]:
     model = _adapted(out, torch.float32)
     _use_own_modules(model)
-    loading.unpack_quantized(model, torch.float32)
+    unpack_quantized(model, torch.float32)
     model.gradient_checkpointing_enable({"use_reentrant": False})  # exact, and 80 GB don't hold it all otherwise
     return _loss_and_gradients(model, lambda: _plain_loss(model, batch))
 
@@ -83,10 +89,10 @@ def _bf16(out: Path, batch: dict[str, torch.Tensor]) -> Iterator[tuple[str, tupl
     base.set_input_embeddings(on_card[0])
     base.lm_head = on_card[1]
     _adapters_in(model, torch.float32)
-    loading.unpack_quantized(model, torch.bfloat16)
+    unpack_quantized(model, torch.bfloat16)
     join_adapters(model, base.model.language_model)
     yield ours("fused, unpacked")
-    loading.compile_layers(model)
+    compile_layers(model)
     yield ours("the 80 GB recipe's: fused, unpacked, compiled")
     yield ours("the 80 GB recipe's, features kept", cached)
     yield "the 80 GB recipe's, as a CUDA graph", _from_graph(model, base, batch)
@@ -103,7 +109,7 @@ def _adapted(out: Path, dtype: torch.dtype) -> Any:
     base = loading.load_base(
         find_base(str(out / "base")), dtype=dtype, load_in_4bit=True, device=torch.device("cuda", 0)
     )
-    config = loading.lora_config(r=16, alpha=32, dropout=0.0, target_modules=loading.LLM_LINEARS, use_rslora=False)
+    config = lora_config(r=16, alpha=32, dropout=0.0, target_modules=LLM_LINEARS, use_rslora=False)
     model = get_peft_model(base, config)
     generator = torch.Generator().manual_seed(0)
     for weight in model.parameters():

@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -459,11 +458,3 @@ def load_pushed(repo_id: str, revision: str | None = None) -> "DatasetDict":
         snapshot = hub_folder(repo_id) / "snapshots" / revision
         _write_arrow(snapshot, repo_id, revision, list(manifest["splits"]), folder)  # does nothing where it stands
     return _read_arrow(folder, repo_id, manifest)
-
-
-def quiet_without_terminal() -> None:
-    """Switch off the progress bars of `datasets` where stderr is no terminal."""
-    from datasets import disable_progress_bars
-
-    if not sys.stderr.isatty():
-        disable_progress_bars()

@@ -8,6 +8,7 @@ from huggingface_hub import constants
 
 from data_prep.clips.audit import read_audit
 from data_prep.clips.records import CLIPS_FILE
+from data_prep.console import quiet_without_terminal
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
 from data_prep.hub.pushing import (
@@ -17,7 +18,6 @@ from data_prep.hub.pushing import (
     load_pushed,
     pushed_audit,
     pushed_format,
-    quiet_without_terminal,
     read_manifest,
     resolve_version,
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from recipes.adapter.safety_record import SafetyRecord, read_record
-from recipes.machine.memory import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.model.base import BaseModel, find_base
 
 CONFIG_FILE = "adapter_config.json"

@@ -16,7 +16,6 @@ FILE_NAME = "safety.json"
 RUN_FILE = "run.json"  # the settings, which training writes first
 SCHEMA_VERSION = 3
 _AGAIN = "train the adapter again"
-PLAIN_THRESHOLD = 0.5  # the likelier of the two answers
 DTYPES = ("bfloat16", "float32")
 
 

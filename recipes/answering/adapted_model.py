@@ -10,10 +10,13 @@ from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
 from recipes.adapter.folder import Adapter
+from recipes.adapter.lora import load_adapter
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import CPU, VisionCollator
 from recipes.model import loading
+from recipes.model.device import choose_device, compile_layers, has_room_to_merge
+from recipes.model.quantized import unpack_quantized
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,11 @@ def load_to_answer(adapter: Adapter, *, compiled: bool = False) -> AdaptedModel:
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
     replayed. `compiled` takes ten seconds more and is a fifth faster. Raises InputError as load_adapted does.
     """
-    device = loading.choose_device()
-    merge = loading.has_room_to_merge(adapter.base, device)
+    device = choose_device()
+    merge = has_room_to_merge(adapter.base, device)
     adapted = load_adapted(adapter, merge=merge, cuda_graphs=device.type == "cuda")
     if compiled:
-        loading.compile_layers(adapted.model)
+        compile_layers(adapted.model)
     return adapted
 
 
@@ -60,7 +63,7 @@ def load_adapted(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = F
     the memory, and faster. `cuda_graphs` replays frames of a size that keeps coming. Raises InputError where the
     adapter is damaged or doesn't fit.
     """
-    record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), loading.choose_device()
+    record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), choose_device()
     on_host = device.type == "cuda" and not merge
     model = loading.load_base(
         adapter.base,
@@ -72,8 +75,8 @@ def load_adapted(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = F
     if device.type == "cpu" and record.dtype != "float32":
         print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
     if merge and record.load_in_4bit:
-        loading.unpack_quantized(model, dtype)
-    adapted = loading.load_adapter(model, adapter.folder, merge=merge)
+        unpack_quantized(model, dtype)
+    adapted = load_adapter(model, adapter.folder, merge=merge)
     processor = loading.load_processor(adapter.folder)
     collator, card_collator = (
         VisionCollator(processor, record.max_pixels, max_side=record.max_side, dtype=dtype, device=place)

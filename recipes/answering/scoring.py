@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from data_prep.errors import InputError
 from data_prep.labels import LABELS, SAFE, UNSAFE
-from recipes.batches.collator import VisionCollator, batches
-from recipes.layers.host_weights import rows_of_head
-from recipes.metrics.linear_probe import LinearProbe, pooled_batch
+from recipes.answering.pooling import pooled_batch
+from recipes.batches.collator import VisionCollator
+from recipes.batches.loader import batches
+from recipes.metrics.linear_probe import LinearProbe
 from recipes.model.cuda_graphs import GraphedFunction
-from recipes.model.forward import Batch, inputs_on_device, last_hidden, place_frames, with_features
+from recipes.model.forward import Batch, inputs_on_device, last_hidden, place_frames, rows_of_head, with_features
 
 Grids = tuple[tuple[int, ...], ...]
 

@@ -1,13 +1,11 @@
 """The vision collator: rows to a batch, loss on the answer alone."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from qwen_vl_utils import smart_resize
-from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 from transformers.processing_utils import ProcessorMixin
@@ -15,14 +13,12 @@ from transformers.processing_utils import ProcessorMixin
 from data_prep.labels import LABELS, chat_messages
 from data_prep.media.frame_format import shrunk_to
 from data_prep.media.images import read_image
-from recipes.training.stopping import leave_process_group
+from recipes.batches.loader import Row, encoded_image
+from recipes.layers.losses import IGNORED
 
-IGNORED = -100  # what cross entropy leaves out
 DECISION_SHARE = 0.5
 PIXELS_VERSION = 2  # raised with every change in what `pixels` gives for a frame: kept vision features come from it
 CPU = torch.device("cpu")
-
-Row = Mapping[str, Any]
 
 
 class VisionCollator:
@@ -184,26 +180,6 @@ def shrunk_on(device: torch.device, image: Image.Image, size: tuple[int, int]) -
     for sides in ([image.height, size[1]], [*size]):
         frame = resize(frame, sides, InterpolationMode.BICUBIC, antialias=True).round_().clamp_(0, 255)
     return frame.to(torch.uint8)
-
-
-def batches(rows: Any, collate: Callable[[Any], Any], *, batch_size: int, num_workers: int) -> DataLoader:
-    """Return the batches that `collate` makes of rows, in order, prepared in worker processes where there are any.
-
-    Those leave signals to this process.
-    """
-    return DataLoader(
-        rows,
-        batch_size=batch_size,
-        collate_fn=collate,
-        num_workers=num_workers,
-        worker_init_fn=leave_process_group,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def encoded_image(row: Row) -> bytes:
-    """Return the encoded bytes of a data set row's frame."""
-    return row["image"]["bytes"]
 
 
 def _token_shares(count: int) -> torch.Tensor:

@@ -20,7 +20,8 @@ from data_prep.disk.disk_errors import told
 from data_prep.errors import InputError
 from data_prep.files import to_root, write_atomic
 from data_prep.hub.source import FramesSource
-from recipes.batches.collator import PIXELS_VERSION, VisionCollator, batches, encoded_image
+from recipes.batches.collator import PIXELS_VERSION, VisionCollator
+from recipes.batches.loader import batches, encoded_image
 from recipes.model.base import BaseModel
 from recipes.model.forward import FEATURES_VERSION, frame_features
 from recipes.model.loading import load_tower

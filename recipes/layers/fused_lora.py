@@ -16,7 +16,7 @@ from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
 from torch.nn.functional import linear, silu
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
 
-from recipes.machine.memory import UNPACKED_BYTES
+from recipes.layers.sizes import UNPACKED_BYTES
 
 ROW_MULTIPLE = 128  # parts of other sizes leave the tensor cores' fast kernels: a third of the speed
 

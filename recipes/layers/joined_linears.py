@@ -11,7 +11,7 @@ from torch.nn.functional import linear, silu
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP, Qwen2VLAttention, apply_rotary_pos_emb
 
-from recipes.model.forward import LastDecoderLayer
+from recipes.layers.fused_modules import LastDecoderLayer
 
 
 class JoinedAttention(Qwen2VLAttention):

@@ -25,9 +25,9 @@ from recipes.machine.host_system import (
 )
 from recipes.machine.memory import GIB, adapter_weights, predict
 from recipes.machine.recipe_choice import best_recipe, shortages
+from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base
 from recipes.model.base_files import check_precision, weight_files
-from recipes.training.checks import checkpoints_of
 
 OK, FAILED, SKIPPED = "ok", "FAILED", "skipped"
 MOST_ERROR = 0.02  # of a 4-bit product against a plain one of the same weights, relative, in bf16
@@ -165,7 +165,7 @@ def check_memory(settings: Mapping[str, Any], base: list[BaseModel], *, gpu_foun
         return Finding("memory", SKIPPED, "predicted for training on a GPU alone")
     if not base:
         return Finding("memory", SKIPPED, "there is no base model to go by")
-    from recipes.model.loading import choose_device, free_room
+    from recipes.model.device import choose_device, free_room
 
     config = base[0].read_config()
     room = free_room(choose_device())

@@ -8,27 +8,21 @@ The fit is that of scikit-learn's StandardScaler and LogisticRegression, whose o
 are; but it goes through the features block by block, so that they may be more than memory holds.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import torch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 from scipy.optimize import minimize
 from scipy.special import expit
-from tqdm import tqdm
 
 from data_prep.errors import InputError
 from data_prep.files import write_atomic
-from recipes.adapter.safety_record import PLAIN_THRESHOLD
-from recipes.batches.collator import VisionCollator, batches
 from recipes.metrics.figures import compute_figures
-from recipes.metrics.stored_features import StoredFeatures, store
-from recipes.model.forward import Batch, with_features
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 
 FILE_NAME = "linear_probe.safetensors"
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # scikit-learn's C on standardised features, the strongest first
@@ -76,35 +70,6 @@ def read_probe(folder: Path) -> LinearProbe | None:
     if probe is None or not (np.isfinite(probe.weight).all() and np.isfinite(probe.bias).all()):
         raise InputError(f"{file}: damaged; remove it to evaluate without the linear probe")
     return probe
-
-
-def pool(features: torch.Tensor, grids: torch.Tensor, merge: int) -> torch.Tensor:
-    """Return the mean of each frame's features, of shape (frames, hidden), in fp32.
-
-    `features` has shape (visual tokens, hidden), frame after frame; `grids`, of shape (frames, 3), counts their patches
-    in time, height and width, of which `merge` times `merge` make a token.
-    """
-    sizes = (grids.prod(1) // merge**2).tolist()
-    return torch.stack([part.float().mean(0) for part in features.split(sizes)])
-
-
-def pooled_features(
-    model: Any, collator: VisionCollator, rows: Any, *, batch_size: int, folder: Path, num_workers: int = 0
-) -> StoredFeatures:
-    """Return the pooled features of every row, in order, of shape (rows, hidden), kept ones where the collator has.
-
-    They are written as they are computed, to the disk that `folder` is on: 7 GB for 500,000 frames of the 7B. Raises
-    InputError where that is full.
-    """
-    loader = batches(rows, collator.vision, batch_size=batch_size, num_workers=num_workers)
-    progress = tqdm(loader, desc="linear probe", unit="batch", disable=not sys.stderr.isatty())
-    return store((pooled_batch(model, batch) for batch in progress), folder)
-
-
-def pooled_batch(model: Any, batch: Batch) -> np.ndarray:
-    """Return the pooled features of a batch's frames, of shape (frames, hidden); see with_features."""
-    merge = model.config.vision_config.spatial_merge_size
-    return pool(with_features(model, batch)["image_features"], batch["image_grid_thw"], merge).cpu().numpy()
 
 
 def fit_probe(

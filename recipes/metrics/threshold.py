@@ -5,6 +5,7 @@ import numpy as np
 from data_prep.errors import InputError
 from data_prep.labels import SAFE, UNSAFE
 
+PLAIN_THRESHOLD = 0.5  # the likelier of the two answers
 MACRO_F1 = "macro_f1"
 RECALL = "recall>="
 FIXED = "fixed"  # how a threshold came about that is a number in the settings

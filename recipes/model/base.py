@@ -19,7 +19,7 @@ from huggingface_hub.utils import httpx
 from data_prep.disk.disk_errors import told
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
-from recipes.machine.memory import quantization
+from recipes.layers.sizes import quantization
 from recipes.model.base_files import (
     CONFIG_FILE,
     INDEX_FILE,

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from data_prep.disk.disk_errors import named, told
 from data_prep.errors import InputError
-from recipes.machine.memory import linear_shapes, quantization, text_config, ties_head
+from recipes.layers.sizes import linear_shapes, quantization, text_config, ties_head
 
 MODEL_TYPE = "qwen2_vl"
 ARCHITECTURE = "Qwen2VLForConditionalGeneration"

@@ -13,11 +13,12 @@ from data_prep.clips.records import frame_name
 from data_prep.hub.source import FramesSource
 from data_prep.labels import LABELS, SOURCE_CLASSES
 from data_prep.rows.dataset import TEST, TRAIN, count_splits
-from recipes.adapter.safety_record import PLAIN_THRESHOLD, SafetyRecord
+from recipes.adapter.safety_record import SafetyRecord
 from recipes.metrics.comparison import compare, mcnemar_in_words
 from recipes.metrics.figures import POSITIVE, calibration, class_ids, confusion_matrix
 from recipes.metrics.intervals import LEAST_CLIPS, at_most_without_error, draw_clips, interval
 from recipes.metrics.judged import Judged, Sample
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 
 SCHEMA_VERSION = 5
 SHORT_NAMES = {"base_model": "base model", "linear_probe": "linear probe", "always_unsafe": "always UNSAFE"}

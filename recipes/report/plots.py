@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
-from recipes.adapter.safety_record import PLAIN_THRESHOLD
 from recipes.metrics.figures import weigh
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 
 # Each is drawn in a colour that nothing else has, and written as the variable of its name.
 INK, MUTED, GRID = "#000102", "#000103", "#000104"

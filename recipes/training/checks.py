@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError
 from recipes.adapter.safety_record import DTYPES
+from recipes.machine.schedule import updates_of
 
 if TYPE_CHECKING:
     import torch
@@ -81,26 +82,6 @@ def check_reporting(report_to: list[str]) -> None:
         raise InputError(
             f"report_to {missing[0]!r} is not installed; install its package, or take one of none, {', '.join(found)}"
         )
-
-
-def updates_of(values: Mapping[str, Any], rows: int) -> int:
-    """Return how many updates training on that many rows makes, as transformers' Trainer counts them."""
-    if values["max_steps"] > 0:
-        return int(values["max_steps"])
-    per_batch = values["per_device_train_batch_size"]
-    batches = rows // per_batch if values["dataloader_drop_last"] else math.ceil(rows / per_batch)
-    per_epoch = max(math.ceil(batches / values["gradient_accumulation_steps"]), 1)
-    return math.ceil(values["num_train_epochs"] * per_epoch)
-
-
-def checkpoints_of(values: Mapping[str, Any], rows: int) -> int:
-    """Return how many checkpoints lie on the disk at once, the one that is being saved included."""
-    if values["save_total_limit"]:
-        return int(values["save_total_limit"]) + 1
-    if values["save_strategy"] == "no":
-        return 1
-    updates, every = updates_of(values, rows), values["save_steps"]
-    return math.ceil(updates / (every if every >= 1 else max(math.ceil(updates * every), 1))) + 1
 
 
 def check_updates(values: Mapping[str, Any], rows: int) -> None:

@@ -14,7 +14,7 @@ import yaml
 
 from data_prep.errors import InputError
 from data_prep.files import from_root
-from recipes.machine.memory import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.training.library_settings import NO_EFFECT, REFUSED, UNSAID
 from recipes.training.settings import EFFECTIVE, KNOWN, RecipeArguments, typed
 

@@ -13,7 +13,7 @@ from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError
 from data_prep.files import HELD_SUFFIX, hold_lock, if_supported, replace, sync, write_json
 from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
-from recipes.machine.memory import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.training.checkpoints import last_whole_checkpoint
 
 LOCK_NAME = ".lock"

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from data_prep.errors import InputError
-from recipes.machine.memory import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.metrics.threshold import check_rule
 from recipes.training.library_settings import NO_EFFECT, REFUSED, USED, Known
 

@@ -53,13 +53,3 @@ def follow_launcher() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-def leave_process_group(_worker_id: int = 0) -> None:
-    """Put a DataLoader's worker out of reach of signals to the run's process group; a `worker_init_fn`.
-
-    A terminal's Ctrl-C, `timeout` and most schedulers signal the whole group, and a run whose workers are gone can't
-    finish its update and save. Workers end with the main process by themselves. Ignoring SIGTERM instead wouldn't do:
-    it is how the main process ends them, and it would wait for them for ever.
-    """
-    os.setpgrp()

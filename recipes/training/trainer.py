@@ -21,18 +21,21 @@ from trl import SFTTrainer
 
 from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError
-from recipes.adapter.safety_record import PLAIN_THRESHOLD
 from recipes.answering.scoring import NoProbabilityError, score_rows
 from recipes.batches.collator import VisionCollator
+from recipes.batches.loader import leave_process_group
 from recipes.layers.fused_lora import fuse_lora
-from recipes.layers.host_weights import HostAdamW, HostHead, token_losses
+from recipes.layers.host_weights import HostHead
 from recipes.layers.joined_lora import join_adapters
+from recipes.layers.losses import token_losses
 from recipes.metrics.figures import class_ids, compute_figures
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.cuda_graphs import GraphedFunction
 from recipes.model.forward import Batch, language_inputs, last_hidden
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, seal, stopping_count
 from recipes.training.divergence import GradientWatch
-from recipes.training.stopping import StopRequest, leave_process_group
+from recipes.training.host_optimizer import HostAdamW
+from recipes.training.stopping import StopRequest
 
 
 def training_inputs(model: torch.nn.Module, batch: Batch, rows: int | None = None) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ import torch
 from benchmarks.bench_infer import as_table
 from benchmarks.made.random_adapter import write_random_adapter
 from recipes.adapter.folder import find_adapter
+from recipes.adapter.lora import load_adapter
 from recipes.model import loading
 
 
@@ -15,7 +16,7 @@ def test_random_adapter_is_a_finished_run_s(small_base: Path, tmp_path: Path) ->
     write_random_adapter(folder, small_base, max_pixels=100352)
     base = find_adapter(folder).base
     model = loading.load_base(base, dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu"))
-    adapted = loading.load_adapter(model, folder)
+    adapted = load_adapter(model, folder)
     assert sum(weight.abs().sum() > 0 for name, weight in adapted.named_parameters() if "lora_" in name) == 4 * 7 * 2
 
 

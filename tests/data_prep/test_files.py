@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.errors import run_script
+from data_prep.console import run_script
 from data_prep.files import PROJECT_ROOT, from_root, sha256_of_file, to_root, write_atomic, write_json, write_together
 
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
+from data_prep.console import reach_this_machine_directly, silence_known_messages
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from recipes import doctor, eval_qwen2vl, infer, sft_qwen2vl
 from recipes.adapter.safety_record import read_record
-from recipes.library_messages import reach_this_machine_directly, silence_known_messages
 from recipes.model.base import find_base
 from tests.black_hole import BlackHole, black_hole, free_port
 from tests.conftest import Kept

@@ -14,7 +14,8 @@ from PIL import Image
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import PROMPT
 from data_prep.make_demo_clips import MAX_SEED
-from recipes.batches.collator import IGNORED, VisionCollator
+from recipes.batches.collator import VisionCollator
+from recipes.layers.losses import IGNORED
 from recipes.model.loading import load_processor
 from tiny_base.architecture import make_config, make_processor, train_tokenizer
 from tiny_base.model_in_batches import Pretraining

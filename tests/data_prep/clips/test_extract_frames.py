@@ -22,7 +22,8 @@ import pytest
 from PIL import Image
 
 from data_prep import build_jsonl, extract_frames
-from data_prep.clips.records import DATASET_FOLDER, read_clips, workers, write_clips
+from data_prep.clips import workers
+from data_prep.clips.records import DATASET_FOLDER, read_clips, write_clips
 from data_prep.clips.workers import Pool
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.clips import lookalikes
 from data_prep.clips.lookalikes import near_identical
-from data_prep.clips.records import Clip, lookalikes
+from data_prep.clips.records import Clip
 from data_prep.demo.renderer import Renderer
 from data_prep.demo.scenes import draw_scene
 from data_prep.errors import InputError

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.clips.records import workers
+from data_prep.clips import workers
 from data_prep.clips.workers import Pool, processes_here, processes_on_dask, results
 from data_prep.errors import InputError
 

@@ -21,9 +21,10 @@ from PIL import Image
 
 from data_prep import build_jsonl, extract_frames
 from data_prep.clips.records import CLIPS_FILE, read_clips
+from data_prep.console import run_script
 from data_prep.disk.disk_errors import named, told
 from data_prep.disk.parquet_files import write_parquet
-from data_prep.errors import InputError, run_script
+from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, check_writable, hold_lock, replace, write_atomic, write_together
 from data_prep.hub.old_versions import prune
 from data_prep.hub.pushing import load_pushed, push_local
@@ -67,7 +68,7 @@ def run(
 ) -> tuple[Any, str]:
     """Run a script as its last line does; return its exit status and what it said on stderr."""
     monkeypatch.setattr(sys, "argv", [script, *arguments])
-    monkeypatch.setattr("data_prep.errors.empty_stdin", lambda: None)
+    monkeypatch.setattr("data_prep.console.empty_stdin", lambda: None)
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
     capfd.readouterr()
     with pytest.raises(SystemExit) as exit_:

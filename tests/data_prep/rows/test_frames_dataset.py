@@ -13,8 +13,8 @@ from PIL import Image
 from data_prep.clips.records import CLIPS_FILE, Clip, write_clips
 from data_prep.errors import InputError
 from data_prep.labels import PROMPT, SOURCE_CLASSES
+from data_prep.rows import dataset
 from data_prep.rows.dataset import Frame, build_dataset, content_hash, cut_validation, read_frames, summary
-from data_prep.rows.jsonl import dataset
 from tests.tiny_data import make_clip, many_clips, write_data
 
 # Clips of train by class in the published data set, and a tenth of each.

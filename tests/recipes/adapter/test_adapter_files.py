@@ -11,7 +11,7 @@ from peft import LoraConfig
 
 from data_prep.errors import InputError
 from recipes.adapter.folder import find_adapter, foreign_settings
-from recipes.machine.memory import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.model.base import find_base
 from tests.recipes.adapter.test_safety_record import RECORD
 

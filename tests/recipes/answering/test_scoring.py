@@ -16,13 +16,17 @@ from benchmarks.measuring.held_generation import generate_held, question
 from data_prep.demo.renderer import Renderer
 from data_prep.demo.scenes import draw_scene
 from data_prep.labels import LABELS, PROMPT, UNSAFE
+from recipes.adapter.lora import load_adapter, lora_config
 from recipes.answering import scoring
+from recipes.answering.pooling import pooled_features
 from recipes.answering.scoring import NoProbabilityError, Scorer, label_token_ids, score_in_ways, score_rows
 from recipes.batches.collator import VisionCollator
-from recipes.metrics.linear_probe import LinearProbe, pooled_features
+from recipes.layers.sizes import LLM_LINEARS
+from recipes.metrics.linear_probe import LinearProbe
 from recipes.metrics.threshold import label_of
 from recipes.model import forward, loading
 from recipes.model.base import find_base
+from recipes.model.quantized import quantized_modules, unpack_quantized
 from tests.recipes.model.test_cuda_graphs import Graphs
 
 SIZES = [(640, 360), (360, 640), (200, 200), (1280, 720), (57, 90), (640, 360), (28, 28)]
@@ -40,7 +44,7 @@ def model(small_base: Path) -> Any:
         find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
     )
     torch.manual_seed(0)
-    config = loading.lora_config(r=4, alpha=8, dropout=0.0, target_modules=loading.LLM_LINEARS, use_rslora=False)
+    config = lora_config(r=4, alpha=8, dropout=0.0, target_modules=LLM_LINEARS, use_rslora=False)
     config.init_lora_weights = False
     return get_peft_model(base, config)
 
@@ -127,9 +131,9 @@ def test_every_way_to_answer_gives_the_plain_forward_s_score(
         find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
     )
     if merge:
-        loading.unpack_quantized(answering, torch.float32)
+        unpack_quantized(answering, torch.float32)
     scorer = Scorer(
-        loading.load_adapter(answering, saved_adapter, merge=merge), label_token_ids(collator), cuda_graphs=replayed
+        load_adapter(answering, saved_adapter, merge=merge), label_token_ids(collator), cuda_graphs=replayed
     )
     for row in (rows[0], rows[5], rows[0], rows[5], rows[1], rows[0]):
         batch = collator.prompts([row])
@@ -235,7 +239,7 @@ def test_what_is_captured_is_an_input_or_the_scorer_s_own(
     owned = [*inputs.values(), *model.parameters(), *model.buffers(), scorer._rows]
     owned += [
         part
-        for module in loading.quantized_modules(model).values()
+        for module in quantized_modules(model).values()
         for state in (module.weight.quant_state, module.weight.quant_state.state2)
         for part in (state.absmax, state.code, state.offset)
         if part is not None
@@ -282,7 +286,7 @@ def test_labels_are_what_generate_gives_when_held_to_the_two_answers(
 @pytest.mark.parametrize(
     "settings",
     [
-        {"lora_dropout": 0.05, "target_modules": loading.LLM_LINEARS},
+        {"lora_dropout": 0.05, "target_modules": LLM_LINEARS},
         {"use_rslora": True, "target_modules": ["v_proj", "gate_proj", "up_proj", "down_proj"]},
         {"target_modules": ["q_proj", "up_proj"]},
     ],
@@ -306,7 +310,7 @@ def test_plain_adapter_of_another_trainer_is_answered_as_peft_does(
     theirs = PeftModel.from_pretrained(load(), tmp_path).eval()
     base = find_base(str(small_base))
     ours = loading.load_base(base, dtype=torch.float32, load_in_4bit=False, device=torch.device("cpu"))
-    found = score_rows(loading.load_adapter(ours, tmp_path, merge=merge), collator, rows, batch_size=1)
+    found = score_rows(load_adapter(ours, tmp_path, merge=merge), collator, rows, batch_size=1)
     for row, p_unsafe in zip(rows, found, strict=True):
         with torch.no_grad():
             logits = theirs(**collator.prompts([row])).logits[0, -1, label_token_ids(collator)]
@@ -318,7 +322,7 @@ def test_an_adapter_is_never_merged_into_4_bits(small_base: Path, saved_adapter:
         find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
     )
     with pytest.raises(RuntimeError, match="never merged into 4-bit weights"):
-        loading.load_adapter(base, saved_adapter, merge=True)
+        load_adapter(base, saved_adapter, merge=True)
 
 
 def test_score_sees_the_picture_and_the_adapter(

@@ -12,7 +12,6 @@ from transformers.processing_utils import ProcessorMixin
 from data_prep.labels import LABELS, PROMPT, chat_messages
 from recipes.answering.scoring import label_token_ids
 from recipes.batches.collator import (
-    IGNORED,
     PIXELS_VERSION,
     VisionCollator,
     _shrunk,
@@ -20,6 +19,7 @@ from recipes.batches.collator import (
     shrunk_on,
     shrunk_size,
 )
+from recipes.layers.losses import IGNORED
 from recipes.model.loading import load_processor
 
 MAX_PIXELS = 401408

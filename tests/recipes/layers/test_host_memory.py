@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from recipes.batches.collator import IGNORED
 from recipes.layers import host_weights
-from recipes.layers.host_weights import HostAdamW, HostEmbedding, HostHead, keep_on_host, rows_of_head, token_losses
+from recipes.layers.host_weights import HostEmbedding, HostHead, keep_on_host
+from recipes.layers.losses import IGNORED, token_losses
 from recipes.model import loading
 from recipes.model.base import find_base
+from recipes.model.forward import rows_of_head
+from recipes.training.host_optimizer import HostAdamW
 
 CPU = torch.device("cpu")
 
@@ -176,7 +178,7 @@ def test_updates_too_small_for_16_bits_add_up() -> None:
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_gradients_of_16_bits_add_up_in_fp32(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
-    monkeypatch.setattr(host_weights, "ADDED_AT_ONCE", 7)
+    monkeypatch.setattr("recipes.training.host_optimizer.ADDED_AT_ONCE", 7)
     cards = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.bfloat16, device=device)) for shape in ((3, 4), (5,))]
     optimizer = HostAdamW(cards, lr=1.0, weight_decay=0.0)
     assert optimizer.with_gradient().grad is None

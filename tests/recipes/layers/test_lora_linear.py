@@ -9,11 +9,14 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch.nn.functional import linear
 
+from recipes.adapter.lora import lora_config
 from recipes.layers import fused_lora
 from recipes.layers.fused_lora import FusedLinear4bit, FusedLora, FusedMlp, fuse_lora, unpacked_rows
 from recipes.layers.joined_lora import JoinedLoraAttention, JoinedLoraMlp, join_adapters
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.model import loading
 from recipes.model.base import find_base
+from recipes.model.quantized import unpack_quantized
 
 Gradients = dict[str, torch.Tensor]
 
@@ -24,9 +27,9 @@ def adapted(small_base: Path, *, dropout: float = 0.0, unpack: bool = False) -> 
         find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
     )
     if unpack:
-        loading.unpack_quantized(base, torch.float32)
+        unpack_quantized(base, torch.float32)
     torch.manual_seed(0)
-    config = loading.lora_config(r=4, alpha=8, dropout=dropout, target_modules=loading.LLM_LINEARS, use_rslora=False)
+    config = lora_config(r=4, alpha=8, dropout=dropout, target_modules=LLM_LINEARS, use_rslora=False)
     config.init_lora_weights = False
     return get_peft_model(base, config).train()
 

@@ -21,7 +21,6 @@ from data_prep.hub.source import open_dataset
 from recipes import doctor
 from recipes.machine import host_system, run_needs
 from recipes.machine.run_needs import FAILED, OK, SKIPPED, examine
-from recipes.model import loading
 from recipes.model.base import BaseModel, find_base
 from tests.recipes.machine.test_fit import CONFIG as SIZES_OF_THE_7B
 from tests.recipes.machine.test_fit import CONFIG_2B as SIZES_OF_THE_2B
@@ -130,7 +129,7 @@ def test_wrong_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_memory_is_compared_with_what_the_card_has_free(
     settings: dict[str, Any], base: list[BaseModel], monkeypatch: pytest.MonkeyPatch, free_bytes: int, said: str | None
 ) -> None:
-    monkeypatch.setattr(loading, "free_memory", lambda device: float(free_bytes))
+    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: float(free_bytes))
     if said:
         with pytest.raises(InputError, match=said):
             run_needs.check_memory(settings, base, gpu_found=True)

@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from data_prep.files import PROJECT_ROOT
-from recipes.machine.memory import GIB, base_weights, predict, visual_tokens
+from recipes.layers.sizes import base_weights, visual_tokens
+from recipes.machine.memory import GIB, predict
 
 # The 7B's config.json, as far as sizes go.
 CONFIG: dict[str, Any] = {

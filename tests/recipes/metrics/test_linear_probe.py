@@ -13,9 +13,10 @@ from sklearn.preprocessing import StandardScaler
 
 from data_prep.errors import InputError
 from data_prep.labels import PROMPT
+from recipes.answering.pooling import pool, pooled_features
 from recipes.batches.collator import VisionCollator
-from recipes.metrics.figures import linear_probe
-from recipes.metrics.linear_probe import FILE_NAME, PENALTIES, LinearProbe, fit_probe, pool, pooled_features, read_probe
+from recipes.metrics import linear_probe
+from recipes.metrics.linear_probe import FILE_NAME, PENALTIES, LinearProbe, fit_probe, read_probe
 from recipes.metrics.stored_features import store
 from recipes.model import loading
 from recipes.model.base import find_base

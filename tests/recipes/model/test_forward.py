@@ -10,9 +10,10 @@ from PIL import Image
 
 from data_prep.labels import PROMPT
 from recipes.batches.collator import VisionCollator
+from recipes.layers.fused_modules import use_fused_modules
 from recipes.model import loading
 from recipes.model.base import find_base
-from recipes.model.forward import frame_features, language_inputs, last_hidden, use_fused_modules
+from recipes.model.forward import frame_features, language_inputs, last_hidden
 
 SIZES = [(640, 360), (640, 360), (300, 200), (640, 360)]
 

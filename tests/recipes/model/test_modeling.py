@@ -14,8 +14,12 @@ from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLForConditionalGeneration, modeling_utils
 
 from data_prep.errors import InputError
+from recipes.adapter.lora import load_adapter, lora_config
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.model import loading
 from recipes.model.base import BaseModel, find_base
+from recipes.model.device import compile_layers, has_room_to_merge, use_all_cores
+from recipes.model.quantized import compute_exactly_on_cpu, quantization_config, quantized_modules, unpack_quantized
 from tests.made_bases import write_packed
 from tests.recipes.machine.test_fit import CONFIG as SIZES_OF_THE_7B
 
@@ -30,14 +34,14 @@ def load(small_base: Path, *, dtype: torch.dtype = torch.float32, load_in_4bit: 
 @pytest.fixture(scope="module")
 def saved_adapter(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("adapter")
-    config = loading.lora_config(target_modules=loading.LLM_LINEARS, **LORA)
+    config = lora_config(target_modules=LLM_LINEARS, **LORA)
     get_peft_model(load(small_base), config).save_pretrained(folder)
     return folder
 
 
 def test_language_model_is_in_4_bits_and_the_vision_tower_in_bf16(small_base: Path) -> None:
     model = load(small_base, dtype=torch.bfloat16)
-    quantized = loading.quantized_modules(model)
+    quantized = quantized_modules(model)
     assert len(quantized) == 7 * 4
     assert all(name.startswith("model.language_model.layers.") for name in quantized)
     assert {weight.dtype for weight in model.model.visual.parameters()} == {torch.bfloat16}
@@ -49,7 +53,7 @@ def test_language_model_is_in_4_bits_and_the_vision_tower_in_bf16(small_base: Pa
 
 @pytest.mark.parametrize("kept", [["visual", "lm_head"], ["model.visual"], ["model.visual", "lm_head", "q_proj"]])
 def test_wrong_skip_list_is_noticed(small_base: Path, monkeypatch: pytest.MonkeyPatch, kept: list[str]) -> None:
-    monkeypatch.setattr(loading, "KEPT_IN_16_BITS", kept)
+    monkeypatch.setattr("recipes.model.quantized.KEPT_IN_16_BITS", kept)
     with pytest.raises(RuntimeError, match="quantised other modules than expected"):
         load(small_base)
 
@@ -116,9 +120,9 @@ def test_parts_compute_the_same_wherever_they_lie(
         folder,
         dtype=torch.float32,
         device_map={"": CPU},
-        quantization_config=loading.quantization_config(torch.float32) if load_in_4bit else None,
+        quantization_config=quantization_config(torch.float32) if load_in_4bit else None,
     )
-    loading.compute_exactly_on_cpu(plain)
+    compute_exactly_on_cpu(plain)
     with torch.no_grad():
         expected = plain(input_ids=IDS).logits
     for placement in placements:
@@ -139,7 +143,7 @@ def test_base_that_comes_in_4_bits_is_the_base_packed_here(
     small_base: Path, packed_base: Path, dtype: torch.dtype
 ) -> None:
     ours, theirs = load(small_base, dtype=torch.float32), load_packed(packed_base, dtype)
-    for name, module in loading.quantized_modules(theirs).items():
+    for name, module in quantized_modules(theirs).items():
         own = ours.get_submodule(name)
         assert torch.equal(module.weight, own.weight)
         assert module.weight.quant_state.dtype == module.compute_dtype == dtype
@@ -148,8 +152,8 @@ def test_base_that_comes_in_4_bits_is_the_base_packed_here(
     assert theirs.config.tie_word_embeddings is False and theirs.lm_head.weight.dtype == dtype
     if dtype == torch.float32:
         assert torch.equal(logits_of(theirs), logits_of(ours))
-    loading.unpack_quantized(theirs, torch.float32)
-    loading.unpack_quantized(ours, torch.float32)
+    unpack_quantized(theirs, torch.float32)
+    unpack_quantized(ours, torch.float32)
     layer = "model.language_model.layers.3.mlp.down_proj.weight"
     assert torch.equal(theirs.get_parameter(layer), ours.get_parameter(layer))
 
@@ -172,13 +176,13 @@ def test_packing_of_another_kind_computes_as_plain_modules_do(
     save = {"save_original_format": False, "max_shard_size": "6MB"}
     write_packed(small_base, folder, bnb_4bit_quant_type=quant_type, bnb_4bit_compute_dtype=torch.float16, save=save)
     model = load_packed(folder)
-    name, module = next(iter(loading.quantized_modules(model).items()))
+    name, module = next(iter(quantized_modules(model).items()))
     assert (module.weight.quant_state.quant_type, module.weight.quant_state.nested) == (quant_type, False)
     x = torch.randn(5, module.in_features)
     weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
     expected = torch.nn.functional.linear(x, weight, module.bias)
     torch.testing.assert_close(module(x), expected)
-    loading.unpack_quantized(model, torch.float32)
+    unpack_quantized(model, torch.float32)
     torch.testing.assert_close(model.get_submodule(name)(x), expected)
 
 
@@ -221,24 +225,24 @@ def test_unpacked_base_computes_the_same(small_base: Path) -> None:
     layer = model.model.language_model.layers[1].mlp.up_proj
     x = torch.randn(5, layer.in_features)
     expected = layer(x)
-    loading.unpack_quantized(model, torch.float32)
-    assert not loading.quantized_modules(model)
+    unpack_quantized(model, torch.float32)
+    assert not quantized_modules(model)
     torch.testing.assert_close(model.model.language_model.layers[1].mlp.up_proj(x), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_compiling_without_a_gpu_is_refused(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match="compile_layers needs a GPU"):
-        loading.compile_layers(load(small_base))
+        compile_layers(load(small_base))
 
 
 def test_adapter_on_the_vision_tower_is_refused() -> None:
     with pytest.raises(InputError, match=re.escape("lora_target_modules: qkv not among q_proj, k_proj")):
-        loading.lora_config(target_modules=["q_proj", "qkv"], **LORA)
+        lora_config(target_modules=["q_proj", "qkv"], **LORA)
 
 
 def test_adapter_is_loaded_in_fp32_and_frozen(small_base: Path, saved_adapter: Path) -> None:
-    model = loading.load_adapter(load(small_base, dtype=torch.bfloat16), saved_adapter)
+    model = load_adapter(load(small_base, dtype=torch.bfloat16), saved_adapter)
     adapter = {name: weight for name, weight in model.named_parameters() if "lora_" in name}
     assert len(adapter) == 2 * 7 * 4
     assert {weight.dtype for weight in adapter.values()} == {torch.float32}
@@ -252,7 +256,7 @@ def test_loading_asks_no_hub_about_the_base(
     shutil.copytree(saved_adapter, tmp_path / "adapter")
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "base_model_name_or_path": "plant/absent"}))
-    loading.load_adapter(load(small_base), tmp_path / "adapter")
+    load_adapter(load(small_base), tmp_path / "adapter")
     assert not [warning for warning in recwarn if "plant/absent" in str(warning.message)]
 
 
@@ -262,13 +266,13 @@ def test_damaged_adapter_is_refused(small_base: Path, saved_adapter: Path, tmp_p
     del weights[missing]
     (tmp_path / "adapter_config.json").write_bytes((saved_adapter / "adapter_config.json").read_bytes())
     with pytest.raises(InputError, match=r"adapter_model\.safetensors is missing"):
-        loading.load_adapter(load(small_base), tmp_path)
+        load_adapter(load(small_base), tmp_path)
     save_file(weights, tmp_path / "adapter_model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=f"1 weights are missing or unknown, among them {re.escape(missing)}"):
-        loading.load_adapter(load(small_base), tmp_path)
+        load_adapter(load(small_base), tmp_path)
     (tmp_path / "adapter_model.safetensors").write_bytes(b"cut off")
     with pytest.raises(InputError, match="damaged"):
-        loading.load_adapter(load(small_base), tmp_path)
+        load_adapter(load(small_base), tmp_path)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -282,7 +286,7 @@ def test_adapter_of_which_one_value_is_no_number_is_refused(
     weights[name][3, 1] = value
     save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", metadata={"format": "pt"})
     with pytest.raises(InputError, match=r"layers\.2\.mlp\.up_proj\.lora_B.* holds values that are no numbers"):
-        loading.load_adapter(load(small_base, load_in_4bit=not merge), tmp_path / "adapter", merge=merge)
+        load_adapter(load(small_base, load_in_4bit=not merge), tmp_path / "adapter", merge=merge)
 
 
 def test_code_that_a_processor_s_files_name_is_never_run(small_base: Path, tmp_path: Path) -> None:
@@ -324,7 +328,7 @@ def test_all_cores_are_used_whatever_the_launcher_left() -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        loading.use_all_cores()
+        use_all_cores()
         assert torch.get_num_threads() == cpu_count()
     finally:
         torch.set_num_threads(before)
@@ -344,5 +348,5 @@ def test_merging_wants_room_for_all_of_the_base(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_gib * 2**30, 80 * 2**30))
     monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", lambda device: share)
     base = BaseModel("./base", "0" * 40, tmp_path)
-    assert loading.has_room_to_merge(base, torch.device("cuda", 0)) is room
-    assert not loading.has_room_to_merge(base, torch.device("cpu"))
+    assert has_room_to_merge(base, torch.device("cuda", 0)) is room
+    assert not has_room_to_merge(base, torch.device("cpu"))

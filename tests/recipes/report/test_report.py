@@ -15,8 +15,8 @@ from data_prep.labels import LABELS
 from recipes import eval_qwen2vl
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.answering import scoring
+from recipes.metrics import linear_probe
 from recipes.metrics.comparison import read_evaluation
-from recipes.metrics.figures import linear_probe
 from recipes.report.contents import about_data, as_table, clips_not_clean, predictions, split_figures
 from tests.recipes.adapter.test_safety_record import RECORD
 from tests.report_by_hand import BASE, NOBODY, P_UNSAFE, ROWS, whole_report

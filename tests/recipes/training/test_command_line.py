@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
-from recipes.machine.memory import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.training.command_line import DEFAULT_CONFIG, read_flags, read_settings
 
 DEMO = ["--config", "recipes/configs/demo_cpu.yaml"]

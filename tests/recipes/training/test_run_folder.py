@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import InputError
-from recipes.machine.memory import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS
 from recipes.training.run_folder import RunFolder
 
 

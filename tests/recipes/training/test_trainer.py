@@ -33,15 +33,14 @@ from recipes import sft_qwen2vl
 from recipes.adapter.safety_record import read_record
 from recipes.answering.scoring import Scorer, score_rows
 from recipes.layers.fused_lora import FusedLinear, FusedLinear4bit, FusedMlp
+from recipes.layers.fused_modules import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.layers.joined_lora import JoinedLoraAttention, JoinedLoraMlp
+from recipes.machine.schedule import updates_of
 from recipes.metrics.figures import class_ids, compute_figures
 from recipes.metrics.linear_probe import read_probe
 from recipes.metrics.threshold import choose_threshold
-from recipes.model import loading
 from recipes.model.base import find_base
-from recipes.model.forward import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.training.checkpoints import is_whole
-from recipes.training.checks import updates_of
 from recipes.training.command_line import read_settings
 from recipes.training.finishing import finite
 from tests.recipes.model.test_cuda_graphs import Graphs
@@ -321,11 +320,11 @@ def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
         on_card: Any = SimpleNamespace(device=torch.device("cuda", 0), to_dict=run.training.to_dict)
         return replace(run, training=on_card)
 
-    monkeypatch.setattr(loading, "free_memory", lambda device: 2**20)
+    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**20)
     with pytest.raises(InputError, match=r"the card has 0\.0 GiB free, and about 0\.1 are needed; take fewer frames"):
         sft_qwen2vl.check_room(prepared())
     sft_qwen2vl.check_room(prepared("--fit_check", "false"))
-    monkeypatch.setattr(loading, "free_memory", lambda device: 2**33)
+    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**33)
     sft_qwen2vl.check_room(prepared())
 
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from data_prep.errors import InputError
-from recipes.training.checks import check_learned, check_settings, check_updates, checkpoints_of, updates_of
+from recipes.machine.schedule import checkpoints_of, updates_of
+from recipes.training.checks import check_learned, check_settings, check_updates
 from recipes.training.command_line import read_settings
 
 DEMO = ["--config", "recipes/configs/demo_cpu.yaml"]

@@ -7,8 +7,8 @@ import pytest
 from huggingface_hub import constants, get_session
 from huggingface_hub.errors import OfflineModeIsEnabled
 
+from data_prep.console import results_alone_on_stdout, stay_offline
 from data_prep.files import PROJECT_ROOT
-from recipes.library_messages import results_alone_on_stdout, stay_offline
 
 
 def test_only_results_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:
@@ -26,7 +26,7 @@ def test_only_results_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:
 def test_reader_that_goes_away_ends_a_script_without_a_traceback() -> None:
     program = (
         "from data_prep.errors import run_script\n"
-        "from recipes.library_messages import results_alone_on_stdout\n"
+        "from data_prep.console import results_alone_on_stdout\n"
         "def main(argv):\n"
         "    with results_alone_on_stdout() as results:\n"
         "        for number in range(100_000):\n"
@@ -47,7 +47,7 @@ def test_reader_that_goes_away_ends_a_script_without_a_traceback() -> None:
 ASKING = (
     "import os, sys\n"
     "from data_prep.errors import run_script\n"
-    "from recipes.library_messages import stream_alone_on_stdin\n"
+    "from data_prep.console import stream_alone_on_stdin\n"
     "def ask():\n"
     "    try:\n"
     "        return input('Run the code of this folder? [y/N] ')\n"
