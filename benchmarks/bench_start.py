@@ -29,10 +29,11 @@ from data_prep.files import from_root, write_json
 from data_prep.hub.source import FramesSource
 from data_prep.labels import LABELS, PROMPT
 from data_prep.rows.dataset import TEST, TRAIN, VALIDATION, frame_features
-from recipes import sft_qwen2vl
 from recipes.model.base import find_base
 from recipes.report.contents import versions
+from recipes.training.building import build_collator, build_trainer, fill_vision_cache, vision_cache_of
 from recipes.training.command_line import read_settings
+from recipes.training.run import Run, prepare_run
 
 if TYPE_CHECKING:
     from recipes.training.trainer import SafetyTrainer
@@ -126,7 +127,7 @@ def open_rows(out: Path) -> FramesSource:
     return FramesSource(DatasetDict(splits), "made", None, CONTENT)
 
 
-def prepared(out: Path) -> sft_qwen2vl.Run:
+def prepared(out: Path) -> Run:
     """Return the run that the demo's recipe is on the made data set."""
     settings = {
         "dataset": "made",
@@ -137,8 +138,8 @@ def prepared(out: Path) -> sft_qwen2vl.Run:
     }
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     source = open_rows(out)
-    with patch.object(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: source):
-        return sft_qwen2vl.prepare_run(read_settings(["--config", str(from_root(CONFIG)), *flags]), find_base(BASE))
+    with patch("recipes.training.run.open_dataset", lambda *_args, **_kwargs: source):
+        return prepare_run(read_settings(["--config", str(from_root(CONFIG)), *flags]), find_base(BASE))
 
 
 def make_entries(out: Path) -> None:
@@ -146,7 +147,7 @@ def make_entries(out: Path) -> None:
     from recipes.batches.loader import encoded_image
 
     run = prepared(out)
-    cache = sft_qwen2vl.vision_cache_of(run)
+    cache = vision_cache_of(run)
     entry = None
     for split in (TRAIN, VALIDATION):
         for row in run.source.rows(split):
@@ -158,16 +159,16 @@ def make_entries(out: Path) -> None:
                 path.write_bytes(entry)
 
 
-def entry_of(run: sft_qwen2vl.Run, encoded: bytes) -> bytes:
+def entry_of(run: Run, encoded: bytes) -> bytes:
     """Return what the vision cache keeps of a frame, given as its encoded bytes."""
     import torch
 
     from recipes.model.forward import frame_features as features_of
     from recipes.model.loading import load_tower
 
-    cache = sft_qwen2vl.vision_cache_of(run)
+    cache = vision_cache_of(run)
     tower = load_tower(run.base, dtype=torch.float32, device=torch.device("cpu"))
-    pixels = sft_qwen2vl.build_collator(run).pixels([{"image": {"bytes": encoded}}])
+    pixels = build_collator(run).pixels([{"image": {"bytes": encoded}}])
     features = features_of(tower, pixels["pixel_values"], pixels["image_grid_thw"])
     cache.write(encoded, features, pixels["image_grid_thw"][0])
     return cache.path(encoded).read_bytes()
@@ -187,8 +188,8 @@ def measure(out: Path) -> dict[str, Any]:
     with redirect_stdout(sys.stderr):
         run = timed("settings, the one prompt", lambda: prepared(out))
         timed("the data set in a line", lambda: print(run.source.describe()))
-        timed("kept features found", lambda: sft_qwen2vl.fill_vision_cache(run))
-        trainer = timed("base, adapter, trainer", lambda: sft_qwen2vl.build_trainer(run))
+        timed("kept features found", lambda: fill_vision_cache(run))
+        trainer = timed("base, adapter, trainer", lambda: build_trainer(run))
         timed("first update's batch", lambda: until_first_update(trainer))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {"seconds": seconds, "total_seconds": sum(seconds.values()), "peak_gib": peak / 2**30}

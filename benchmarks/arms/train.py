@@ -23,7 +23,9 @@ from data_prep.files import from_root
 from data_prep.hub.source import open_dataset
 from recipes import sft_qwen2vl
 from recipes.model.base import find_base
+from recipes.training.building import build_trainer, fill_vision_cache
 from recipes.training.command_line import read_settings
+from recipes.training.run import prepare_run
 
 GIB = 2**30
 CONFIGS = {name: f"recipes/configs/qwen2vl_7b_{name}.yaml" for name in ("8gb", "6gb", "80gb")}
@@ -69,10 +71,10 @@ def arguments_of(out: Path, recipe: str, run: str, **changed: Any) -> list[str]:
 def build(out: Path, recipe: str, **changed: Any) -> Any:
     """Build the trainer of a recipe as sft_qwen2vl.py does."""
     argv = arguments_of(out, recipe, f"measured-{recipe}", **changed)
-    run = sft_qwen2vl.prepare_run(read_settings(argv), find_base(str(out / "base")))
-    sft_qwen2vl.fill_vision_cache(run)
+    run = prepare_run(read_settings(argv), find_base(str(out / "base")))
+    fill_vision_cache(run)
     torch.cuda.reset_peak_memory_stats()
-    return sft_qwen2vl.build_trainer(run)
+    return build_trainer(run)
 
 
 class Clock:

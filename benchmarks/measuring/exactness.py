@@ -28,8 +28,8 @@ from recipes.model.base import find_base
 from recipes.model.cuda_graphs import ORDINARY_CALLS, GraphedFunction
 from recipes.model.device import compile_layers
 from recipes.model.forward import frame_features
+from recipes.model.loss import answer_loss, training_inputs
 from recipes.model.quantized import unpack_quantized
-from recipes.training.trainer import answer_loss, training_inputs
 
 Gradients = dict[str, torch.Tensor]
 

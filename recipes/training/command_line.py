@@ -8,15 +8,19 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
 from data_prep.errors import InputError
 from data_prep.files import from_root
 from recipes.layers.sizes import LLM_LINEARS
-from recipes.training.library_settings import NO_EFFECT, REFUSED, UNSAID
+from recipes.training.library_settings import ALWAYS, NO_EFFECT, REFUSED, UNSAID
 from recipes.training.settings import EFFECTIVE, KNOWN, RecipeArguments, typed
+
+if TYPE_CHECKING:
+    from trl import ModelConfig, SFTConfig
+
 
 DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
 REQUIRED = ("model_name_or_path", "output_dir", "dataset", "max_pixels")
@@ -127,3 +131,33 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise InputError(f"--config {path}: must hold one 'name: value' a line")
     return settings
+
+
+def show_help(description: str | None) -> int:
+    """Print all settings, this recipe's own first, with what they are for."""
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig), prog="sft_qwen2vl.py", description=description)
+    print(parser.format_help())
+    return 0
+
+
+def as_dataclasses(settings: Settings) -> "tuple[RecipeArguments, SFTConfig, ModelConfig]":
+    """Have TRL's parser make dataclasses of the settings, which were read before it was loaded.
+
+    Raises InputError for values that the libraries refuse.
+    """
+    from trl import ModelConfig, SFTConfig, TrlParser
+
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"settings: {message}")
+
+    parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig))
+    parser.error = refuse  # argparse would print all of its usage
+    parser.set_defaults_with_config(**{**settings.given, **ALWAYS})
+    try:
+        recipe_args, training_args, model_args = parser.parse_args_into_dataclasses([], look_for_args_file=False)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"settings: {error}") from None
+    model_args.lora_target_modules = settings.values["lora_target_modules"]
+    return recipe_args, training_args, model_args

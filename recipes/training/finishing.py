@@ -4,12 +4,20 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.disk.disk_errors import told
-from data_prep.files import write_atomic
-from recipes.training.run_folder import SUMMARY_FILE
+from data_prep.files import to_root, write_atomic
+from recipes.adapter.model_card import model_card
+from recipes.metrics.threshold import choose_threshold, fixed_threshold
+from recipes.training.building import build_trainer, fill_vision_cache
+from recipes.training.checks import (
+    check_learned,
+)
+from recipes.training.run import Run, safety_record
+from recipes.training.run_folder import SUMMARY_FILE, RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,3 +103,62 @@ def save_adapter(trainer: "SafetyTrainer", folder: Path) -> None:
     trainer.model.save_pretrained(str(folder))
     (folder / "README.md").unlink()  # PEFT's empty form of a card; the run writes its own
     trainer.processing_class.save_pretrained(folder)
+
+
+def finish(run: Run, trainer: "SafetyTrainer", folder: RunFolder, *, trained: bool) -> None:
+    """Leave what a finished run holds: the adapter first, then its record, then what may be missing."""
+    state = trainer.state
+    check_learned(trainer.model, state.best_global_step if run.training.load_best_model_at_end else state.global_step)
+    folder.write_summary(training_summary(trainer), trained=trained)
+    folder.write_adapter(lambda place: save_adapter(trainer, place))
+    record = safety_record(run, *operating_point(run, trainer))
+    write_atomic(folder.path / "README.md", model_card(record, to_root(folder.path)).encode())
+    folder.finish(record)
+    attempt(PLOT_FILE, lambda: plot_training(folder.path))
+    add_linear_probe(run, trainer, folder)
+    print(to_root(folder.path))
+
+
+def complete(run: Run, folder: RunFolder) -> int:
+    """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status."""
+    from recipes.metrics.linear_probe import FILE_NAME
+    from recipes.model.device import use_all_cores
+
+    has_plot = (folder.path / PLOT_FILE).is_file()
+    lacks_probe = run.recipe.linear_probe and not (folder.path / FILE_NAME).is_file()
+    lacking = [what for what, lacks in ((PLOT_FILE, not has_plot), ("its linear probe", lacks_probe)) if lacks]
+    rest = f", but for {' and '.join(lacking)}" if lacking else "; nothing to do"
+    print(f"{folder.path.name}: this very run has finished already{rest}", file=sys.stderr)
+    if not has_plot:
+        attempt(PLOT_FILE, lambda: plot_training(folder.path))
+    if lacks_probe:
+        use_all_cores()
+        fill_vision_cache(run)
+        with redirect_stdout(sys.stderr):
+            add_linear_probe(run, build_trainer(run), folder)
+    return 0
+
+
+def add_linear_probe(run: Run, trainer: "SafetyTrainer", folder: RunFolder) -> None:
+    """Fit the linear probe where the settings want one; without it the run is whole, and --resume tries again."""
+    if run.recipe.linear_probe:
+        attempt(
+            "the linear probe",
+            lambda: fit_linear_probe(
+                trainer,
+                {split: run.source.rows(split) for split in ("train", "validation")},
+                balance_labels=run.recipe.balance_labels,
+                folder=folder.path,
+            ),
+        )
+
+
+def operating_point(run: Run, trainer: "SafetyTrainer") -> tuple[float, str]:
+    """Return the threshold that the settings name, or choose on the validation split, and how it came about."""
+    rule = run.recipe.threshold
+    fixed = fixed_threshold(rule)
+    if fixed is not None:
+        return fixed, "fixed"
+    threshold, reason = choose_threshold(rule, *trainer.score(run.source.rows("validation")))
+    print(f"threshold {threshold:.4g}: {reason}", file=sys.stderr)
+    return threshold, reason

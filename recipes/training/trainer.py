@@ -12,7 +12,6 @@ from torch.utils.data import DataLoader
 from transformers import (
     EarlyStoppingCallback,
     PreTrainedModel,
-    TrainerCallback,
     TrainerControl,
     TrainerState,
 )
@@ -25,42 +24,14 @@ from recipes.answering.scoring import NoProbabilityError, score_rows
 from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import leave_process_group
 from recipes.layers.fused_lora import fuse_lora
-from recipes.layers.host_weights import HostHead
 from recipes.layers.joined_lora import join_adapters
-from recipes.layers.losses import token_losses
 from recipes.metrics.figures import class_ids, compute_figures
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.cuda_graphs import GraphedFunction
-from recipes.model.forward import Batch, language_inputs, last_hidden
+from recipes.model.loss import answer_loss, training_inputs
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, seal, stopping_count
 from recipes.training.divergence import GradientWatch
 from recipes.training.host_optimizer import HostAdamW
-from recipes.training.stopping import StopRequest
-
-
-def training_inputs(model: torch.nn.Module, batch: Batch, rows: int | None = None) -> dict[str, torch.Tensor]:
-    """Return what answer_loss reads of VisionCollator's batch: what language_inputs gives, targets, and `rows`.
-
-    Targets lie where the LM head does. `rows`, a scalar beside the hidden states, is how many rows the loss is a mean
-    over: those of a whole update, the batch's own by default. As a tensor it may differ at every replay of a graph.
-    """
-    inputs = language_inputs(model, batch)
-    on = inputs["inputs_embeds"].device
-    head = "cpu" if isinstance(model.lm_head, HostHead) else on
-    targets = {name: batch[name].to(head, non_blocking=True) for name in ("labels", "loss_weights")}
-    return inputs | targets | {"rows": torch.full((), float(rows or len(batch["labels"])), device=on)}
-
-
-def answer_loss(model: torch.nn.Module, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Return the weighted negative log-likelihood of the answers' tokens, a scalar: their sum divided by `rows`.
-
-    `inputs` are training_inputs', whose rows end with their answers, and `model` the base that bears the adapter. The
-    LM head runs on the answers' positions alone: for the 7B, logits of every position would take 1.5 MB a token.
-    """
-    labels, weights = inputs["labels"], inputs["loss_weights"]
-    hidden = last_hidden(model, inputs, labels.shape[1] + 1)[:, :-1]
-    losses = token_losses(model.lm_head, hidden.flatten(0, 1), labels.flatten())
-    return losses @ weights.flatten().to(losses.device, non_blocking=True) / inputs["rows"]
 
 
 class SafetyTrainer(SFTTrainer):
@@ -286,20 +257,6 @@ class SafetyTrainer(SFTTrainer):
             save_total_limit=self._checkpoints_kept,
             best_model_checkpoint=self.state.best_model_checkpoint,
         )
-
-
-class StopOnRequest(TrainerCallback):
-    """Once a stop is requested, finish the update, have the trainer save a checkpoint, and stop training."""
-
-    def __init__(self, request: StopRequest) -> None:
-        self.request = request
-
-    def on_step_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> TrainerControl:
-        """Ask for a checkpoint and a stop once the signal has come."""
-        if self.request.received:
-            control.should_save = True
-            control.should_training_stop = True
-        return control
 
 
 def _init_worker(seed_worker: Any, worker_id: int) -> None:

@@ -9,9 +9,9 @@ import pytest
 from benchmarks.arms import bases
 from benchmarks.bench_bases import as_table
 from data_prep.errors import InputError
-from recipes import sft_qwen2vl
 from recipes.model.base import find_base
 from recipes.training.command_line import read_settings
+from recipes.training.run import prepare_run
 from tests.tiny_data import many_clips, write_data
 
 
@@ -42,9 +42,9 @@ def test_short_runs_settings_are_the_recipe_s_but_for_their_length(
     base = find_base(str(small_base))
     if recipe == "80gb":
         with pytest.raises(InputError, match="compile_layers needs a GPU"):
-            sft_qwen2vl.prepare_run(read_settings(argv), base)
+            prepare_run(read_settings(argv), base)
         argv += ["--compile_layers", "false"]
-    run = sft_qwen2vl.prepare_run(read_settings(argv), base)
+    run = prepare_run(read_settings(argv), base)
     assert (run.training.max_steps, run.training.logging_steps, run.recipe.max_pixels) == (3, 1, 401408)
     assert run.recipe.embedding_on_host is (recipe != "80gb")
     assert run.recipe.head_on_host is (recipe == "6gb")

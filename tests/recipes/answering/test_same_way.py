@@ -34,7 +34,8 @@ from recipes.infer import answer
 from recipes.model.base import find_base
 from recipes.model.loading import load_processor
 from recipes.serving.answer_page import answer_file, frames_of
-from recipes.sft_qwen2vl import build_collator, safety_record, vision_cache_of
+from recipes.training.building import build_collator, vision_cache_of
+from recipes.training.run import safety_record
 from tests.conftest import Kept
 from tests.made_clips import write_lively_mp4
 from tests.recipes.answering.test_infer import Certain

@@ -14,6 +14,7 @@ from accelerate.utils.launch import prepare_simple_launcher_cmd_env
 from data_prep.files import PROJECT_ROOT
 from recipes import sft_qwen2vl
 from recipes.model.base import BaseModel
+from recipes.training import run
 from recipes.training.command_line import Settings
 from recipes.training.run_folder import RunFolder
 
@@ -34,9 +35,9 @@ def launcher_environment(*flags: str) -> dict[str, str]:
 def settings_under(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that reads the demo's settings in a given environment, as main does."""
     rows = SimpleNamespace(dataset={"train": range(100)})
-    monkeypatch.setattr(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: rows)
+    monkeypatch.setattr(run, "open_dataset", lambda *_args, **_kwargs: rows)
     monkeypatch.setattr(RunFolder, "check_free", lambda _folder, *, resume: None)
-    monkeypatch.setattr(sft_qwen2vl, "the_prompt", lambda _source: "")
+    monkeypatch.setattr(run, "only_prompt", lambda _source: "")
     monkeypatch.setattr(sft_qwen2vl, "check_dataset", lambda *_args, **_kwargs: None)
     monkeypatch.setattr(
         sft_qwen2vl, "find_base", lambda name, _revision: BaseModel(name, "0", PROJECT_ROOT / "tiny_base/weights")

@@ -16,6 +16,7 @@ from data_prep.errors import InputError
 from recipes import sft_qwen2vl
 from recipes.adapter.safety_record import is_finished, read_record
 from recipes.metrics.linear_probe import read_probe
+from recipes.training import session
 from recipes.training.checkpoints import is_whole, step_of
 from recipes.training.trainer import SafetyTrainer
 from tests.tiny_data import many_clips, write_data
@@ -101,14 +102,14 @@ class StopAfter(TrainerCallback):
 
 
 def stopped(patched: pytest.MonkeyPatch, after: int) -> None:
-    build = sft_qwen2vl.build_trainer
+    build = session.build_trainer
 
     def build_stopped(run: Any) -> Any:
         trainer = build(run)
         trainer.add_callback(StopAfter(after))
         return trainer
 
-    patched.setattr(sft_qwen2vl, "build_trainer", build_stopped)
+    patched.setattr(session, "build_trainer", build_stopped)
 
 
 def test_best_is_not_the_last(uninterrupted: Path) -> None:

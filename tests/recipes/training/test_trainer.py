@@ -40,9 +40,12 @@ from recipes.metrics.figures import class_ids, compute_figures
 from recipes.metrics.linear_probe import read_probe
 from recipes.metrics.threshold import choose_threshold
 from recipes.model.base import find_base
+from recipes.training import session
+from recipes.training.building import build_trainer, fill_vision_cache
 from recipes.training.checkpoints import is_whole
 from recipes.training.command_line import read_settings
 from recipes.training.finishing import finite
+from recipes.training.run import Run, check_room, prepare_run
 from tests.recipes.model.test_cuda_graphs import Graphs
 from tests.tiny_data import many_clips, write_data
 
@@ -109,14 +112,14 @@ class SignalAfter(TrainerCallback):
 
 
 def interrupt(monkeypatch: pytest.MonkeyPatch, after_step: int, number: signal.Signals = signal.SIGTERM) -> None:
-    build = sft_qwen2vl.build_trainer
+    build = session.build_trainer
 
     def build_interrupted(run: Any) -> Any:
         trainer = build(run)
         trainer.add_callback(SignalAfter(after_step, number))
         return trainer
 
-    monkeypatch.setattr(sft_qwen2vl, "build_trainer", build_interrupted)
+    monkeypatch.setattr(session, "build_trainer", build_interrupted)
 
 
 def test_finished_run_holds_adapter_processor_and_record(finished: Path, data: Path, small_base: Path) -> None:
@@ -315,17 +318,17 @@ def test_setting_that_is_wrong_or_has_no_effect_is_refused(
 def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
     settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def prepared(*flags: str) -> sft_qwen2vl.Run:
+    def prepared(*flags: str) -> Run:
         run = prepare([*settings, "--output_dir", str(tmp_path), *flags])
         on_card: Any = SimpleNamespace(device=torch.device("cuda", 0), to_dict=run.training.to_dict)
         return replace(run, training=on_card)
 
     monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**20)
     with pytest.raises(InputError, match=r"the card has 0\.0 GiB free, and about 0\.1 are needed; take fewer frames"):
-        sft_qwen2vl.check_room(prepared())
-    sft_qwen2vl.check_room(prepared("--fit_check", "false"))
+        check_room(prepared())
+    check_room(prepared("--fit_check", "false"))
     monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**33)
-    sft_qwen2vl.check_room(prepared())
+    check_room(prepared())
 
 
 @pytest.mark.parametrize(
@@ -670,16 +673,16 @@ def test_vision_features_carry_no_gradient(settings: list[str], tmp_path: Path) 
     assert all(weight.grad is None for weight in tower.parameters())
 
 
-def prepare(argv: list[str]) -> sft_qwen2vl.Run:
+def prepare(argv: list[str]) -> Run:
     found = read_settings(argv)
-    return sft_qwen2vl.prepare_run(found, find_base(found.values["model_name_or_path"]))
+    return prepare_run(found, find_base(found.values["model_name_or_path"]))
 
 
 def build(settings: list[str], folder: Path, *more: str) -> Any:
     """Set a trainer up without training, with activation checkpointing switched on as train() would."""
     run = prepare([*settings, "--lora_dropout", "0", "--output_dir", str(folder), *more])
-    sft_qwen2vl.fill_vision_cache(run)
-    trainer = sft_qwen2vl.build_trainer(run)
+    fill_vision_cache(run)
+    trainer = build_trainer(run)
     if trainer.args.activation_checkpointing:
         trainer.model.activation_checkpointing_enable(trainer.args.activation_checkpointing_kwargs)
     return trainer
