@@ -13,14 +13,11 @@ from data_prep.files import from_root
 from data_prep.hub.source import check_dataset
 from recipes.model.base import find_base
 from recipes.model.base_files import check_precision
-from recipes.training.checks import check_settings
+from recipes.training.checks import check_room, check_settings
 from recipes.training.command_line import read_settings, show_help
-from recipes.training.finishing import (
-    complete,
-)
-from recipes.training.run import check_room, prepare_run, run_record
+from recipes.training.finishing import complete
+from recipes.training.run import prepare_run
 from recipes.training.run_folder import RunFolder
-from recipes.training.session import train
 from recipes.training.stopping import follow_launcher
 
 
@@ -41,11 +38,16 @@ def main(argv: list[str]) -> int:
     check_precision(base.name, base.read_config(), load_in_4bit=settings.values["load_in_4bit"])
 
     run = prepare_run(settings, base)
-    check_room(run)
+    check_room(settings.values, base.read_config(), run.training.device)
     print(run.source.describe(), file=sys.stderr)
     with folder.locked():
-        folder.record(run_record(run))
-        return complete(run, folder) if folder.is_finished else train(run, folder)
+        folder.record(run.record())
+        if folder.is_finished:
+            return complete(run)
+
+        from recipes.training.session import train
+
+        return train(run)
 
 
 if __name__ == "__main__":

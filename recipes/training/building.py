@@ -1,82 +1,97 @@
 """What a run trains with, built as its settings say: base and adapter, collator, kept vision features."""
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
+
+from transformers import EarlyStoppingCallback
+from transformers.integrations import TensorBoardCallback
 
 from data_prep.files import from_root
+from data_prep.rows.dataset import TRAIN, VALIDATION
+from recipes.adapter.lora import lora_config
+from recipes.batches.collator import VisionCollator, balanced_label_weights
+from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill
+from recipes.model.device import compile_layers
+from recipes.model.loading import Placement, load_base, load_processor
+from recipes.model.quantized import unpack_quantized
 from recipes.training.run import Run
-
-if TYPE_CHECKING:
-    from recipes.batches.collator import VisionCollator
-    from recipes.batches.vision_cache import VisionCache
-    from recipes.training.trainer import SafetyTrainer
+from recipes.training.trainer import SafetyTrainer
 
 
-def build_trainer(run: Run) -> "SafetyTrainer":
+def build_trainer(run: Run) -> SafetyTrainer:
     """Load processor and base, and set up the trainer on the train and validation splits.
 
     Where vision features are kept, fill_vision_cache comes first.
     """
-    import torch
-    from transformers.integrations import TensorBoardCallback
-
-    from recipes.adapter.lora import lora_config
-    from recipes.model import loading
-    from recipes.model.device import compile_layers
-    from recipes.model.quantized import unpack_quantized
-    from recipes.training.trainer import SafetyTrainer
-
-    recipe, dtype = run.recipe, getattr(torch, run.model.dtype)
-    collator = build_collator(run)
+    recipe, lora, collator = run.recipe, run.model, build_collator(run)
     if recipe.cache_vision_features:
         collator.read_features = vision_cache_of(run).read
-    model = loading.load_base(
+    trainer = SafetyTrainer(
+        model=build_base(run),
+        optimizer_on_host=recipe.optimizer_on_host,
+        cuda_graphs=recipe.cuda_graphs,
+        args=run.training,
+        train_dataset=run.source.rows(TRAIN),
+        eval_dataset=run.source.rows(VALIDATION),
+        processing_class=collator.processor,
+        data_collator=collator,
+        peft_config=lora_config(
+            r=lora.lora_r,
+            alpha=lora.lora_alpha,
+            dropout=lora.lora_dropout,
+            target_modules=lora.lora_target_modules,
+            use_rslora=lora.use_rslora,
+        ),
+    )
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.logging_dir = str(run.folder.tensorboard)
+    if recipe.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
+    return trainer
+
+
+def build_base(run: Run) -> Any:
+    """Load the base, each part of it where the settings place it, its layers unpacked or compiled where they say so."""
+    recipe = run.recipe
+    model = load_base(
         run.base,
-        dtype=dtype,
+        dtype=run.dtype,
         load_in_4bit=run.model.load_in_4bit,
         device=run.training.device,
-        placement=loading.Placement(
+        placement=Placement(
             embedding_on_host=recipe.embedding_on_host,
             head_on_host=recipe.head_on_host,
             without_vision=recipe.cache_vision_features,
         ),
     )
     if recipe.unpack_base:
-        unpack_quantized(model, dtype)
+        unpack_quantized(model, run.dtype)
     if recipe.compile_layers:
         compile_layers(model)
-    trainer = SafetyTrainer(
-        model=model,
-        optimizer_on_host=recipe.optimizer_on_host,
-        cuda_graphs=recipe.cuda_graphs,
-        args=run.training,
-        train_dataset=run.source.rows("train"),
-        eval_dataset=run.source.rows("validation"),
-        processing_class=collator.processor,
-        data_collator=collator,
-        peft_config=lora_config(
-            r=run.model.lora_r,
-            alpha=run.model.lora_alpha,
-            dropout=run.model.lora_dropout,
-            target_modules=run.model.lora_target_modules,
-            use_rslora=run.model.use_rslora,
-        ),
+    return model
+
+
+def build_collator(run: Run) -> VisionCollator:
+    """Return the collator that the run's settings describe; it decodes frames."""
+    return VisionCollator(
+        load_processor(run.base.folder),
+        run.recipe.max_pixels,
+        balanced_label_weights(run.responses) if run.recipe.balance_labels else None,
+        max_side=run.source.max_side,
+        dtype=run.dtype,
     )
-    for callback in trainer.callback_handler.callbacks:
-        if isinstance(callback, TensorBoardCallback):
-            callback.logging_dir = str(Path(run.training.output_dir) / "tensorboard")
-    return trainer
 
 
-def vision_cache_of(run: Run) -> "VisionCache":
+def vision_cache_of(run: Run) -> VisionCache:
     """Return the folder in which the run's vision features are kept."""
-    import torch
-
-    from recipes.batches.vision_cache import VisionCache
-
-    folder, dtype = from_root(run.recipe.vision_cache), getattr(torch, run.model.dtype)
-    return VisionCache(folder, run.base, max_pixels=run.recipe.max_pixels, max_side=run.source.max_side, dtype=dtype)
+    return VisionCache(
+        from_root(run.recipe.vision_cache),
+        run.base,
+        max_pixels=run.recipe.max_pixels,
+        max_side=run.source.max_side,
+        dtype=run.dtype,
+    )
 
 
 def fill_vision_cache(run: Run) -> None:
@@ -86,11 +101,9 @@ def fill_vision_cache(run: Run) -> None:
     """
     if not run.recipe.cache_vision_features:
         return
-    from recipes.batches.vision_cache import EncodedFrames, fill
-
     computed = fill(
         vision_cache_of(run),
-        EncodedFrames(run.source, ("train", "validation")),
+        EncodedFrames(run.source, (TRAIN, VALIDATION)),
         build_collator(run),
         run.base,
         device=run.training.device,
@@ -98,20 +111,3 @@ def fill_vision_cache(run: Run) -> None:
         num_workers=run.training.dataloader_num_workers,
     )
     print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)
-
-
-def build_collator(run: Run) -> "VisionCollator":
-    """Return the collator that the run's settings describe; it decodes frames."""
-    import torch
-
-    from recipes.batches.collator import VisionCollator, balanced_label_weights
-    from recipes.model.loading import load_processor
-
-    responses = run.source.rows("train")["response"][:]
-    return VisionCollator(
-        load_processor(run.base.folder),
-        run.recipe.max_pixels,
-        balanced_label_weights(responses) if run.recipe.balance_labels else None,
-        max_side=run.source.max_side,
-        dtype=getattr(torch, run.model.dtype),
-    )

@@ -2,10 +2,7 @@
 
 from typing import Any
 
-from transformers import (
-    TrainerCallback,
-    TrainerControl,
-)
+from transformers import TrainerCallback, TrainerControl
 
 from recipes.training.stopping import StopRequest
 

@@ -12,6 +12,16 @@ SEAL_NAME = "checkpoint.sha256.json"
 STATE_NAME = "trainer_state.json"
 
 
+def checkpoint_of(run: Path, step: int) -> Path:
+    """Return where transformers' trainer saves the checkpoint of an optimizer step."""
+    return run / f"checkpoint-{step}"
+
+
+def has_checkpoints(run: Path) -> bool:
+    """Say whether a run holds any, whole or torn."""
+    return any(run.glob("checkpoint-*"))
+
+
 def seal(checkpoint: Path) -> None:
     """Record the SHA-256 of every file of a finished checkpoint folder. Without its seal a checkpoint is torn.
 
@@ -63,7 +73,7 @@ def is_trained_out(checkpoint: Path) -> bool:
 
 def best_checkpoint(run: Path, best_step: int) -> Path:
     """Return the checkpoint of the best step, wherever the run lies now. Raises InputError where it isn't whole."""
-    checkpoint = run / f"checkpoint-{best_step}"
+    checkpoint = checkpoint_of(run, best_step)
     if not is_whole(checkpoint):
         raise InputError(
             f"{run}: {checkpoint.name}, the best so far, is missing or damaged, and another would pass for it; put it "

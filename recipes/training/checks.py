@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError
 from recipes.adapter.safety_record import DTYPES
+from recipes.machine.memory import predict
+from recipes.machine.recipe_choice import best_recipe, shortages
 from recipes.machine.schedule import updates_of
 
 if TYPE_CHECKING:
@@ -71,6 +73,19 @@ def check_device(values: Mapping[str, Any], training: "SFTConfig") -> None:
             raise InputError(f"{name} needs a GPU; set it to false")
     if training.world_size > 1 or training.n_gpu > 1:
         raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
+
+
+def check_room(values: Mapping[str, Any], config: Mapping[str, Any], device: "torch.device") -> None:
+    """Raise InputError where a run on a base of that `config` can't fit card or host, unless it is to try."""
+    if device.type == "cpu" or not values["fit_check"]:
+        return
+    from recipes.model.device import free_room
+
+    room = free_room(device)
+    if missing := shortages(predict(values, config), **room):
+        best = best_recipe(config, **room)
+        hint = f"{best} would fit" if best else "take fewer frames at once or a lower max_pixels"
+        raise InputError(f"{missing[0]}; {hint}; --fit_check false tries nevertheless")
 
 
 def check_reporting(report_to: list[str]) -> None:

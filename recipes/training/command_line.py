@@ -1,6 +1,7 @@
 """What a YAML and the flags after it say, read once, for training and doctor.py alike.
 
-Imports neither torch nor TRL, so that a run's inputs are checked before either is loaded.
+Imports neither torch nor TRL before the libraries' dataclasses are asked for, so that a run's inputs are checked before
+that.
 """
 
 import argparse
@@ -19,8 +20,7 @@ from recipes.training.library_settings import ALWAYS, NO_EFFECT, REFUSED, UNSAID
 from recipes.training.settings import EFFECTIVE, KNOWN, RecipeArguments, typed
 
 if TYPE_CHECKING:
-    from trl import ModelConfig, SFTConfig
-
+    from trl import ModelConfig, SFTConfig, TrlParser
 
 DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
 REQUIRED = ("model_name_or_path", "output_dir", "dataset", "max_pixels")
@@ -36,6 +36,21 @@ class Settings:
     config: Path
     given: Mapping[str, Any]
     values: Mapping[str, Any]
+
+    def as_dataclasses(self) -> "tuple[RecipeArguments, SFTConfig, ModelConfig]":
+        """Have TRL's parser make this project's and the libraries' own dataclasses of them.
+
+        Raises InputError for values that the libraries refuse.
+        """
+        parser = _trl_parser()
+        parser.error = _refuse
+        parser.set_defaults_with_config(**{**self.given, **ALWAYS})
+        try:
+            recipe, training, model = parser.parse_args_into_dataclasses([], look_for_args_file=False)
+        except (ValueError, TypeError) as error:
+            raise InputError(f"settings: {error}") from None
+        model.lora_target_modules = self.values["lora_target_modules"]
+        return recipe, training, model
 
 
 def read_settings(argv: list[str]) -> Settings:
@@ -134,30 +149,12 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def show_help(description: str | None) -> int:
-    """Print all settings, this recipe's own first, with what they are for."""
-    from trl import ModelConfig, SFTConfig, TrlParser
-
-    parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig), prog="sft_qwen2vl.py", description=description)
-    print(parser.format_help())
+    """Print all settings, this recipe's own first, with what they are for; return the exit status."""
+    print(_trl_parser(prog="sft_qwen2vl.py", description=description).format_help())
     return 0
 
 
-def as_dataclasses(settings: Settings) -> "tuple[RecipeArguments, SFTConfig, ModelConfig]":
-    """Have TRL's parser make dataclasses of the settings, which were read before it was loaded.
-
-    Raises InputError for values that the libraries refuse.
-    """
+def _trl_parser(**described: Any) -> "TrlParser":
     from trl import ModelConfig, SFTConfig, TrlParser
 
-    def refuse(message: str) -> NoReturn:
-        raise InputError(f"settings: {message}")
-
-    parser = TrlParser((RecipeArguments, SFTConfig, ModelConfig))
-    parser.error = refuse  # argparse would print all of its usage
-    parser.set_defaults_with_config(**{**settings.given, **ALWAYS})
-    try:
-        recipe_args, training_args, model_args = parser.parse_args_into_dataclasses([], look_for_args_file=False)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"settings: {error}") from None
-    model_args.lora_target_modules = settings.values["lora_target_modules"]
-    return recipe_args, training_args, model_args
+    return TrlParser((RecipeArguments, SFTConfig, ModelConfig), **described)

@@ -1,30 +1,79 @@
 """What a trained run leaves beside its checkpoints. torch is loaded by what needs it."""
 
-import json
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import redirect_stdout
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.disk.disk_errors import told
-from data_prep.files import to_root, write_atomic
-from recipes.adapter.model_card import model_card
-from recipes.metrics.threshold import choose_threshold, fixed_threshold
-from recipes.training.building import build_trainer, fill_vision_cache
-from recipes.training.checks import (
-    check_learned,
-)
-from recipes.training.run import Run, safety_record
-from recipes.training.run_folder import SUMMARY_FILE, RunFolder
+from data_prep.files import to_root
+from recipes.metrics.threshold import FIXED, choose_threshold, fixed_threshold
+from recipes.training.checks import check_learned
+from recipes.training.run import Run
+from recipes.training.run_folder import CARD_FILE, PLOT_FILE, RunFolder
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from recipes.metrics.linear_probe import LinearProbe
     from recipes.training.trainer import SafetyTrainer
 
-PLOT_FILE = "training.png"
+
+def finish(run: Run, trainer: "SafetyTrainer", *, trained: bool) -> None:
+    """Leave what a finished run holds: the adapter first, then its record, then what it is whole without.
+
+    `trained` says whether this process made any of its updates. Raises InputError where the adapter learned nothing.
+    """
+    folder, state = run.folder, trainer.state
+    check_learned(trainer.model, state.best_global_step if run.training.load_best_model_at_end else state.global_step)
+    folder.write_summary(training_summary(trainer), trained=trained)
+    folder.write_adapter(partial(save_adapter, trainer))
+    record = run.safety_record(*decide_threshold(run.recipe.threshold, trainer))
+    folder.write_card(record)
+    folder.finish(record)
+    add_plot(folder)
+    if run.recipe.linear_probe:
+        add_linear_probe(trainer, balance_labels=run.recipe.balance_labels)
+    print(to_root(folder.path))
+
+
+def complete(run: Run) -> int:
+    """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status."""
+    folder = run.folder
+    lacks_plot, lacks_probe = not folder.has_plot, run.recipe.linear_probe and not folder.has_probe
+    lacking = [what for what, lacks in ((PLOT_FILE, lacks_plot), ("its linear probe", lacks_probe)) if lacks]
+    rest = f", but for {' and '.join(lacking)}" if lacking else "; nothing to do"
+    print(f"{folder.path.name}: this very run has finished already{rest}", file=sys.stderr)
+    if lacks_plot:
+        add_plot(folder)
+    if lacks_probe:
+        from recipes.model.device import use_all_cores
+        from recipes.training.building import build_trainer, fill_vision_cache
+
+        use_all_cores()
+        fill_vision_cache(run)
+        with redirect_stdout(sys.stderr):
+            add_linear_probe(build_trainer(run), balance_labels=run.recipe.balance_labels)
+    return 0
+
+
+def add_plot(folder: RunFolder) -> None:
+    """Draw the run's curves; without them it is whole, and --resume tries again."""
+    attempt(PLOT_FILE, folder.write_plot)
+
+
+def add_linear_probe(trainer: "SafetyTrainer", *, balance_labels: bool) -> None:
+    """Fit the linear probe and keep it; without it the run is whole, and --resume tries again."""
+
+    def fit_and_write() -> None:
+        probe, reason = fit_linear_probe(trainer, balance_labels=balance_labels)
+        print(reason, file=sys.stderr)
+        trainer.folder.write_probe(probe)
+
+    attempt("the linear probe", fit_and_write)
 
 
 def attempt(what: str, make: Callable[[], None]) -> None:
@@ -53,112 +102,56 @@ def training_summary(trainer: "SafetyTrainer") -> dict[str, Any]:
     if torch.cuda.is_available():
         summary["peak_allocated_gib"] = torch.cuda.max_memory_allocated() / 2**30
         summary["peak_reserved_gib"] = torch.cuda.max_memory_reserved() / 2**30
-    summary = finite(summary)
+    summary = without_nan(summary)
     shown = {name: value for name, value in summary.items() if name != "log_history" and value is not None}
     print(", ".join(f"{name} {value:.4g}" for name, value in shown.items()), file=sys.stderr)
     return summary
 
 
-def finite(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Return a JSON value with null in place of numbers that JSON lacks: a logged gradient norm may be infinite."""
     if isinstance(value, dict):
-        return {name: finite(part) for name, part in value.items()}
+        return {name: without_nan(part) for name, part in value.items()}
     if isinstance(value, list):
-        return [finite(part) for part in value]
+        return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def plot_training(folder: Path) -> None:
-    """Leave a picture of the losses and the validation figures of a run's training.json beside it."""
-    from recipes.training.curves import training_plot
-
-    summary = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
-    write_atomic(folder / PLOT_FILE, training_plot(summary["log_history"], summary["best_step"]))
-
-
-def fit_linear_probe(trainer: "SafetyTrainer", rows: Mapping[str, Any], *, balance_labels: bool, folder: Path) -> None:
-    """Fit the linear probe that reports compare with on `rows`, by split, and save it beside the adapter."""
-    from recipes.answering.pooling import pooled_features
-    from recipes.metrics.figures import class_ids
-    from recipes.metrics.linear_probe import Features, fit_probe
-
-    def pooled(split: str) -> tuple[Features, "np.ndarray"]:
-        features = pooled_features(
-            trainer.model.get_base_model(),
-            trainer.data_collator,
-            rows[split],
-            batch_size=trainer.args.per_device_eval_batch_size,
-            folder=folder,
-            num_workers=trainer.args.dataloader_num_workers,
-        )
-        return features, class_ids(rows[split]["response"][:])
-
-    probe, reason = fit_probe(pooled("train"), pooled("validation"), balance_labels=balance_labels)
-    print(reason, file=sys.stderr)
-    probe.write(folder)
 
 
 def save_adapter(trainer: "SafetyTrainer", folder: Path) -> None:
     """Save the adapter and its processor into a folder."""
     trainer.model.save_pretrained(str(folder))
-    (folder / "README.md").unlink()  # PEFT's empty form of a card; the run writes its own
+    (folder / CARD_FILE).unlink()  # PEFT's empty form of a card; the run writes its own
     trainer.processing_class.save_pretrained(folder)
 
 
-def finish(run: Run, trainer: "SafetyTrainer", folder: RunFolder, *, trained: bool) -> None:
-    """Leave what a finished run holds: the adapter first, then its record, then what may be missing."""
-    state = trainer.state
-    check_learned(trainer.model, state.best_global_step if run.training.load_best_model_at_end else state.global_step)
-    folder.write_summary(training_summary(trainer), trained=trained)
-    folder.write_adapter(lambda place: save_adapter(trainer, place))
-    record = safety_record(run, *operating_point(run, trainer))
-    write_atomic(folder.path / "README.md", model_card(record, to_root(folder.path)).encode())
-    folder.finish(record)
-    attempt(PLOT_FILE, lambda: plot_training(folder.path))
-    add_linear_probe(run, trainer, folder)
-    print(to_root(folder.path))
-
-
-def complete(run: Run, folder: RunFolder) -> int:
-    """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status."""
-    from recipes.metrics.linear_probe import FILE_NAME
-    from recipes.model.device import use_all_cores
-
-    has_plot = (folder.path / PLOT_FILE).is_file()
-    lacks_probe = run.recipe.linear_probe and not (folder.path / FILE_NAME).is_file()
-    lacking = [what for what, lacks in ((PLOT_FILE, not has_plot), ("its linear probe", lacks_probe)) if lacks]
-    rest = f", but for {' and '.join(lacking)}" if lacking else "; nothing to do"
-    print(f"{folder.path.name}: this very run has finished already{rest}", file=sys.stderr)
-    if not has_plot:
-        attempt(PLOT_FILE, lambda: plot_training(folder.path))
-    if lacks_probe:
-        use_all_cores()
-        fill_vision_cache(run)
-        with redirect_stdout(sys.stderr):
-            add_linear_probe(run, build_trainer(run), folder)
-    return 0
-
-
-def add_linear_probe(run: Run, trainer: "SafetyTrainer", folder: RunFolder) -> None:
-    """Fit the linear probe where the settings want one; without it the run is whole, and --resume tries again."""
-    if run.recipe.linear_probe:
-        attempt(
-            "the linear probe",
-            lambda: fit_linear_probe(
-                trainer,
-                {split: run.source.rows(split) for split in ("train", "validation")},
-                balance_labels=run.recipe.balance_labels,
-                folder=folder.path,
-            ),
-        )
-
-
-def operating_point(run: Run, trainer: "SafetyTrainer") -> tuple[float, str]:
-    """Return the threshold that the settings name, or choose on the validation split, and how it came about."""
-    rule = run.recipe.threshold
+def decide_threshold(rule: str, trainer: "SafetyTrainer") -> tuple[float, str]:
+    """Return the threshold that a rule names, or chooses on the validation split, and how it came about."""
     fixed = fixed_threshold(rule)
     if fixed is not None:
-        return fixed, "fixed"
-    threshold, reason = choose_threshold(rule, *trainer.score(run.source.rows("validation")))
+        return fixed, FIXED
+    threshold, reason = choose_threshold(rule, *trainer.score(trainer.eval_dataset))
     print(f"threshold {threshold:.4g}: {reason}", file=sys.stderr)
     return threshold, reason
+
+
+def fit_linear_probe(trainer: "SafetyTrainer", *, balance_labels: bool) -> "tuple[LinearProbe, str]":
+    """Fit the linear probe that reports compare with to the trainer's rows, and say in words what was chosen.
+
+    Features pass through a file without a name, on the disk that the run's folder is on.
+    """
+    from recipes.answering.pooling import pooled_features
+    from recipes.metrics.figures import class_ids
+    from recipes.metrics.linear_probe import Features, fit_probe
+
+    def pooled(rows: Any) -> "tuple[Features, np.ndarray]":
+        features = pooled_features(
+            trainer.model.get_base_model(),
+            trainer.data_collator,
+            rows,
+            batch_size=trainer.args.per_device_eval_batch_size,
+            folder=trainer.folder.path,
+            num_workers=trainer.args.dataloader_num_workers,
+        )
+        return features, class_ids(rows["response"][:])
+
+    return fit_probe(pooled(trainer.train_dataset), pooled(trainer.eval_dataset), balance_labels=balance_labels)

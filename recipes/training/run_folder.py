@@ -1,4 +1,4 @@
-"""A run's folder, and its only writer: lock, run.json, checkpoints, training.json, adapter. Imports no torch."""
+"""A run's folder, and the only writer of it: from lock and run.json to adapter, record, card and picture. No torch."""
 
 import json
 import shutil
@@ -7,18 +7,24 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError
-from data_prep.files import HELD_SUFFIX, hold_lock, if_supported, replace, sync, write_json
+from data_prep.files import HELD_SUFFIX, hold_lock, if_supported, replace, sync, to_root, write_atomic, write_json
+from recipes.adapter.model_card import is_own_card, model_card
 from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
 from recipes.layers.sizes import LLM_LINEARS
-from recipes.training.checkpoints import last_whole_checkpoint
+from recipes.training.checkpoints import checkpoint_of, has_checkpoints, last_whole_checkpoint, seal
+
+if TYPE_CHECKING:
+    from recipes.metrics.linear_probe import LinearProbe
 
 LOCK_NAME = ".lock"
 _LOCKS = {LOCK_NAME, f"{LOCK_NAME}{HELD_SUFFIX}"}
 SUMMARY_FILE = "training.json"
+PLOT_FILE = "training.png"
+CARD_FILE = "README.md"
 STAGING = ".adapter.unfinished"
 
 # What may differ between a run and its continuation, because the adapter doesn't depend on it: where the run lies and
@@ -61,7 +67,11 @@ FIXED_AT_THE_END = {"threshold"}
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of a run, unfinished or finished. Killed between any two writes, a run goes on to the same files."""
+    """The folder of a run, unfinished or finished. Killed between any two writes, a run goes on to the same files.
+
+    Whatever else writes into it, such as PEFT or transformers' trainer, is handed a path by a method here, which sees
+    that what comes of it is whole.
+    """
 
     path: Path
 
@@ -73,7 +83,12 @@ class RunFolder:
     @property
     def has_begun(self) -> bool:
         """Say whether it holds work: a setting refused before the first checkpoint must not lock it."""
-        return self.is_finished or any(self.path.glob("checkpoint-*"))
+        return self.is_finished or has_checkpoints(self.path)
+
+    @property
+    def tensorboard(self) -> Path:
+        """Where TensorBoard's own writer keeps its log of the run, which nothing reads here."""
+        return self.path / "tensorboard"
 
     def check_free(self, *, resume: bool) -> None:
         """Raise InputError where it is in use: by a finished run, or by an unfinished one that isn't to be resumed."""
@@ -128,6 +143,19 @@ class RunFolder:
             shutil.rmtree(path)  # left there, it would count as the newest when older checkpoints are let go
         return checkpoint
 
+    def write_checkpoint(self, step: int, save: Callable[[], None], *, kept: int | None, best: str | None) -> None:
+        """Have `save` write the checkpoint of a step, seal it, and only then let older ones go.
+
+        The newest `kept` stay, all of them for None, and `best`, the path of one.
+        """
+        from transformers.trainer_utils import rotate_checkpoints
+
+        checkpoint = checkpoint_of(self.path, step)
+        with named(checkpoint):
+            save()
+        seal(checkpoint)
+        rotate_checkpoints(output_dir=str(self.path), save_total_limit=kept, best_model_checkpoint=best)
+
     def write_summary(self, summary: dict[str, Any], *, trained: bool) -> None:
         """Write training.json; where this process found nothing left to train, an earlier one's stays."""
         if trained or not (self.path / SUMMARY_FILE).is_file():
@@ -149,10 +177,44 @@ class RunFolder:
         staging.rmdir()
         sync(self.path)
 
+    def write_card(self, record: SafetyRecord, report: dict[str, Any] | None = None) -> None:
+        """Write the adapter's card, with a report's figures where there is one; one changed by hand stays."""
+        card = self.path / CARD_FILE
+        if card.is_file() and not is_own_card(card.read_text(encoding="utf-8")):
+            print(
+                f"{CARD_FILE} was changed by hand and stays as it is; remove it to have it written anew",
+                file=sys.stderr,
+            )
+            return
+        write_atomic(card, model_card(record, to_root(self.path), report).encode())
+
     def finish(self, record: SafetyRecord) -> None:
         """Write safety.json, which says that the adapter beside it is the run's."""
         record.write(self.path)
         sync(self.path)
+
+    def write_plot(self) -> None:
+        """Draw training.json's losses and validation figures."""
+        from recipes.training.curves import training_plot
+
+        summary = json.loads((self.path / SUMMARY_FILE).read_text(encoding="utf-8"))
+        write_atomic(self.path / PLOT_FILE, training_plot(summary["log_history"], summary["best_step"]))
+
+    def write_probe(self, probe: "LinearProbe") -> None:
+        """Write the linear probe that reports compare the adapter with."""
+        probe.write(self.path)
+
+    @property
+    def has_plot(self) -> bool:
+        """Say whether the picture stands there."""
+        return (self.path / PLOT_FILE).is_file()
+
+    @property
+    def has_probe(self) -> bool:
+        """Say whether the linear probe does."""
+        from recipes.metrics.linear_probe import FILE_NAME
+
+        return (self.path / FILE_NAME).is_file()
 
 
 def _comparable(name: str, value: Any) -> Any:

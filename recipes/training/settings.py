@@ -9,11 +9,11 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from data_prep.errors import InputError
-from recipes.layers.sizes import LLM_LINEARS
+from recipes.layers.sizes import LLM_LINEARS, PATCH
 from recipes.metrics.threshold import check_rule
 from recipes.training.library_settings import NO_EFFECT, REFUSED, USED, Known
 
-MIN_PIXELS = 4 * 28 * 28  # four visual tokens, qwen-vl-utils' own lower limit
+MIN_PIXELS = 4 * PATCH**2  # four visual tokens, qwen-vl-utils' own lower limit
 TRUE, FALSE, NULL = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0"), ("none", "null")
 
 
@@ -23,7 +23,7 @@ class RecipeArguments:
 
     dataset: str = field(metadata={"help": "Id of a pushed data set, or a folder with train.jsonl and test.jsonl."})
     max_pixels: int = field(
-        metadata={"help": "A frame is shrunk to at most this many pixels; 784 make one visual token."}
+        metadata={"help": f"A frame is shrunk to at most this many pixels; {PATCH**2} make one visual token."}
     )
     dataset_revision: str | None = field(
         default=None, metadata={"help": "Version of a pushed data set; the newest one if not given."}

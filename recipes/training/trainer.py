@@ -1,7 +1,7 @@
 """The SFTTrainer subclass: row weights, label figures while training, whole checkpoints, an orderly stop."""
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,16 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
-from transformers import (
-    EarlyStoppingCallback,
-    PreTrainedModel,
-    TrainerControl,
-    TrainerState,
-)
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerControl, TrainerState
 from trl import SFTTrainer
 
-from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError
 from recipes.answering.scoring import NoProbabilityError, score_rows
 from recipes.batches.collator import VisionCollator
@@ -27,11 +20,12 @@ from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
 from recipes.metrics.figures import class_ids, compute_figures
 from recipes.metrics.threshold import PLAIN_THRESHOLD
-from recipes.model.cuda_graphs import GraphedFunction
 from recipes.model.loss import answer_loss, training_inputs
-from recipes.training.checkpoints import STATE_NAME, best_checkpoint, seal, stopping_count
+from recipes.training.checkpoints import STATE_NAME, best_checkpoint, stopping_count
 from recipes.training.divergence import GradientWatch
+from recipes.training.graphed_step import GraphedStep
 from recipes.training.host_optimizer import HostAdamW
+from recipes.training.run_folder import RunFolder
 
 
 class SafetyTrainer(SFTTrainer):
@@ -54,20 +48,20 @@ class SafetyTrainer(SFTTrainer):
         model.enable_input_require_grads = lambda: None
         super().__init__(model=model, **kwargs)
         self.model_accepts_loss_kwargs = False  # or tokens would be counted, and the card waited for
+        self.folder = RunFolder(Path(self.args.output_dir))
         self.optimizer_on_host = optimizer_on_host
         # transformers would let the last checkpoint go when training stops, before anything else is saved.
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
         self.watch = GradientWatch(self.args.learning_rate)
         self._host_optimizer: HostAdamW | None = None
-        self._take_up_adapter()
+        self._note_trainable()
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
-        self.graphed = GraphedFunction(self._loss_and_gradients) if cuda_graphs else None
-        self._gradients: list[torch.Tensor] = []
+        self.graphed = GraphedStep(self.model.get_base_model()) if cuda_graphs else None
         # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
 
-    def _take_up_adapter(self) -> None:
+    def _note_trainable(self) -> None:
         """Note which weights train, and hold them in the precision they are to have.
 
         SFTTrainer rounds the adapter to bf16; updates smaller than half a unit in the last place would be lost. So the
@@ -81,7 +75,7 @@ class SafetyTrainer(SFTTrainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Load an adapter; PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._take_up_adapter()
+        self._note_trainable()
 
     def _load_callback_state(self) -> None:
         """Have what a checkpoint says of its run hold here; called once its state is loaded.
@@ -91,14 +85,14 @@ class SafetyTrainer(SFTTrainer):
         """
         state = self.state
         if self.args.load_best_model_at_end and state.best_global_step:
-            state.best_model_checkpoint = str(best_checkpoint(Path(self.args.output_dir), state.best_global_step))
+            state.best_model_checkpoint = str(best_checkpoint(self.folder.path, state.best_global_step))
         state.compute_steps(self.args, state.max_steps)
         count = stopping_count(vars(state))
         for callback in self.callback_handler.callbacks:
             if isinstance(callback, EarlyStoppingCallback) and count is not None:
                 callback.early_stopping_patience_counter = count[0]
 
-    def take_up(self, checkpoint: Path) -> None:
+    def load_trained(self, checkpoint: Path) -> None:
         """Be as after training that ended at a checkpoint: with its state, and the best adapter where one is chosen."""
         self.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
         self._load_callback_state()
@@ -178,25 +172,10 @@ class SafetyTrainer(SFTTrainer):
         else:
             if not self.model.training:
                 self.model.train()
-            self._hold_gradients()
-            loss = self.graphed(training_inputs(self.model.get_base_model(), inputs, num_items_in_batch))
+            loss = self.graphed(inputs, num_items_in_batch, self._trained)
         if self._host_optimizer is not None:
             self._host_optimizer.add_gradients()
         return loss
-
-    def _hold_gradients(self) -> None:
-        """Have the gradients lie where the graphs add to them, zeroed if they were let go of."""
-        if not self._gradients:
-            self._gradients = [torch.zeros_like(weight) for weight in self._trained]
-        if self._trained[0].grad is None:
-            torch._foreach_zero_(self._gradients)
-            for weight, gradient in zip(self._trained, self._gradients, strict=True):
-                weight.grad = gradient
-
-    def _loss_and_gradients(self, inputs: Mapping[str, torch.Tensor], _variant: Hashable) -> torch.Tensor:
-        loss = answer_loss(self.model.get_base_model(), inputs)
-        loss.backward()
-        return loss.detach()
 
     def compute_loss(
         self,
@@ -248,14 +227,11 @@ class SafetyTrainer(SFTTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a checkpoint, seal it, and only then let older ones go. Raises InputError where training diverged."""
         self.watch.check()
-        checkpoint = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        with named(checkpoint):
-            super()._save_checkpoint(model, trial)
-        seal(checkpoint)
-        rotate_checkpoints(
-            output_dir=self.args.output_dir,
-            save_total_limit=self._checkpoints_kept,
-            best_model_checkpoint=self.state.best_model_checkpoint,
+        self.folder.write_checkpoint(
+            self.state.global_step,
+            partial(super()._save_checkpoint, model, trial),
+            kept=self._checkpoints_kept,
+            best=self.state.best_model_checkpoint,
         )
 
 

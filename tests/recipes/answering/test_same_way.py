@@ -35,7 +35,7 @@ from recipes.model.base import find_base
 from recipes.model.loading import load_processor
 from recipes.serving.answer_page import answer_file, frames_of
 from recipes.training.building import build_collator, vision_cache_of
-from recipes.training.run import safety_record
+from recipes.training.run import Run
 from tests.conftest import Kept
 from tests.made_clips import write_lively_mp4
 from tests.recipes.answering.test_infer import Certain
@@ -274,20 +274,21 @@ def test_adapter_is_asked_as_its_data_were_kept(kept: Kept, tmp_path: Path) -> N
 
 
 def test_training_keeps_to_its_data_s_side_and_writes_down_how_they_were_kept(small_base: Path, tmp_path: Path) -> None:
-    def run(frames: FrameFormat | None) -> Any:
+    def run(frames: FrameFormat | None) -> Run:
         source = FramesSource(datasets.DatasetDict(), "local/tiny", None, "ab", None, frames)
         rows = {"response": list(LABELS)}
-        return SimpleNamespace(
-            prompt="?",
-            recipe=SimpleNamespace(max_pixels=100352, balance_labels=True, vision_cache=str(tmp_path)),
-            model=SimpleNamespace(dtype="float32", load_in_4bit=False),
-            training=SimpleNamespace(seed=0),
-            base=find_base(str(small_base)),
-            source=SimpleNamespace(**vars(source), max_side=source.max_side, rows=lambda split: rows),
-        )
+        parts: dict[str, Any] = {
+            "prompt": "?",
+            "recipe": SimpleNamespace(max_pixels=100352, balance_labels=True, vision_cache=str(tmp_path)),
+            "model": SimpleNamespace(dtype="float32", load_in_4bit=False),
+            "training": SimpleNamespace(seed=0),
+            "base": find_base(str(small_base)),
+            "source": SimpleNamespace(**vars(source), max_side=source.max_side, rows=lambda split: rows),
+        }
+        return Run(**parts)
 
     known, unknown = run(FrameFormat(640, 80)), run(None)
-    assert safety_record(known, 0.5, "fixed").frames == FrameFormat(640, 80)
-    assert safety_record(unknown, 0.5, "fixed").frames is None
+    assert known.safety_record(0.5, "fixed").frames == FrameFormat(640, 80)
+    assert unknown.safety_record(0.5, "fixed").frames is None
     assert [build_collator(each).max_side for each in (known, unknown)] == [640, None]
     assert vision_cache_of(known).folder != vision_cache_of(unknown).folder

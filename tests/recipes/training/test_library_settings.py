@@ -8,7 +8,7 @@ import pytest
 from trl import ModelConfig, SFTConfig, TrlParser
 
 from data_prep.files import from_root
-from recipes.training.command_line import Settings, as_dataclasses, read_settings
+from recipes.training.command_line import Settings, read_settings
 from recipes.training.library_settings import ALWAYS, NO_EFFECT, REFUSED, UNSAID, USED
 from recipes.training.run_folder import FREE_SETTINGS
 from recipes.training.settings import EFFECTIVE, KNOWN, RecipeArguments
@@ -70,7 +70,7 @@ def test_free_settings_are_known_ones_with_an_effect() -> None:
 )
 def test_trl_reads_the_same_of_the_same_words(flags: list[str]) -> None:
     settings = read_settings([*DEMO, *flags])
-    ours = as_dataclasses(settings)
+    ours = settings.as_dataclasses()
     theirs = TrlParser((RecipeArguments, SFTConfig, ModelConfig)).parse_args_and_config([*DEMO, *flags])
     for one, other in zip(ours, theirs, strict=True):
         assert as_dict(one) == as_dict(other)
@@ -82,7 +82,7 @@ def test_what_isn_t_said_is_what_the_libraries_make_of_it(monkeypatch: pytest.Mo
     given = {"model_name_or_path": "plant/base", "output_dir": "x", "dataset": "local/x", "max_pixels": 3136}
     values = {name: known.default for name, known in EFFECTIVE.items()} | given | UNSAID
     settings = Settings(config=from_root("x"), given=given, values={**values, "lora_target_modules": None})
-    agree(settings, as_dataclasses(settings))
+    agree(settings, settings.as_dataclasses())
 
 
 def agree(settings: Settings, parts: tuple[Any, ...]) -> None:

@@ -59,7 +59,7 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> None:
         return metrics
 
     monkeypatch.setattr(SafetyTrainer, "evaluate", evaluate)
-    monkeypatch.setattr("recipes.model.device.use_all_cores", lambda: torch.set_num_threads(1))  # faster at this size
+    monkeypatch.setattr(session, "use_all_cores", lambda: torch.set_num_threads(1))  # faster at this size
 
 
 def train(settings: list[str], folder: Path, *more: str) -> int:

@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from data_prep.errors import InputError
+from recipes.adapter.model_card import is_own_card
 from recipes.layers.sizes import LLM_LINEARS
+from recipes.training.checkpoints import is_whole
 from recipes.training.run_folder import RunFolder
+from tests.recipes.adapter.test_safety_record import RECORD
+from tests.report_by_hand import whole_report
 
 
 def test_output_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -129,3 +133,34 @@ def test_lock_files_alone_are_an_empty_folder(tmp_path: Path) -> None:
     for name in (".lock", ".lock.held"):
         (tmp_path / name).touch()
     RunFolder(tmp_path).check_free(resume=False)
+
+
+def test_card_is_written_anew_until_someone_changes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, card = RunFolder(tmp_path), tmp_path / "README.md"
+    run.write_card(RECORD)
+    without_figures = card.read_text()
+    run.write_card(RECORD, whole_report())
+    assert is_own_card(card.read_text()) and card.read_text() != without_figures
+    card.write_text("Mine.\n")
+    run.write_card(RECORD)
+    assert card.read_text() == "Mine.\n"
+    assert "README.md was changed by hand and stays as it is" in capsys.readouterr().err
+
+
+def test_older_checkpoints_go_once_the_new_one_is_whole(tmp_path: Path) -> None:
+    def save_as(step: int) -> None:
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
+
+    def fail() -> None:
+        save_as(4)
+        raise OSError("no room")
+
+    run, best = RunFolder(tmp_path), str(tmp_path / "checkpoint-1")
+    for step in (1, 2, 3):
+        run.write_checkpoint(step, lambda step=step: save_as(step), kept=2, best=best)  # type: ignore[misc]
+    names = ["checkpoint-1", "checkpoint-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    with pytest.raises(OSError, match="no room"):
+        run.write_checkpoint(4, fail, kept=1, best=None)
+    assert sorted(path.name for path in tmp_path.iterdir() if is_whole(path)) == names

@@ -7,7 +7,6 @@ import signal
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,8 +43,8 @@ from recipes.training import session
 from recipes.training.building import build_trainer, fill_vision_cache
 from recipes.training.checkpoints import is_whole
 from recipes.training.command_line import read_settings
-from recipes.training.finishing import finite
-from recipes.training.run import Run, check_room, prepare_run
+from recipes.training.graphed_step import GraphedStep
+from recipes.training.run import Run, prepare_run
 from tests.recipes.model.test_cuda_graphs import Graphs
 from tests.tiny_data import many_clips, write_data
 
@@ -315,38 +314,6 @@ def test_setting_that_is_wrong_or_has_no_effect_is_refused(
     assert "usage:" not in capsys.readouterr().err
 
 
-def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
-    settings: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def prepared(*flags: str) -> Run:
-        run = prepare([*settings, "--output_dir", str(tmp_path), *flags])
-        on_card: Any = SimpleNamespace(device=torch.device("cuda", 0), to_dict=run.training.to_dict)
-        return replace(run, training=on_card)
-
-    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**20)
-    with pytest.raises(InputError, match=r"the card has 0\.0 GiB free, and about 0\.1 are needed; take fewer frames"):
-        check_room(prepared())
-    check_room(prepared("--fit_check", "false"))
-    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**33)
-    check_room(prepared())
-
-
-@pytest.mark.parametrize(
-    ("flags", "batches"),
-    [
-        (["--dataloader_num_workers", "4", "--gradient_accumulation_steps", "16"], 4),
-        (["--dataloader_num_workers", "4", "--gradient_accumulation_steps", "1"], 2),
-        (["--dataloader_num_workers", "1", "--dataloader_prefetch_factor", "3"], 3),
-        (["--dataloader_num_workers", "0"], None),
-    ],
-)
-def test_loading_processes_have_an_update_s_batches_ready(
-    settings: list[str], tmp_path: Path, flags: list[str], batches: int | None
-) -> None:
-    run = prepare([*settings, "--output_dir", str(tmp_path), *flags])
-    assert run.training.dataloader_prefetch_factor == batches
-
-
 def test_run_whose_settings_were_refused_can_be_started_again(settings: list[str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     with pytest.raises(InputError, match="not among"):
@@ -409,11 +376,6 @@ def test_diverged_training_ends_in_one_line(
     monkeypatch.setattr(Scorer, "on_device", one_is_no_number)
     with pytest.raises(InputError, match="training diverged: at step 2"):
         train(settings, tmp_path / "run")
-
-
-def test_figures_that_json_lacks_become_null() -> None:
-    history = {"log_history": [{"grad_norm": float("inf"), "step": 1}], "loss": float("nan"), "steps": 2}
-    assert finite(history) == {"log_history": [{"grad_norm": None, "step": 1}], "loss": None, "steps": 2}
 
 
 def test_checkpoints_name_their_base_as_the_yaml_does(finished: Path) -> None:
@@ -562,10 +524,10 @@ def test_graphed_micro_batches_train_as_others_do(settings: list[str], tmp_path:
     for graphed in (False, True):
         trainer = build(settings, tmp_path / str(graphed), "--gradient_accumulation_steps", "3")
         if graphed:
-            trainer.graphed = Graphs(trainer._loss_and_gradients)
+            trainer.graphed = with_graphs(trainer)
         trainer.train()
         weights.append([weight.detach().clone() for weight in trainer.model.parameters() if weight.requires_grad])
-    assert trainer.graphed.replayed > STEPS
+    assert trainer.graphed.function.replayed > STEPS
     torch.testing.assert_close(weights[1], weights[0])
 
 
@@ -592,7 +554,7 @@ def test_row_weighs_the_same_however_rows_fall_into_micro_batches(
     trainer = build(settings, tmp_path, "--load_in_4bit", "false")
     set_weights(trainer)
     if graphed:
-        trainer.graphed = Graphs(trainer._loss_and_gradients)
+        trainer.graphed = with_graphs(trainer)
     loss, expected = one_update(trainer, [5])
     for sizes in ([4, 1], [2, 2, 1], [1, 1, 1, 1, 1], [3, 2]):
         found_loss, found = one_update(trainer, sizes)
@@ -627,7 +589,7 @@ def test_gradients_of_16_bits_are_summed_in_fp32_clipped_and_told(
 
     monkeypatch.setattr(torch.optim.AdamW, "step", note)
     monkeypatch.setattr("recipes.model.cuda_graphs.ORDINARY_CALLS", 0)
-    trainer.graphed = Graphs(trainer._loss_and_gradients) if graphed else None
+    trainer.graphed = with_graphs(trainer) if graphed else None
     trainer.create_optimizer()
     for limit in (0.0, 0.5 * float(expected.norm())):
         trainer.args.max_grad_norm = limit
@@ -686,6 +648,13 @@ def build(settings: list[str], folder: Path, *more: str) -> Any:
     if trainer.args.activation_checkpointing:
         trainer.model.activation_checkpointing_enable(trainer.args.activation_checkpointing_kwargs)
     return trainer
+
+
+def with_graphs(trainer: Any) -> GraphedStep:
+    """Return micro-batches as graphs of a stand-in for the GPU's."""
+    step = GraphedStep(trainer.model.get_base_model())
+    step.function = Graphs(step.loss_and_gradients)
+    return step
 
 
 def batch_of(trainer: Any) -> dict[str, torch.Tensor]:

@@ -1,4 +1,5 @@
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,7 +7,8 @@ import torch
 
 from data_prep.errors import InputError
 from recipes.machine.schedule import checkpoints_of, updates_of
-from recipes.training.checks import check_learned, check_settings, check_updates
+from recipes.model.base import find_base
+from recipes.training.checks import check_learned, check_room, check_settings, check_updates
 from recipes.training.command_line import read_settings
 
 DEMO = ["--config", "recipes/configs/demo_cpu.yaml"]
@@ -78,6 +80,19 @@ def test_run_that_could_learn_nothing_is_refused(changed: dict[str, Any], passes
 def test_settings_that_do_not_go_together_are_refused(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):
         check_settings(values(**changed))
+
+
+def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
+    small_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, card = find_base(str(small_base)).read_config(), torch.device("cuda", 0)
+    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**20)
+    with pytest.raises(InputError, match=r"the card has 0\.0 GiB free, and about 0\.1 are needed; take fewer frames"):
+        check_room(values(), config, card)
+    check_room(values(fit_check=False), config, card)
+    check_room(values(), config, torch.device("cpu"))
+    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**33)
+    check_room(values(), config, card)
 
 
 def test_adapter_counts_as_trained_once_any_b_is_not_zero() -> None:
