@@ -178,9 +178,9 @@ class RunFolder:
         sync(self.path)
 
     def write_card(self, record: SafetyRecord, report: dict[str, Any] | None = None) -> None:
-        """Write the adapter's card, with a report's figures where there is one; one changed by hand stays."""
+        """Write the adapter's card, with a report's figures; a finished run's stays where someone has changed it."""
         card = self.path / CARD_FILE
-        if card.is_file() and not is_own_card(card.read_text(encoding="utf-8")):
+        if self.is_finished and card.is_file() and not is_own_card(card.read_text(encoding="utf-8")):
             print(
                 f"{CARD_FILE} was changed by hand and stays as it is; remove it to have it written anew",
                 file=sys.stderr,

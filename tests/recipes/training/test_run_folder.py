@@ -135,9 +135,14 @@ def test_lock_files_alone_are_an_empty_folder(tmp_path: Path) -> None:
     RunFolder(tmp_path).check_free(resume=False)
 
 
-def test_card_is_written_anew_until_someone_changes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_card_is_written_anew_until_someone_changes_a_finished_run_s(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """TRL has left cards of its own in runs that aren't finished."""
     run, card = RunFolder(tmp_path), tmp_path / "README.md"
+    card.write_text("# Model Card for run\n")
     run.write_card(RECORD)
+    run.finish(RECORD)
     without_figures = card.read_text()
     run.write_card(RECORD, whole_report())
     assert is_own_card(card.read_text()) and card.read_text() != without_figures

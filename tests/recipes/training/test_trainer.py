@@ -206,6 +206,7 @@ def test_sigterm_saves_and_a_resumed_run_reaches_the_same_weights(
     assert "stopped by SIGTERM at step 3, checkpoint saved; go on with --resume" in capsys.readouterr().err
     assert is_whole(run / "checkpoint-3")
     assert not (run / "safety.json").exists()
+    assert not (run / "README.md").exists(), "TRL's card would pass for the adapter's"
 
     torn = run / "checkpoint-99"  # what a save that was cut off leaves; counted as newest, it would displace whole ones
     torn.mkdir()
