@@ -46,7 +46,7 @@ class SafetyTrainer(SFTTrainer):
         # Checkpointing needs no gradient at its inputs in its non-reentrant form. The hooks that TRL and transformers
         # would set for it also sit on the vision tower's patch embedding and have the frozen tower back-propagate.
         model.enable_input_require_grads = lambda: None
-        # TRL's would stand in the run's folder from the first checkpoint on, which gets its own card in the end.
+        # TRL's card would stand in the run's folder from the first checkpoint on; the run gets its own in the end.
         self.create_model_card = lambda **_described: None
         super().__init__(model=model, **kwargs)
         self.model_accepts_loss_kwargs = False  # or tokens would be counted, and the card waited for
