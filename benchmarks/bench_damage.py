@@ -21,9 +21,10 @@ from benchmarks.damage.clip_threads import in_threads
 from benchmarks.damage.damaged_clips import CODECS, DamagedClip, by_codec_and_kind, damaged, packets_to_damage
 from benchmarks.damage.packet_damage import KINDS
 from benchmarks.damage.watched_video import EVERY_FRAME, SAMPLED, Answer, answer_of, expected_samples, video_process
+from benchmarks.measuring.checkouts import checkouts
 from benchmarks.measuring.machine import machine_with
 from data_prep.console import run_script
-from data_prep.files import PROJECT_ROOT, from_root, write_json
+from data_prep.files import from_root, write_json
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     parser.add_argument("--before", metavar="FOLDER", help="a checkout of an earlier version")
     args = parser.parse_args(argv)
+    versions = checkouts(args.before, measured_by="data_prep")
     out = from_root(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    versions = {"now": PROJECT_ROOT, **({"before": from_root(args.before)} if args.before else {})}
     results = {
         "schema_version": 1,
         "machine": machine_with("av", "pillow"),

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.made.drawn_frames import MAX_PIXELS
 from benchmarks.made.random_adapter import write_random_adapter
 from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
@@ -18,7 +19,6 @@ from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import VisionCollator
 from recipes.metrics.threshold import label_of
 
-MAX_PIXELS = {480: 401408, 252: 200704}  # by the visual tokens that a 1920x1080 frame gets
 WARM_UP, CALLS, BATCHES = 6, 40, 6
 BATCH = 32
 COMPARED = 64  # frames

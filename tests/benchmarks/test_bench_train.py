@@ -8,9 +8,11 @@ import pytest
 
 from benchmarks.bench_train import as_table
 from benchmarks.measuring.flops import language_flops, vision_flops
-from benchmarks.project_card import seconds_a_frame, seconds_an_answer
+from benchmarks.project_card import Card, seconds_a_frame, seconds_an_answer
 from data_prep.files import PROJECT_ROOT
 from tests.recipes.machine.test_fit import CONFIG, settings_of
+
+CARD = Card(flops=24e12, memory=192e9, bus=12e9)
 
 
 def speed(frames: int, rate: float) -> dict[str, Any]:
@@ -77,11 +79,11 @@ def test_table_of_a_part_holds_that_part() -> None:
 
 def test_projection_counts_each_pass() -> None:
     settings = settings_of("qwen2vl_7b_8gb", per_device_train_batch_size=1)
-    arithmetic, memory, bus = seconds_a_frame(settings, CONFIG, flops=24e12, memory=192e9, bus=12e9)
+    arithmetic, memory, bus = seconds_a_frame(settings, CONFIG, CARD)
     assert arithmetic == pytest.approx(0.97, abs=0.01), "23.3 TFLOP a frame with one recomputation"
     assert memory == pytest.approx(3 * 6.525e9 * 4.516 / 192e9, rel=0.01)
     assert bus == pytest.approx(1.09e9 / 12e9, rel=0.01)
-    four = seconds_a_frame({**settings, "per_device_train_batch_size": 4}, CONFIG, flops=24e12, memory=192e9, bus=12e9)
+    four = seconds_a_frame({**settings, "per_device_train_batch_size": 4}, CONFIG, CARD)
     assert four == pytest.approx((arithmetic, memory / 4, bus / 4))
 
 
@@ -103,7 +105,7 @@ def test_projection_is_printed_as_one() -> None:
 
 
 def test_projected_answer_takes_one_pass() -> None:
-    arithmetic, memory = seconds_an_answer(401408, CONFIG, flops=24e12, memory=192e9)
+    arithmetic, memory = seconds_an_answer(401408, CONFIG, CARD)
     assert arithmetic == pytest.approx(9.8 / 24, rel=0.01)
     assert memory == pytest.approx(6.525e9 * 4.516 / 192e9, rel=0.01)
 
