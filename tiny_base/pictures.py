@@ -13,7 +13,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 from transformers import Qwen2VLProcessor
 
 from data_prep.demo.renderer import Renderer
-from data_prep.demo.scenes import SECONDS_IN_VIEW, draw_scene
+from data_prep.demo.scenes import draw_scene
+from data_prep.demo.stage import SECONDS_IN_VIEW
 from data_prep.labels import chat_messages
 from recipes.layers.losses import IGNORED
 from tiny_base.architecture import MAX_PIXELS

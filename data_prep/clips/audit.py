@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from data_prep.clips.records import STATUSES, Clip, natural_key, standing
+from data_prep.clips.records import STATUSES, Clip, natural_key
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS
@@ -63,6 +63,15 @@ def by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
         if clip.has_frames and clip.sha256 is not None:
             groups[clip.sha256].append(clip)
     return groups
+
+
+def standing(clips: Iterable[Clip]) -> dict[str, bool]:
+    """Say of clips that are one and the same, or look it, whether they stand in both splits and under both labels."""
+    clips = list(clips)
+    return {
+        "across_splits": len({clip.split for clip in clips}) > 1,
+        "both_labels": len({clip.label for clip in clips}) > 1,
+    }
 
 
 def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:

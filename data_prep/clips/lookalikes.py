@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.clips.audit import by_content
-from data_prep.clips.records import Clip, natural_key, standing
+from data_prep.clips.audit import by_content, standing
+from data_prep.clips.records import Clip, natural_key
 from data_prep.media.images import read_grey
 
 HASH_SIDE = 16

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.demo.scenes import HALL, Forklift, Light, Paint, Person, Scene, draw_scene
+from data_prep.demo.scenes import draw_scene
+from data_prep.demo.stage import HALL, Forklift, Light, Paint, Person, Scene
 from data_prep.labels import PROMPT
 from tiny_base.questions import IN_VIEW, TOPICS, all_texts, ask
 

@@ -7,18 +7,10 @@ from typing import Any
 
 import pytest
 
-from data_prep.clips.records import (
-    DATASET_FOLDER,
-    Clip,
-    Settings,
-    find_dataset,
-    frame_folders,
-    has_all_frames,
-    list_clips,
-    natural_key,
-    read_clips,
-    write_clips,
-)
+from data_prep.clips.archive import DATASET_FOLDER, find_dataset, list_clips
+from data_prep.clips.folders import frame_folders, has_all_frames
+from data_prep.clips.jsonl import read_clips, write_clips
+from data_prep.clips.records import Clip, Settings, natural_key
 from data_prep.disk.litter import is_litter
 from data_prep.errors import InputError
 from tests.tiny_data import unversioned

@@ -8,8 +8,10 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from data_prep.demo.renderer import NoiseField, Renderer
-from data_prep.demo.scenes import HALL, LOADS, PATH_EDGE_METRES, PRESS_SHOP, RAIL_Z, SECONDS_IN_VIEW, Scene, draw_scene
+from data_prep.demo.noise import NoiseField
+from data_prep.demo.renderer import Renderer
+from data_prep.demo.scenes import LOADS, draw_scene
+from data_prep.demo.stage import HALL, PATH_EDGE_METRES, PRESS_SHOP, RAIL_Z, SECONDS_IN_VIEW, Scene
 from data_prep.labels import SOURCE_CLASSES, UNSAFE
 
 SEEDS = range(24)

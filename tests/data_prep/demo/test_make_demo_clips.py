@@ -11,21 +11,14 @@ import pytest
 from PIL import Image
 
 from data_prep import make_demo_clips
-from data_prep.clips.records import DATASET_FOLDER
+from data_prep.clips.archive import DATASET_FOLDER
+from data_prep.demo.clips import COPIES, PlannedClip, encode_clip, plan_clips, scene_of, with_copies
+from data_prep.demo.record import RECORD_FILE
 from data_prep.demo.renderer import Renderer
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.labels import SOURCE_CLASSES
-from data_prep.make_demo_clips import (
-    COPIES,
-    RECORD_FILE,
-    PlannedClip,
-    encode_clip,
-    main,
-    plan_clips,
-    scene_of,
-    with_copies,
-)
+from data_prep.make_demo_clips import main
 
 PUBLISHED_FOLDERS = [
     "0_safe_walkway_violation",
@@ -42,8 +35,8 @@ PUBLISHED_FOLDERS = [
 @pytest.fixture
 def short_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clips of a fifth of a second: what these tests look at doesn't depend on the length."""
-    monkeypatch.setattr(make_demo_clips, "MIN_SECONDS", 0.2)
-    monkeypatch.setattr(make_demo_clips, "MAX_SECONDS", 0.25)
+    monkeypatch.setattr("data_prep.demo.clips.MIN_SECONDS", 0.2)
+    monkeypatch.setattr("data_prep.demo.clips.MAX_SECONDS", 0.25)
 
 
 def make(out: Path, *flags: str) -> int:
