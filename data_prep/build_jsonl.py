@@ -10,14 +10,13 @@ from typing import Any
 
 from data_prep.clips.audit import audit_clips
 from data_prep.clips.audit_in_words import audit_in_words
-from data_prep.clips.jsonl import CLIPS_FILE, read_finished_clips
 from data_prep.clips.lookalikes import near_identical
-from data_prep.clips.records import Clip, earlier_in_words
+from data_prep.clips.records import Clip
 from data_prep.console import run_script
-from data_prep.errors import InputError, printable
+from data_prep.errors import printable
 from data_prep.files import check_writable, from_root
 from data_prep.labels import SPLITS
-from data_prep.rows.building import _AGAIN, _check_frames, _check_labels, _without, _write, rows_of
+from data_prep.rows.building import check_frames, read_extracted_clips, rows_by_split, write_splits
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 
@@ -34,18 +33,14 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     started = time.monotonic()
     data = from_root(args.data)
-    clips = read_finished_clips(data / CLIPS_FILE)
-    if earlier := sum(clip.is_of_earlier_extractor for clip in clips):
-        raise InputError(f"{data / CLIPS_FILE}: {earlier_in_words(earlier)}; {_AGAIN}")
+    clips = read_extracted_clips(data)
     check_writable(data)
-    _check_frames(data, clips)
+    check_frames(data, clips)
     _say_failed(clips)
     audit = audit_clips(clips, near_identical(data, clips))
     left_out = [] if args.keep_leaks else audit["leaks_in_train"]
-    kept = _without(clips, left_out)
-    rows = {split: rows_of(clip for clip in kept if clip.split == split) for split in SPLITS}
-    _check_labels(rows, left_out)
-    _write(data, rows, {"left_out_of_train": left_out, **audit})
+    rows = rows_by_split(clips, left_out)
+    write_splits(data, rows, {"left_out_of_train": left_out, **audit})
     print(audit_in_words(audit))
     print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))
     counts = ", ".join(f"{split}.jsonl {len(rows[split])} rows" for split in SPLITS)

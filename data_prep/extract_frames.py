@@ -12,9 +12,9 @@ from collections import Counter
 from joblib import cpu_count
 
 from data_prep.clips.archive import find_dataset
-from data_prep.clips.extraction import _extract_pending
-from data_prep.clips.folders import _remove_temporaries
-from data_prep.clips.plan import MOST_LOST, _plan
+from data_prep.clips.extraction import extract_pending
+from data_prep.clips.folders import remove_temporaries
+from data_prep.clips.plan import MOST_LOST, make_plan
 from data_prep.clips.records import Clip, Settings
 from data_prep.clips.workers import Pool, processes_here, processes_on_dask
 from data_prep.console import run_script
@@ -36,9 +36,9 @@ def main(argv: list[str]) -> int:
     settings = Settings(arguments.fps, arguments.jpeg_quality, arguments.max_side)
     busy = f"another extract_frames.py is working in {data}; wait for it or end it"
     with hold_lock(data / LOCK_FILE, busy), _pool(arguments) as pool:
-        _remove_temporaries(data)
-        plan = _plan(data, root, settings, pool, remove_vanished=arguments.remove_vanished)
-        clips = _extract_pending(data, root, plan, pool)
+        remove_temporaries(data)
+        plan = make_plan(data, root, settings, pool, remove_vanished=arguments.remove_vanished)
+        clips = extract_pending(data, root, plan, pool)
     failed = _report(clips, Counter(clip.status for clip in plan), time.monotonic() - started)
     return 1 if failed and not arguments.skip_bad else 0
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.clips.folders import _publish, _remove_temporaries, _temporary_beside
+from data_prep.clips.folders import publish, remove_temporaries, temporary_beside
 from data_prep.clips.jsonl import CLIPS_FILE, write_clips
 from data_prep.clips.records import Clip, Settings, frame_name
-from data_prep.clips.workers import Pool, _shown, results
+from data_prep.clips.workers import Pool, results, with_progress
 from data_prep.disk.disk_errors import named
 from data_prep.errors import VideoError
 from data_prep.files import if_supported
@@ -23,23 +23,23 @@ from data_prep.media.video import Video
 SAVE_EVERY_SECONDS = 1.0  # what a kill can cost, beside the clips being worked on
 
 
-def _extract_pending(data: Path, root: Path, plan: list[Clip], pool: Pool) -> list[Clip]:
+def extract_pending(data: Path, root: Path, plan: list[Clip], pool: Pool) -> list[Clip]:
     """Extract the pending clips of the plan and return it with their finished records, saved as it goes."""
     clips = {clip.path: clip for clip in plan}
     pending = [clip for clip in plan if clip.status == "pending"]
     # Folders are made and published here, never by a worker: one that outlives a killed run can do neither.
-    work = ((root / clip.path, _temporary_beside(data / clip.folder), clip) for clip in pending)
+    work = ((root / clip.path, temporary_beside(data / clip.folder), clip) for clip in pending)
     extracted = results(pool, extract_clip, clip_not_extracted, work)
     saved = time.monotonic()
     try:
-        for temporary, clip in _shown(extracted, len(pending), "extracting"):
-            _publish(temporary, data, clip)
+        for temporary, clip in with_progress(extracted, len(pending), "extracting"):
+            publish(temporary, data, clip)
             clips[clip.path] = clip
             if time.monotonic() - saved > SAVE_EVERY_SECONDS:
                 write_clips(data / CLIPS_FILE, clips.values())
                 saved = time.monotonic()
     finally:
-        _remove_temporaries(data)
+        remove_temporaries(data)
         write_clips(data / CLIPS_FILE, clips.values())
     return list(clips.values())
 

@@ -14,25 +14,26 @@ from data_prep.files import if_supported
 TEMPORARY_PREFIX = ".extracting-"
 
 
-def _temporary_beside(folder: Path) -> Path:
+def temporary_beside(folder: Path) -> Path:
+    """Return a new folder, hidden, to fill before it takes the place of `folder`."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     return Path(tempfile.mkdtemp(prefix=TEMPORARY_PREFIX, dir=folder.parent))
 
 
-def _publish(temporary: Path, data: Path, clip: Clip) -> None:
+def publish(temporary: Path, data: Path, clip: Clip) -> None:
     """Put a clip's frames at their final path, whole; a failed clip has none there."""
     final = data / clip.folder
     if final.exists():
-        _remove_folder(final)
+        remove_folder(final)
     if clip.has_frames:
         with if_supported():
             temporary.chmod(0o755)
         temporary.rename(final)
     else:
-        _remove_folder(temporary)
+        remove_folder(temporary)
 
 
-def _remove_folder(folder: Path) -> None:
+def remove_folder(folder: Path) -> None:
     """Remove a folder so that its path never shows a part of it, and so that nobody still writing can keep it.
 
     What can't be removed, such as a file that NFS keeps while somebody reads it, stays hidden until the next run.
@@ -44,9 +45,10 @@ def _remove_folder(folder: Path) -> None:
         print(f"not all of {printable(str(aside))} could be removed; the next run tries again", file=sys.stderr)
 
 
-def _remove_temporaries(data: Path) -> None:
+def remove_temporaries(data: Path) -> None:
+    """Remove what earlier runs left half-made or half-removed below a data folder."""
     for folder in list((data / FRAMES_FOLDER).glob(f"*/*/{TEMPORARY_PREFIX}*")):
-        _remove_folder(folder)
+        remove_folder(folder)
 
 
 def has_all_frames(data: Path, clip: Clip) -> bool:

@@ -7,18 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 
 from data_prep.clips.archive import Source, list_clips
-from data_prep.clips.folders import _remove_folder, has_all_frames
+from data_prep.clips.folders import has_all_frames, remove_folder
 from data_prep.clips.jsonl import CLIPS_FILE, read_clips, write_clips
 from data_prep.clips.names import assign_video_ids, folder_key, folder_name
 from data_prep.clips.records import EXTRACTOR_VERSION, FRAMES_FOLDER, Clip, Settings, earlier_in_words
-from data_prep.clips.workers import Pool, _shown, results
+from data_prep.clips.workers import Pool, results, with_progress
 from data_prep.errors import InputError, printable
 from data_prep.files import sha256_of_file
 
 MOST_LOST = 5  # clips that a run may find gone; more look like another data set, or a disk that isn't there
 
 
-def _plan(data: Path, root: Path, settings: Settings, pool: Pool, *, remove_vanished: bool) -> list[Clip]:
+def make_plan(data: Path, root: Path, settings: Settings, pool: Pool, *, remove_vanished: bool) -> list[Clip]:
     """Return one record a clip: the finished one where nothing changed, else a pending one, or a failed one.
 
     The plan is on disk before any frame is, so a record never speaks for frames of another content, other settings or
@@ -90,7 +90,7 @@ def _unread(sources: list[Source], known: list[Clip], settings: Settings) -> lis
 def _read(root: Path, unread: list[Clip], pool: Pool) -> list[Clip]:
     """Return the clips with their contents' hashes, pending, and failed those that can't be read."""
     to_read = [(root, clip) for clip in unread if clip.reason is None]
-    read = _shown(results(pool, hash_clip, clip_not_hashed, to_read), len(to_read), "checking")
+    read = with_progress(results(pool, hash_clip, clip_not_hashed, to_read), len(to_read), "checking")
     found = {clip.path: clip for clip in read}
     return [found.get(clip.path, clip) for clip in unread]
 
@@ -139,4 +139,4 @@ def _remove_lost(data: Path, known: Iterable[Clip], plan: Iterable[Clip]) -> Non
             print(
                 f"removed {printable(folder)}: its clip is no longer in the data set, or can't be read", file=sys.stderr
             )
-            _remove_folder(data / folder)
+            remove_folder(data / folder)

@@ -99,8 +99,9 @@ def results(
                 yield future.result()
 
 
-def _shown(clips: Iterable[Any], total: int, title: str) -> Iterator[Any]:
-    yield from tqdm(clips, total=total, desc=title, unit="clip", file=sys.stderr, disable=not sys.stderr.isatty())
+def with_progress(finished: Iterable[Any], total: int, title: str) -> Iterator[Any]:
+    """Yield results, one a clip, and show on a terminal how many of all have come."""
+    yield from tqdm(finished, total=total, desc=title, unit="clip", file=sys.stderr, disable=not sys.stderr.isatty())
 
 
 def _submit(pool: Pool, work: Callable[..., Any], arguments: Arguments) -> Future[Any]:

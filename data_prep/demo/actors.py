@@ -4,7 +4,7 @@ import math
 
 from PIL import ImageDraw
 
-from data_prep.demo.paints import DARK, LIME, ORANGE, RED, SKIN, STEEL, UNIFORM, WHITE, WOOD, _shade
+from data_prep.demo.paints import DARK, LIME, ORANGE, RED, SKIN, STEEL, UNIFORM, WHITE, WOOD, shade
 from data_prep.demo.stage import HELMETS, Camera, Colour, Forklift, Person, Point
 
 
@@ -35,10 +35,11 @@ class _Standing:
         self._draw.ellipse([u - across, v - up, u + across, v + up], fill=colour)
 
 
-def _draw_person(draw: ImageDraw.ImageDraw, camera: Camera, person: Person, seconds: float) -> None:
+def draw_person(draw: ImageDraw.ImageDraw, camera: Camera, person: Person, seconds: float) -> None:
+    """Draw somebody where and as they are `seconds` after the clip's start."""
     figure = _Standing(draw, camera, person.at(seconds), size=person.stature)
     swing = math.sin(person.phase_radians + 2 * math.pi * (0.9 if person.walks else 0.25) * seconds)
-    figure.ellipse(0, 0, 0.34, 0.09, _shade(camera.floor, 0.6))
+    figure.ellipse(0, 0, 0.34, 0.09, shade(camera.floor, 0.6))
     if person.seated:
         _draw_chair_and_legs(figure)
         lower = -0.38
@@ -82,10 +83,11 @@ def _draw_torso(figure: _Standing, vest: bool, lower: float) -> None:
         figure.rectangle(-0.22, 1.12 + lower, 0.22, 1.18 + lower, WHITE)
 
 
-def _draw_forklift(draw: ImageDraw.ImageDraw, camera: Camera, forklift: Forklift, seconds: float) -> None:
+def draw_forklift(draw: ImageDraw.ImageDraw, camera: Camera, forklift: Forklift, seconds: float) -> None:
+    """Draw a forklift, its driver and its load where they are `seconds` after the clip's start."""
     facing = 1 if forklift.x_metres_per_second > 0 else -1
     truck = _Standing(draw, camera, forklift.at(seconds), facing=facing)
-    truck.ellipse(0.2, 0, 1.7, 0.16, _shade(camera.floor, 0.6))
+    truck.ellipse(0.2, 0, 1.7, 0.16, shade(camera.floor, 0.6))
     truck.rectangle(-1.1, 0.25, 0.45, 0.95, (214, 168, 36))
     truck.rectangle(-1.1, 0.95, -0.55, 1.15, DARK)
     for left in (-0.95, 0.30):
@@ -107,4 +109,4 @@ def _draw_load(truck: _Standing, forklift: Forklift) -> None:
         level, stack = divmod(index, forklift.stacks)
         left, bottom = 0.72 + stack * (width + 0.04), 0.22 + 0.46 * level
         truck.rectangle(left, bottom, left + width, bottom + 0.42, ORANGE)
-        truck.rectangle(left, bottom + 0.33, left + width, bottom + 0.42, _shade(ORANGE, 0.7))
+        truck.rectangle(left, bottom + 0.33, left + width, bottom + 0.42, shade(ORANGE, 0.7))

@@ -7,7 +7,7 @@ import av
 import numpy as np
 
 from data_prep.demo.renderer import Renderer
-from data_prep.demo.scenes import draw_scene
+from data_prep.demo.scenes import sample_scene
 from data_prep.demo.stage import HEIGHT, WIDTH, Scene
 from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, UNSAFE, SourceClass
 
@@ -77,7 +77,7 @@ def scene_of(clip: PlannedClip, seed: int) -> tuple[Scene, np.random.Generator]:
     drawn = clip.copy_of or clip
     rng = np.random.default_rng([seed, SPLITS.index(drawn.split), drawn.source_class.digit, drawn.number])
     panel_open = True if drawn.path in COPIES.values() else None
-    return draw_scene(drawn.source_class.digit, rng, panel_open=panel_open, load=drawn.number - 1), rng
+    return sample_scene(drawn.source_class.digit, rng, panel_open=panel_open, load=drawn.number - 1), rng
 
 
 def encode_clip(clip: PlannedClip, seed: int) -> bytes:

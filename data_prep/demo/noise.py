@@ -7,7 +7,7 @@ import numpy as np
 
 from data_prep.demo.stage import HEIGHT, WIDTH
 
-NOISE_FIELDS = 6
+NOISE_FIELDS = 6  # of each strength
 
 
 class NoiseField:
@@ -50,8 +50,11 @@ def _moved(length: int, by: int) -> list[tuple[slice, slice]]:
 
 
 @lru_cache
-def _noise_fields(sigma: float) -> list[NoiseField]:
-    """Return a few fields of noise; moved at random, they cost a tenth of fresh noise a frame."""
+def noise_fields(sigma: float) -> list[NoiseField]:
+    """Return NOISE_FIELDS fields of noise of that standard deviation, in grey levels.
+
+    Moved at random, they cost a tenth of fresh noise a frame.
+    """
     rng = np.random.default_rng(round(10 * sigma))
     fields = np.clip(rng.normal(128, sigma, size=(NOISE_FIELDS, HEIGHT, WIDTH)), 0, 255).astype(np.int16)
     return [NoiseField(field - 128) for field in fields]

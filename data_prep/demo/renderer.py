@@ -6,18 +6,18 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data_prep.demo.actors import _draw_forklift, _draw_person
-from data_prep.demo.noise import NOISE_FIELDS, _noise_fields
-from data_prep.demo.paints import _doubled
+from data_prep.demo.actors import draw_forklift, draw_person
+from data_prep.demo.noise import NOISE_FIELDS, noise_fields
+from data_prep.demo.paints import doubled
 from data_prep.demo.props import (
-    _draw_bins_on_floor,
-    _draw_box,
-    _draw_coil,
-    _draw_desk,
-    _draw_path,
-    _draw_press,
-    _draw_rail,
-    _draw_wall,
+    draw_bins_on_floor,
+    draw_box,
+    draw_coil,
+    draw_desk,
+    draw_path,
+    draw_press,
+    draw_rail,
+    draw_wall,
 )
 from data_prep.demo.stage import HALL, HEIGHT, PRESS_SHOP, RAIL_Z, WIDTH, Camera, Light, Scene
 
@@ -47,7 +47,7 @@ class Renderer:
         for paint in _farthest_first(self.scene, seconds):
             paint(draw)
         lit = image.point(_light_table(self.scene.light, seconds)).tobytes("raw", "RGBX")
-        noise = _noise_fields(self.scene.noise_sigma)[int(self._rng.integers(NOISE_FIELDS))]
+        noise = noise_fields(self.scene.noise_sigma)[int(self._rng.integers(NOISE_FIELDS))]
         right, down = int(self._rng.integers(WIDTH)), int(self._rng.integers(HEIGHT))
         noisy = noise.added_to(np.frombuffer(lit, np.uint8).reshape(HEIGHT, -1), right=right, down=down)
         return noisy.reshape(HEIGHT, WIDTH, 4)
@@ -58,13 +58,13 @@ def _farthest_first(scene: Scene, seconds: float) -> list[Callable[[ImageDraw.Im
     camera, things = scene.camera, []
     counted = scene.person_at(seconds)
     for person in (*scene.bystanders, *([counted] if counted else [])):
-        things.append((person.at(seconds)[1], _drawing(_draw_person, camera, person, seconds)))
+        things.append((person.at(seconds)[1], _drawing(draw_person, camera, person, seconds)))
     if forklift := scene.forklift_at(seconds):
-        things.append((forklift.z, _drawing(_draw_forklift, camera, forklift, seconds)))
+        things.append((forklift.z, _drawing(draw_forklift, camera, forklift, seconds)))
     if scene.screen:
-        things.append((scene.screen.z, _drawing(_draw_box, camera, scene.screen, 1)))
+        things.append((scene.screen.z, _drawing(draw_box, camera, scene.screen, 1)))
     if camera is HALL:
-        things.append((RAIL_Z, _drawing(_draw_rail, camera)))
+        things.append((RAIL_Z, _drawing(draw_rail, camera)))
     return [paint for _, paint in sorted(things, key=lambda thing: -thing[0])]
 
 
@@ -82,17 +82,17 @@ def _background(scene: Scene) -> Image.Image:
     """Everything that stands still, drawn at twice the size and shrunk, which smooths its edges."""
     image = Image.new("RGB", (WIDTH * 2, HEIGHT * 2), scene.camera.floor)
     draw = ImageDraw.Draw(image)
-    _draw_path(draw, scene.camera, scene.paint)
+    draw_path(draw, scene.camera, scene.paint)
     if scene.light.sun_x is not None:
         image = _sunlit(image, scene.camera, scene.light.sun_x)
         draw = ImageDraw.Draw(image)
-    _draw_wall(draw, scene.camera)
+    draw_wall(draw, scene.camera)
     for thing in scene.clutter:
-        {"box": _draw_box, "bins": _draw_bins_on_floor, "coil": _draw_coil}[thing.kind](draw, scene.camera, thing, 2)
+        {"box": draw_box, "bins": draw_bins_on_floor, "coil": draw_coil}[thing.kind](draw, scene.camera, thing, 2)
     if scene.camera is PRESS_SHOP:
-        _draw_press(draw, scene.camera, scene.panel_open)
+        draw_press(draw, scene.camera, scene.panel_open)
     for x, z in scene.camera.seats:
-        _draw_desk(draw, scene.camera, x, z)
+        draw_desk(draw, scene.camera, x, z)
     return image.resize((WIDTH, HEIGHT), Image.Resampling.BOX)
 
 
@@ -100,5 +100,5 @@ def _sunlit(image: Image.Image, camera: Camera, left: float) -> Image.Image:
     """Brighten a slanting stretch of the floor, as through a high window."""
     mask = Image.new("L", image.size, 0)
     corners = [(left, 0.0, 5.0), (left + 1.5, 0.0, 5.0), (left + 3.0, 0.0, 12.0), (left + 1.0, 0.0, 12.0)]
-    ImageDraw.Draw(mask).polygon(_doubled(camera, corners), fill=255)
+    ImageDraw.Draw(mask).polygon(doubled(camera, corners), fill=255)
     return Image.composite(image.point([min(255, round(value * 1.25)) for value in range(256)] * 3), image, mask)

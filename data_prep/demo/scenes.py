@@ -41,7 +41,7 @@ LOADS = {
 }
 
 
-def draw_scene(
+def sample_scene(
     digit: int, rng: np.random.Generator, *, panel_open: bool | None = None, load: int | None = None
 ) -> Scene:
     """Draw one scene of the behaviour with that class digit (0 to 7) from `rng`.

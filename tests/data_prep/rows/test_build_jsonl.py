@@ -195,7 +195,7 @@ def test_a_folder_listed_in_another_unicode_form_is_the_recorded_one(data: Path)
     recorded = replace(clip, video_id="caf\u00e9")
     (data / clip.folder).rename(data / recorded.folder.replace("\u00e9", "e\u0301"))
     with pytest.raises(InputError, match=r"caf\u00e9: not the 1 frames"):  # not: frames without a record
-        building._check_frames(data, [recorded, *(each for each in clips if each != clip)])
+        building.check_frames(data, [recorded, *(each for each in clips if each != clip)])
 
 
 def test_a_clip_that_could_not_be_read_is_left_out_aloud(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
