@@ -14,7 +14,7 @@ from tqdm import tqdm
 from data_prep.clips.archive import DATASET_FOLDER
 from data_prep.console import run_script
 from data_prep.demo.clips import MAX_SEED, PlannedClip, encode_clip, plan_clips, with_copies
-from data_prep.demo.record import Settings, _generator, _prepare, _write_record
+from data_prep.demo.record import Settings, hash_of_drawing, prepare, write_record
 from data_prep.errors import InputError
 from data_prep.files import from_root, sha256_of_file, write_atomic
 from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
@@ -25,12 +25,12 @@ def main(argv: list[str]) -> int:
     arguments = _parse(argv)
     out = from_root(arguments.out)
     started = time.monotonic()
-    settings = Settings(arguments.seed, arguments.train_clips, arguments.test_clips, _generator())
+    settings = Settings(arguments.seed, arguments.train_clips, arguments.test_clips, hash_of_drawing())
     plan = with_copies(plan_clips("train", settings.train_clips) + plan_clips("test", settings.test_clips))
-    missing = _prepare(out, settings, plan)
+    missing = prepare(out, settings, plan)
     _draw_clips(out / DATASET_FOLDER, missing, settings.seed, arguments.workers)
     hashes = {clip.path: sha256_of_file(out / DATASET_FOLDER / clip.path) for clip in plan}
-    _write_record(out, settings, plan, hashes)
+    write_record(out, settings, plan, hashes)
     _report(plan, len(missing), time.monotonic() - started)
     return 0
 

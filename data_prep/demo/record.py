@@ -1,5 +1,6 @@
 """The record of the demo's clips: which are there, of which settings, and so which are still to be drawn."""
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -8,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.clips.archive import DATASET_FOLDER
-from data_prep.demo import renderer, scenes
 from data_prep.demo.clips import PlannedClip, scene_of
 from data_prep.disk.litter import without_litter
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_json
 
 RECORD_FILE = "demo_clips.json"
+DRAWING = Path(__file__).parent  # holds all that draws and encodes the clips
 
 
 @dataclass(frozen=True)
@@ -24,15 +25,20 @@ class Settings:
     seed: int
     train_clips: int
     test_clips: int
-    generator: str  # SHA-256 of the sources that draw and encode, so that an old set is never taken for a new one
+    generator: str  # hash_of_drawing's, so that an old set is never taken for a new one
 
 
-def _generator() -> str:
-    sources = (Path(scenes.__file__), Path(renderer.__file__), Path(__file__))
-    return " ".join(sha256_of_file(source)[:16] for source in sources)
+def hash_of_drawing(folder: Path = DRAWING) -> str:
+    """Return the SHA-256 of every Python file below the folder that draws and encodes, names included.
+
+    None is named here, so none is forgotten: clips that any of them could have drawn otherwise are drawn again.
+    """
+    sources = {path.relative_to(folder).as_posix(): path for path in _files_below(folder) if path.suffix == ".py"}
+    listed = "".join(f"{sha256_of_file(sources[name])}  {name}\n" for name in sorted(sources))
+    return hashlib.sha256(listed.encode()).hexdigest()
 
 
-def _prepare(out: Path, settings: Settings, plan: list[PlannedClip]) -> list[PlannedClip]:
+def prepare(out: Path, settings: Settings, plan: list[PlannedClip]) -> list[PlannedClip]:
     """Return the clips that are to be drawn, after removing what other settings left.
 
     The record is on disk before any clip, with null for a hash that isn't known yet: whatever an interrupted run
@@ -51,7 +57,7 @@ def _prepare(out: Path, settings: Settings, plan: list[PlannedClip]) -> list[Pla
         for path in recorded["clips"]:
             (root / path).unlink(missing_ok=True)
     out.mkdir(parents=True, exist_ok=True)
-    _write_record(out, settings, plan, hashes)
+    write_record(out, settings, plan, hashes)
     for clip in plan:
         (root / clip.path).parent.mkdir(parents=True, exist_ok=True)
     return [clip for clip in plan if clip.path not in hashes]
@@ -73,7 +79,7 @@ def _read_record(out: Path) -> dict[str, Any] | None:
         raise InputError(f"{path}: not this script's record; remove it and {DATASET_FOLDER!r} beside it") from None
 
 
-def _write_record(out: Path, settings: Settings, plan: list[PlannedClip], hashes: Mapping[str, str | None]) -> None:
+def write_record(out: Path, settings: Settings, plan: list[PlannedClip], hashes: Mapping[str, str | None]) -> None:
     """Write what is known of each clip: its hash, what it copies, and how many first samples don't show its behaviour.
 
     Samples are counted at one frame a second.
