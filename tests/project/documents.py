@@ -40,8 +40,9 @@ def blocks_of(text: str, language: str) -> list[str]:
 
 
 def code_of(document: Path) -> list[str]:
-    """Return what a document sets as code within its lines."""
-    return re.findall(r"`([^`\n]+)`", without_blocks(document.read_text()))
+    """Return what a document sets as code within its lines, each in one line."""
+    paragraphs = without_blocks(document.read_text()).split("\n\n")
+    return [" ".join(code.split()) for paragraph in paragraphs for code in re.findall(r"`([^`]+)`", paragraph)]
 
 
 def commands_of(document: Path) -> list[str]:
