@@ -211,6 +211,12 @@ def test_settings_named_in_passing_exist(name: str) -> None:
             assert setting in setting_names(), code
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_targets_of_make_named_in_passing_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {code.split()[1] for code in code_of(document) if code.startswith("make ")} <= targets
+
+
 def test_readme_is_one_page() -> None:
     assert len(README.read_bytes()) < 10_000
 
