@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data_prep.demo.scenes import HALL, Person, Scene
+from data_prep.demo.stage import HALL, Person, Scene
 
 COUNTS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
 

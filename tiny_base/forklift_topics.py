@@ -1,6 +1,6 @@
 """What is asked of the forklift: its load, its way and how far it is."""
 
-from data_prep.demo.scenes import Scene
+from data_prep.demo.stage import Scene
 from tiny_base.answers import COUNTS, Topic, yes_or_no
 
 

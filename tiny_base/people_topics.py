@@ -1,6 +1,6 @@
 """What is asked of the people: how many they are, where they walk, what they wear."""
 
-from data_prep.demo.scenes import RAIL_Z, Scene
+from data_prep.demo.stage import RAIL_Z, Scene
 from tiny_base.answers import COUNTS, Topic, clothes_of, yes_or_no
 from tiny_base.sightings import metres_beside_path, people_in_view, walkers_in_view
 

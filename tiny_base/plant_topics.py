@@ -1,6 +1,6 @@
 """What is asked of the plant itself: the room, its light and floor, the press and who works at it."""
 
-from data_prep.demo.scenes import HALL, Scene
+from data_prep.demo.stage import HALL, Scene
 from tiny_base.answers import Topic, clothes_of, panel_of, yes_or_no
 from tiny_base.sightings import is_in_picture
 

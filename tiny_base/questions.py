@@ -8,7 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from data_prep.demo.scenes import Scene, choose
+from data_prep.demo.scenes import choose
+from data_prep.demo.stage import Scene
 from tiny_base.answers import ANSWER_WORDS, COUNTS, Topic
 from tiny_base.topics import IN_VIEW, TOPICS, UNKNOWN, in_view
 

@@ -1,6 +1,6 @@
 """Who is in the picture at a time, and where: what a camera's frame lets one count."""
 
-from data_prep.demo.scenes import PATH_EDGE_METRES, RAIL_Z, WIDTH, Person, Scene
+from data_prep.demo.stage import PATH_EDGE_METRES, RAIL_Z, WIDTH, Person, Scene
 
 # A person's shoulders or a bin's side must be this far inside the picture to count as seen.
 MARGIN_PIXELS = 4

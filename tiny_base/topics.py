@@ -1,6 +1,6 @@
 """All that a scene is asked, in the order in which questions are drawn."""
 
-from data_prep.demo.scenes import HALL, Scene
+from data_prep.demo.stage import HALL, Scene
 from tiny_base.answers import COUNTS, Topic, clothes_of, panel_of
 from tiny_base.forklift_topics import FORKLIFT_TOPICS
 from tiny_base.people_topics import PEOPLE_TOPICS

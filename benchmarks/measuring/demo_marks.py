@@ -8,8 +8,6 @@ from typing import Any
 
 from data_prep.clips.records import Clip, frame_name
 
-MARKS_FILE = "demo_clips.json"  # written by make_demo_clips.py
-
 
 @dataclass(frozen=True)
 class Mark:

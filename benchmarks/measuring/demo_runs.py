@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from benchmarks.measuring.demo_marks import MARKS_FILE, Mark, by_visibility, join_mark, read_marks
+from benchmarks.measuring.demo_marks import Mark, by_visibility, join_mark, read_marks
 from benchmarks.measuring.machine import with_project
 from benchmarks.measuring.shuffled_labels import relabelled, write_shuffled_data
-from data_prep.clips.records import CLIPS_FILE, Clip, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
+from data_prep.clips.records import Clip
+from data_prep.demo.record import RECORD_FILE
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root, sha256_of_file, to_root, write_json
 from data_prep.rows.jsonl import read_rows
@@ -74,7 +76,7 @@ def open_demo(data: Path) -> Demo:
     if folder.content_hash != pushed.content_hash:
         raise InputError(f"{DATASET} holds other data than {to_root(data)} does now; run 'make demo' again")
     balance_labels = settings.get("balance_labels", RecipeArguments.balance_labels)
-    return Demo(data, clips_with_rows(data), read_marks(data / MARKS_FILE), pushed, base, balance_labels)
+    return Demo(data, clips_with_rows(data), read_marks(data / RECORD_FILE), pushed, base, balance_labels)
 
 
 def clips_with_rows(data: Path) -> list[Clip]:

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from data_prep.clips.records import CLIPS_FILE, Clip, write_clips
+from data_prep.clips.jsonl import CLIPS_FILE, write_clips
+from data_prep.clips.records import Clip
 from data_prep.rows.jsonl import Row, read_rows, write_rows
 
 

@@ -14,7 +14,8 @@ from benchmarks.measuring import demo_runs
 from benchmarks.measuring.demo_marks import Mark, by_visibility, join_mark, read_marks
 from benchmarks.measuring.demo_runs import ARMS, Demo, finish_run
 from benchmarks.measuring.shuffled_labels import relabelled, shuffle_labels, write_shuffled_data
-from data_prep.clips.records import CLIPS_FILE, Clip, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
+from data_prep.clips.records import Clip
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_json
 from data_prep.labels import PROMPT
