@@ -54,13 +54,14 @@ def main(argv: list[str]) -> int:
     if args.blank_frames:
         rows = rows.map(blank_frame, load_from_cache_file=False, keep_in_memory=True)
 
-    from recipes.answering.adapted_model import load_adapted
-    from recipes.report.contents import as_table, folder_of_report
+    from recipes.answering.adapted_model import load_for_batches
+    from recipes.report.folder import folder_of_report
+    from recipes.report.table import as_table
 
     report_folder = folder_of_report(folder, record, source, args.split, prior=args.prior, blank=args.blank_frames)
     check_writable(report_folder, REPORT_BYTES)
     started, began = now(), time.monotonic()
-    adapted = load_adapted(adapter)
+    adapted = load_for_batches(adapter)
     p_unsafe, others = score_split(folder, adapted, rows, args)
     report = {
         **make_report(source, record, rows, p_unsafe, others, args),
@@ -93,7 +94,7 @@ def blank_frame(row: dict[str, Any]) -> dict[str, Any]:
 
 def compare(first_folder: Path, second_folder: Path) -> int:
     """Print two finished evaluations side by side."""
-    from recipes.metrics.comparison import compare_evaluations, comparison_as_table, read_evaluation
+    from recipes.report.side_by_side import compare_evaluations, comparison_as_table, read_evaluation
 
     first, second = read_evaluation(first_folder), read_evaluation(second_folder)
     print(comparison_as_table(first, second, compare_evaluations(first, second)))
@@ -289,8 +290,9 @@ def write_report(
     """Write predictions.jsonl, the plots, report.html and report.json: all of them, or none."""
     from recipes.metrics.figures import class_ids
     from recipes.metrics.threshold import label_of
-    from recipes.report.contents import predictions
-    from recipes.report.page import report_page, worst_mistakes
+    from recipes.report.folder import predictions
+    from recipes.report.mistakes import worst_mistakes
+    from recipes.report.page import report_page
     from recipes.report.plots import draw_plots, standalone
 
     columns = {name: rows[name][:] for name in ("clip", "sample", "source_class", "response")}
@@ -315,7 +317,7 @@ def write_report(
 def with_pictures(mistakes: Sequence[dict[str, Any]], rows: Any, *, without_frames: bool) -> list[dict[str, Any]]:
     """Return the mistakes with their frames as pictures, or with none."""
     from data_prep.media.images import read_image
-    from recipes.report.page import thumbnail
+    from recipes.report.look import thumbnail
 
     def picture(row: int) -> str | None:
         return None if without_frames else thumbnail(read_image(rows[row]["image"]["bytes"]))

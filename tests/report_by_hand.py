@@ -6,7 +6,8 @@ import numpy as np
 
 from recipes.metrics.figures import class_ids
 from recipes.metrics.threshold import label_of
-from recipes.report.contents import predictions, split_figures
+from recipes.report.contents import split_figures
+from recipes.report.folder import predictions
 
 # Four clips, two of a single frame, rows of one clip apart. Means by clip: a 0.6, b 0.4, c 0.35, d 0.8.
 ROWS: dict[str, list[Any]] = {

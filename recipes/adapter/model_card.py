@@ -80,7 +80,6 @@ with torch.no_grad():
     p_unsafe = model(**inputs).logits[0, -1, [safe, unsafe]].float().softmax(0)[1].item()
 print("UNSAFE" if p_unsafe >= {threshold} else "SAFE")"""
 
-
 _SHRINKING = "image.thumbnail(({max_side}, {max_side}), Image.Resampling.BICUBIC)  # as training's frames were\n"
 
 

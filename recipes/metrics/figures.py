@@ -1,6 +1,6 @@
 """Figures of a binary classifier as an evaluate.Metric over scikit-learn. Imports no torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
@@ -10,9 +10,10 @@ from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
 from data_prep.labels import LABELS, UNSAFE
+from recipes.metrics.calibration import bins_of
+from recipes.metrics.prior_shift import weigh
 
 POSITIVE = LABELS.index(UNSAFE)
-CALIBRATION_BINS = 10
 NEEDS_UNSAFE = ("recall", "f1")
 NEEDS_BOTH_LABELS = ("macro_f1", "balanced_accuracy", "mcc", "auroc", "average_precision")
 
@@ -76,14 +77,6 @@ def compute_figures(
     return SafetyMetric().compute(predictions=scores, references=labels.astype(int), threshold=threshold, prior=prior)
 
 
-def weigh(truth: np.ndarray, prior: float | None) -> np.ndarray | None:
-    """Return what n rows weigh so that UNSAFE ones weigh `prior` together and SAFE ones the rest; None for no prior."""
-    if prior is None:
-        return None
-    unsafe = int(truth.sum())
-    return np.where(truth == POSITIVE, prior / max(unsafe, 1), (1 - prior) / max(len(truth) - unsafe, 1))
-
-
 def class_ids(responses: Sequence[str]) -> np.ndarray:
     """Return the class ids, of shape (n,), of labels: 0 for SAFE, 1 for UNSAFE."""
     return np.array([LABELS.index(response) for response in responses])
@@ -130,7 +123,7 @@ def _figures_of_answers(truth: np.ndarray, answers: np.ndarray, weights: np.ndar
 
 def _figures_of_scores(truth: np.ndarray, p_unsafe: np.ndarray, prior: float | None) -> dict[str, float | None]:
     both, weights = len(np.unique(truth)) == len(LABELS), weigh(truth, prior)
-    weighed, bins = {"sample_weight": weights}, _bins(p_unsafe, truth, weights)
+    weighed, bins = {"sample_weight": weights}, bins_of(p_unsafe, truth, weights)
     return {
         "auroc": float(sk.roc_auc_score(truth, p_unsafe, **weighed)) if both else None,
         "average_precision": float(sk.average_precision_score(truth, p_unsafe, **weighed)) if both else None,
@@ -138,41 +131,3 @@ def _figures_of_scores(truth: np.ndarray, p_unsafe: np.ndarray, prior: float | N
         "calibration_error": sum(abs(share - mean) * weight for _, weight, mean, share in bins)
         / (len(truth) if weights is None else 1.0),
     }
-
-
-def calibration_bin(p_unsafe: np.ndarray) -> np.ndarray:
-    """Return which of CALIBRATION_BINS equal stretches of [0, 1] each P(UNSAFE) lies in; 1 lies in the last."""
-    return np.minimum((p_unsafe * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-
-
-def _bins(
-    p_unsafe: np.ndarray, truth: np.ndarray, weights: np.ndarray | None
-) -> Iterator[tuple[np.ndarray, float, float, float]]:
-    """Return, for each bin that holds a frame: which frames, their weight, mean P(UNSAFE), and the share UNSAFE."""
-    bins = calibration_bin(p_unsafe)
-    for each in np.unique(bins):
-        here = bins == each
-        of_here = None if weights is None else weights[here]
-        weight = float(here.sum() if of_here is None else of_here.sum())
-        mean, share = (float(np.average(values[here], weights=of_here)) for values in (p_unsafe, truth))
-        yield here, weight, mean, share
-
-
-def calibration(p_unsafe: np.ndarray, truth: np.ndarray, *, prior: float | None = None) -> list[dict[str, Any]]:
-    """Return, for each tenth of the scale that holds a frame: how many, their mean P(UNSAFE), and the share UNSAFE.
-
-    With a `prior` the latter two are of frames weighed so that UNSAFE has that share; how many is a count in any case.
-    The mean of the gaps between the two, frame by frame, is the expected calibration error (Guo et al. 2017, arXiv
-    1706.04599).
-    """
-    bins = calibration_bin(p_unsafe)
-    return [
-        {
-            "from": int(bins[here][0]) / CALIBRATION_BINS,
-            "to": (int(bins[here][0]) + 1) / CALIBRATION_BINS,
-            "n": int(here.sum()),
-            "mean_p_unsafe": mean,
-            "unsafe_share": share,
-        }
-        for here, _, mean, share in _bins(p_unsafe, truth, weigh(truth, prior))
-    ]

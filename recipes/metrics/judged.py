@@ -11,16 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from recipes.metrics.figures import compute_figures, mean_by_clip
-from recipes.metrics.intervals import (
-    LEAST_CLIPS,
-    Interval,
-    Scores,
-    clips_behind,
-    draw_clips,
-    interval,
-    resampled_answers,
-    resampled_figures,
-)
+from recipes.metrics.intervals import LEAST_CLIPS, Interval, clips_behind, interval
+from recipes.metrics.resampling import Scores, draw_clips, resampled_answers, resampled_figures
 
 
 @dataclass(frozen=True)
@@ -111,7 +103,7 @@ class Judged:
         of_clips = mean_by_clip(p_unsafe, truth, clips)
         return cls(
             Sample.of(Scores.of(p_unsafe, truth, clips), threshold=threshold, prior=prior),
-            Sample.of(each_clip_its_own(*of_clips), threshold=threshold, prior=prior) if of_clips else None,
+            Sample.of(clips_as_frames(*of_clips), threshold=threshold, prior=prior) if of_clips else None,
         )
 
     def at(self, threshold: float) -> "Judged":
@@ -123,6 +115,6 @@ class Judged:
         return {"frame": self.frame.results(), "clip": self.clip.results() if self.clip else None}
 
 
-def each_clip_its_own(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
+def clips_as_frames(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
     """Return the scores of clips, by mean_by_clip, as frames that are each of a clip of their own."""
     return Scores(p_unsafe, truth, np.arange(len(truth)))

@@ -4,51 +4,28 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.clips.records import frame_name
 from data_prep.hub.source import FramesSource
 from data_prep.labels import LABELS, SOURCE_CLASSES
 from data_prep.rows.dataset import TEST, TRAIN, count_splits
-from recipes.adapter.safety_record import SafetyRecord
-from recipes.metrics.comparison import compare, mcnemar_in_words
-from recipes.metrics.figures import POSITIVE, calibration, class_ids, confusion_matrix
-from recipes.metrics.intervals import LEAST_CLIPS, at_most_without_error, draw_clips, interval
+from recipes.metrics.calibration import calibration
+from recipes.metrics.comparison import compare
+from recipes.metrics.figures import POSITIVE, class_ids, confusion_matrix
+from recipes.metrics.intervals import LEAST_CLIPS, at_most_without_error, interval
 from recipes.metrics.judged import Judged, Sample
+from recipes.metrics.resampling import draw_clips
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 
 SCHEMA_VERSION = 5
-SHORT_NAMES = {"base_model": "base model", "linear_probe": "linear probe", "always_unsafe": "always UNSAFE"}
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "scikit-learn")
 
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that the figures depend on."""
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
-
-
-def folder_of_report(
-    folder: Path,
-    record: SafetyRecord,
-    source: FramesSource,
-    split: str,
-    *,
-    prior: float | None = None,
-    blank: bool = False,
-) -> Path:
-    """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else.
-
-    What was evaluated for a stated prior, or on blank frames, lies in a folder of its own below either.
-    """
-    found = folder / "eval"
-    if split != TEST or source.content_hash != record.dataset_hash:
-        found /= f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
-    if blank:
-        found /= "blank-frames"
-    return found if prior is None else found / f"prior-{prior:g}"
 
 
 def split_figures(
@@ -165,65 +142,3 @@ def _per_source_class(right: np.ndarray, clips: np.ndarray, source_classes: np.n
                 "error_at_most": at_most_without_error(len(frames)) if right[rows].all() else None,
             }
     return table
-
-
-def predictions(
-    rows: Mapping[str, Sequence[Any]], p_unsafe: np.ndarray, answers: Sequence[str], split: str
-) -> list[dict[str, Any]]:
-    """Return one record a frame: where it comes from, its label, P(UNSAFE) and the answer.
-
-    `image` is the frame's path below its data folder, as extract_frames.py lays it out.
-    """
-    columns = zip(rows["clip"], rows["sample"], rows["source_class"], rows["response"], p_unsafe, answers, strict=True)
-    folder = TEST if split == TEST else TRAIN  # validation is a part of the published train split
-    return [
-        {
-            "image": f"frames/{folder}/{label.lower()}/{clip}/{frame_name(sample)}",
-            "clip": clip,
-            "sample": sample,
-            "source_class": source_class,
-            "label": label,
-            "p_unsafe": float(p),
-            "answer": answer,
-        }
-        for clip, sample, source_class, label, p, answer in columns
-    ]
-
-
-def as_table(report: dict[str, Any]) -> str:
-    """Lay out the report's headline figures as text: the adapter's beside those of what it is compared with."""
-    adapter, baselines = report["results"], report["baselines"]
-    columns = [
-        ("adapter", "frames", adapter["frame"]),
-        ("adapter", "clips", adapter["clip"]),
-        *((SHORT_NAMES[name], "frames", (baselines[name] or {}).get("frame")) for name in baselines),
-    ]
-    names = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "macro_f1", "mcc", "auroc"]
-    lines = [
-        _line("figure", [who for who, _, _ in columns]),
-        _line("", [f"{figures['n']} {unit}" if figures else "-" for _, unit, figures in columns]),
-        *(_line(name, [_number((figures or {}).get(name)) for _, _, figures in columns]) for name in names),
-    ]
-    after = 2 + names.index("macro_f1") + 1
-    lines.insert(after, _line("  95 % interval", [_range(figures, "macro_f1") for _, _, figures in columns]))
-    matrix = report["confusion_matrix"]
-    lines += [f"{label} frames answered " + ", ".join(f"{a} {matrix[label][a]}" for a in LABELS) for label in LABELS]
-    lines += [
-        mcnemar_in_words(compared["mcnemar"], "adapter", SHORT_NAMES[name])
-        for name, compared in report["comparison"].items()
-        if compared and compared["mcnemar"]
-    ]
-    return "\n".join(lines)
-
-
-def _range(figures: Mapping[str, Any] | None, name: str) -> str:
-    bounds = figures["intervals"][name] if figures else None
-    return f"{bounds[0]:.3f}-{bounds[1]:.3f}" if bounds else "-"
-
-
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<18}" + "".join(f"{cell:>14}" for cell in cells)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -16,8 +16,9 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
-from recipes.metrics.figures import weigh
+from recipes.metrics.prior_shift import weigh
 from recipes.metrics.threshold import PLAIN_THRESHOLD
+from recipes.report.look import DARK, LIGHT, class_in_words
 
 # Each is drawn in a colour that nothing else has, and written as the variable of its name.
 INK, MUTED, GRID = "#000102", "#000103", "#000104"
@@ -32,8 +33,6 @@ _VARIABLES = {
     BASE: "base",
     PROBE: "probe",
 }
-LIGHT = "--ink:#1d2329;--muted:#5b6672;--line:#d5dbe1;--safe:#0b7a6f;--unsafe:#b93815;--base:#5b6672;--probe:#6a3fb5"
-DARK = "--ink:#e8ecf0;--muted:#9aa5b1;--line:#3a444f;--safe:#4fc3b5;--unsafe:#ff8a5c;--base:#9aa5b1;--probe:#b79cf2"
 STYLE = f"<style>svg{{{LIGHT}}}@media (prefers-color-scheme:dark){{svg{{{DARK}}}}}</style>"
 
 _BINS = 20
@@ -217,6 +216,11 @@ def _classes(figure: Figure, table: Mapping[str, Mapping[str, Any]]) -> None:
     axes.invert_yaxis()
 
 
-def class_in_words(folder: str) -> str:
-    """Return a source class's folder name as words: `0_safe_walkway_violation` is safe walkway violation."""
-    return folder.partition("_")[2].replace("_", " ")
+PLOT_TITLES = {
+    "confusion": "What is, and what was answered: frames",
+    "classes": "Frames answered right, by behaviour, with 95 % intervals; dotted: what no error leaves open",
+    "histogram": "P(UNSAFE) of the frames of each label; dashed: the threshold",
+    "reliability": "Is P(UNSAFE) to be taken at its word? On the diagonal it is; numbers count frames",
+    "precision_recall": "Precision against recall, and where the threshold lies",
+    "roc": "Frames found against false alarms, and where the threshold lies",
+}

@@ -29,7 +29,7 @@ from recipes import eval_qwen2vl
 from recipes.adapter.folder import find_adapter
 from recipes.adapter.model_card import is_own_card
 from recipes.adapter.safety_record import read_record
-from recipes.answering.adapted_model import AdaptedModel, load_adapted
+from recipes.answering.adapted_model import AdaptedModel, load_for_batches
 from recipes.metrics.figures import class_ids, compute_figures
 from recipes.metrics.threshold import label_of
 from tests.conftest import Demo
@@ -37,7 +37,7 @@ from tests.conftest import Demo
 
 @pytest.fixture(scope="module")
 def adapted(demo: Demo) -> AdaptedModel:
-    return load_adapted(find_adapter(demo.output))
+    return load_for_batches(find_adapter(demo.output))
 
 
 @pytest.fixture(scope="module")

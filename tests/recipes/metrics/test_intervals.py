@@ -4,15 +4,9 @@ import numpy as np
 import pytest
 
 from recipes.metrics.figures import compute_figures
-from recipes.metrics.intervals import (
-    Scores,
-    at_most_without_error,
-    draw_clips,
-    interval,
-    mcnemar,
-    resampled_figures,
-)
+from recipes.metrics.intervals import at_most_without_error, interval
 from recipes.metrics.judged import Sample
+from recipes.metrics.resampling import Scores, draw_clips, resampled_figures
 
 DRAWN = [[1, 0, 0, 3], [0, 2, 2, 0], [1, 1, 1, 1]]
 
@@ -76,7 +70,7 @@ def test_resample_of_one_label_defines_what_metrics_defines(only: int, prior: fl
 def test_parts_of_the_resamples_join_seamlessly(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, times = simulated(2), draw_clips(60, resamples=100)
     whole = resampled_figures(scores, times, threshold=0.5)
-    monkeypatch.setattr("recipes.metrics.intervals._CELLS_AT_ONCE", 7 * 360)
+    monkeypatch.setattr("recipes.metrics.resampling._CELLS_AT_ONCE", 7 * 360)
     parted = resampled_figures(scores, times, threshold=0.5)
     for name, values in whole.items():
         np.testing.assert_allclose(parted[name], values, rtol=0, atol=1e-12)
@@ -187,15 +181,3 @@ def test_paired_difference_is_narrower_than_two_intervals_apart() -> None:
 def test_only_the_same_frames_are_paired() -> None:
     with pytest.raises(ValueError, match="not of the same frames"):
         Sample.of(simulated(6), threshold=0.5).above(Sample.of(simulated(7), threshold=0.5))
-
-
-@pytest.mark.parametrize(
-    ("only_first", "only_second", "p_value"),
-    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (0, 6, 2 / 64), (8, 1, 2 * (1 + 9) / 512)],
-)
-def test_mcnemar_counts_where_they_differ(only_first: int, only_second: int, p_value: float) -> None:
-    right = np.array([True] * only_first + [False] * only_second + [True, False])
-    other = np.array([False] * only_first + [True] * only_second + [True, False])
-    assert mcnemar(right, other) == pytest.approx(
-        {"only_first_right": only_first, "only_second_right": only_second, "p_value": p_value}
-    )

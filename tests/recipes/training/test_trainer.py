@@ -149,13 +149,13 @@ def test_best_checkpoint_is_the_one_saved(finished: Path) -> None:
 
 def test_logged_figures_are_those_of_scoring(finished: Path, data: Path) -> None:
     from recipes.adapter.folder import find_adapter
-    from recipes.answering.adapted_model import load_adapted
+    from recipes.answering.adapted_model import load_for_batches
 
     summary = json.loads((finished / "training.json").read_text())
     logged = next(
         entry for entry in summary["log_history"] if entry["step"] == summary["best_step"] and "eval_macro_f1" in entry
     )
-    adapted = load_adapted(find_adapter(finished))
+    adapted = load_for_batches(find_adapter(finished))
     rows = open_dataset(str(data)).rows("validation")
     p_unsafe = score_rows(adapted.model, adapted.collator, rows, batch_size=3)
     figures = compute_figures(p_unsafe, class_ids(rows["response"]), threshold=0.5)
@@ -176,13 +176,13 @@ def test_threshold_is_chosen_on_the_validation_frames(
     settings: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from recipes.adapter.folder import find_adapter
-    from recipes.answering.adapted_model import load_adapted
+    from recipes.answering.adapted_model import load_for_batches
 
     run = tmp_path / "run"
     assert train(settings, run, "--threshold", "recall>=0.9") == 0
     record = read_record(run)
     assert f"threshold {record.threshold:.4g}: {record.threshold_from}" in capsys.readouterr().err
-    adapted = load_adapted(find_adapter(run))
+    adapted = load_for_batches(find_adapter(run))
     rows = open_dataset(str(data)).rows("validation")
     p_unsafe, truth = score_rows(adapted.model, adapted.collator, rows, batch_size=3), class_ids(rows["response"])
     threshold, reason = choose_threshold("recall>=0.9", p_unsafe, truth)
@@ -495,7 +495,7 @@ def test_other_base_trains_and_answers(
 ) -> None:
     """With all that small cards' recipes switch on; merged or not, and on the same bits packed here."""
     from recipes.adapter.folder import find_adapter
-    from recipes.answering.adapted_model import load_adapted
+    from recipes.answering.adapted_model import load_for_batches
 
     folder, run = request.getfixturevalue(kind), tmp_path / "run"
     short = [
@@ -523,7 +523,7 @@ def test_other_base_trains_and_answers(
         score_rows(adapted.model, adapted.collator, rows, batch_size=4)
         for each in bases
         for merge in (False, True)
-        for adapted in [load_adapted(replace(adapter, base=each), merge=merge)]
+        for adapted in [load_for_batches(replace(adapter, base=each), merge=merge)]
     ]
     assert np.ptp(p_unsafe[0]) > 0
     for other in p_unsafe[1:]:

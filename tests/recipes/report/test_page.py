@@ -9,7 +9,9 @@ import pytest
 from PIL import Image
 
 from recipes.report.contents import split_figures
-from recipes.report.page import headline, report_page, thumbnail, when, worst_mistakes
+from recipes.report.look import thumbnail
+from recipes.report.mistakes import when, worst_mistakes
+from recipes.report.page import headline, report_page
 from recipes.report.plots import draw_plots
 from tests.report_by_hand import P_BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
 

@@ -4,7 +4,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from recipes.report.plots import DARK, LIGHT, class_in_words, draw_plots, standalone
+from recipes.report.look import DARK, LIGHT, class_in_words
+from recipes.report.plots import draw_plots, standalone
 from tests.report_by_hand import P_BASE, P_UNSAFE, TRUTH, whole_report
 
 NAMES = ["confusion", "classes", "histogram", "reliability", "precision_recall", "roc"]

@@ -16,8 +16,10 @@ from recipes import eval_qwen2vl
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.answering import scoring
 from recipes.metrics import linear_probe
-from recipes.metrics.comparison import read_evaluation
-from recipes.report.contents import about_data, as_table, clips_not_clean, predictions, split_figures
+from recipes.report.contents import about_data, clips_not_clean, split_figures
+from recipes.report.folder import predictions
+from recipes.report.side_by_side import read_evaluation
+from recipes.report.table import as_table
 from tests.recipes.adapter.test_safety_record import RECORD
 from tests.report_by_hand import BASE, NOBODY, P_UNSAFE, ROWS, whole_report
 from tests.tiny_data import make_clip, many_clips, write_data
