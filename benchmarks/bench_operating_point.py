@@ -24,11 +24,13 @@ from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED, machine
 from data_prep.console import run_script
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
-from recipes.metrics.figures import class_ids, compute_figures, mean_by_clip
+from recipes.metrics.class_ids import class_ids, mean_by_clip
+from recipes.metrics.figures import resampled_figures
 from recipes.metrics.intervals import interval
 from recipes.metrics.judged import clips_as_frames
 from recipes.metrics.prior_shift import at_prior
-from recipes.metrics.resampling import Scores, draw_clips, resampled_figures
+from recipes.metrics.resampling import Resamples, Scores, draw_clips
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import choose_threshold
 from recipes.report.side_by_side import Evaluation, read_evaluation
 
@@ -153,7 +155,7 @@ def resample(way: Way, runs: Sequence[Run]) -> dict[str, Any]:
         for unit, scores in (("frame", Scores.of(test, truth, clips)), ("clip", clips_as_frames(*of_clips))):
             by_seed[unit].append(dict(compute_figures(scores.p_unsafe, scores.truth, threshold=threshold)))
             times = draw_clips(int(scores.clip_of_row.max()) + 1)
-            drawn[unit].append(resampled_figures(scores, times, threshold=threshold))
+            drawn[unit].append(resampled_figures(Resamples(scores, times), threshold))
     return {
         "thresholds": thresholds,
         **{

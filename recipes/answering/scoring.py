@@ -80,7 +80,7 @@ class Scorer:
 
 
 @dataclass(frozen=True)
-class Scored:
+class SplitScores:
     """What one pass over n rows gave: P(UNSAFE) by the model with its adapter, and without, both of shape (n,).
 
     `by_probe` is P(UNSAFE) by a linear probe on each frame's mean vision-tower feature. What wasn't asked for is None.
@@ -101,12 +101,12 @@ def score_rows(
     show_progress: bool = False,
 ) -> np.ndarray:
     """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,). `rows` is anything indexable."""
-    return score_in_ways(
+    return score_split(
         model, collator, rows, batch_size=batch_size, num_workers=num_workers, show_progress=show_progress
     ).p_unsafe
 
 
-def score_in_ways(
+def score_split(
     model: torch.nn.Module,
     collator: VisionCollator,
     rows: Any,
@@ -116,7 +116,7 @@ def score_in_ways(
     show_progress: bool = False,
     without_adapter: bool = False,
     probe: LinearProbe | None = None,
-) -> Scored:
+) -> SplitScores:
     """Score every row, in order, with the adapter and, where asked for, without it, and by a linear probe.
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
@@ -138,5 +138,5 @@ def score_in_ways(
         if probe:
             by_probe.append(probe.p_unsafe(pooled_batch(score.base, seen)))
     model.train(was_training)
-    others = (np.concatenate(each) if each else None for each in (without, by_probe))
-    return Scored(np.concatenate(with_it), *others)
+    if_asked = (np.concatenate(each) if each else None for each in (without, by_probe))
+    return SplitScores(np.concatenate(with_it), *if_asked)

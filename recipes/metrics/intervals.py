@@ -1,16 +1,13 @@
-"""How far figures would move with other clips: a bootstrap over clips, and a paired test. Imports no torch.
+"""How far a figure would move with other clips: its 95 % interval. Imports no torch.
 
-Frames of one clip are near-copies, so clips are drawn anew, each with all its frames (the cluster bootstrap: Field and
-Welsh, "Bootstrapping clustered data", 2007). Intervals are the 2.5th to the 97.5th percentile of the drawn figures. The
-calibration error's lies high: drawing clips anew adds noise to every bin, and noise only adds to it.
-
-Where a share of UNSAFE frames is stated, it is a fact about the plant and not one more thing that varies: frames are
-weighed anew in each resample, so that it holds in each.
+Intervals are the 2.5th to the 97.5th percentile of the figure in resamples of the clips. The calibration error's lies
+high: drawing clips anew adds noise to every bin, and noise only adds to it.
 """
 
 import numpy as np
 
-from recipes.metrics.figures import NEEDS_BOTH_LABELS, NEEDS_UNSAFE
+from data_prep.labels import LABELS
+from recipes.metrics.figures import FIGURES
 from recipes.metrics.resampling import Scores
 
 LEAST_DEFINED = 0.5  # of the resamples: below it, an interval would tell of the others alone
@@ -22,21 +19,15 @@ Interval = tuple[float, float]
 def clips_behind(scores: Scores, *, threshold: float, prior: float | None = None) -> dict[str, int]:
     """Return how many clips each figure's interval comes from: the fewest of a label, where a figure needs both.
 
-    Precision comes from the clips with a frame that is answered UNSAFE. A `prior` lets all but recall need both labels.
+    Precision comes from the clips with a frame that is answered UNSAFE.
     """
     frames, called = (scores.by_clip(rows) for rows in (np.ones(len(scores.truth)), scores.p_unsafe >= threshold))
-    of_safe, of_unsafe = (frames > 0).sum(axis=0).tolist()
-    both, alarmed = min(of_safe, of_unsafe), int((called.sum(axis=1) > 0).sum())
-    without_label = both if prior is not None else scores.clips
-    return {
-        "accuracy": without_label,
-        "brier": without_label,
-        "calibration_error": without_label,
-        "precision": min(alarmed, without_label),
-        **dict.fromkeys(NEEDS_UNSAFE, of_unsafe if prior is None else both),
-        "recall": of_unsafe,
-        **dict.fromkeys(NEEDS_BOTH_LABELS, both),
+    of_label = dict(zip(LABELS, (frames > 0).sum(axis=0).tolist(), strict=True))
+    behind = {
+        figure.name: min((of_label[label] for label in figure.needed_labels(prior)), default=scores.clips)
+        for figure in FIGURES
     }
+    return {**behind, "precision": min(behind["precision"], int((called.sum(axis=1) > 0).sum()))}
 
 
 def at_most_without_error(clips: int) -> float:

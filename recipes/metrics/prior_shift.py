@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_prep.errors import InputError
-from data_prep.labels import LABELS, UNSAFE
+from recipes.metrics.class_ids import POSITIVE
 
 # A base that nobody trained on these classes gives no posterior of them under any known prior. Its answers are taken as
 # if both were even, which puts nothing into its mouth.
@@ -34,4 +34,4 @@ def weigh(truth: np.ndarray, prior: float | None) -> np.ndarray | None:
     if prior is None:
         return None
     unsafe = int(truth.sum())
-    return np.where(truth == LABELS.index(UNSAFE), prior / max(unsafe, 1), (1 - prior) / max(len(truth) - unsafe, 1))
+    return np.where(truth == POSITIVE, prior / max(unsafe, 1), (1 - prior) / max(len(truth) - unsafe, 1))

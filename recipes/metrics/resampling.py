@@ -1,8 +1,16 @@
-"""Clips drawn anew: what figures would be of other clips of the same kind. Imports no torch."""
+"""Clips drawn anew, and what figures are computed from in each resample of them. Imports no torch.
 
-from collections.abc import Iterator, Mapping
+Frames of one clip are near-copies, so clips are drawn anew, each with all its frames (the cluster bootstrap: Field and
+Welsh, "Bootstrapping clustered data", 2007).
+
+Where a share of UNSAFE frames is stated, it is a fact about the plant and not one more thing that varies: frames are
+weighed anew in each resample, so that it holds in each.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -10,9 +18,7 @@ from numpy.typing import ArrayLike
 from recipes.metrics.calibration import calibration_bin
 
 RESAMPLES = 2000
-
 SEED = 0
-
 _CELLS_AT_ONCE = 200_000  # resamples times frames that are ranked together: temporaries that a core's cache holds
 
 
@@ -54,49 +60,103 @@ def draw_clips(clips: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.n
     return times
 
 
-def resampled_figures(
-    scores: Scores, times: np.ndarray, *, threshold: float, prior: float | None = None
-) -> dict[str, np.ndarray]:
-    """Return each figure of metrics.py in each resample, of shape (resamples,); NaN where it isn't defined.
+class Counts(NamedTuple):
+    """Frames in each resample, counted or weighed: UNSAFE is the positive class, and each has shape (resamples,)."""
+
+    tp: np.ndarray
+    fp: np.ndarray
+    fn: np.ndarray
+    tn: np.ndarray
+
+
+class Errors(NamedTuple):
+    """The mean squared and the calibration error in each resample, of shape (resamples,)."""
+
+    squared: np.ndarray
+    calibration: np.ndarray
+
+
+class Ranking(NamedTuple):
+    """How well P(UNSAFE) ranks the frames of each resample, of shape (resamples,)."""
+
+    auroc: np.ndarray
+    average_precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class Resamples:
+    """Scores whose clips were drawn anew; what a resample doesn't define is NaN.
 
     `times` comes from draw_clips. A clip that was drawn k times counts as k clips. With a `prior`, UNSAFE frames weigh
     that share of each resample.
     """
-    return {
-        **resampled_answers(scores, times, threshold=threshold, prior=prior),
-        **resampled_scores(scores, times, prior=prior),
-    }
+
+    scores: Scores
+    times: np.ndarray
+    prior: float | None = None
+
+    @cached_property
+    def errors(self) -> Errors:
+        """How far P(UNSAFE) is from what is so."""
+        scores = self.scores
+        bins, errors = calibration_bin(scores.p_unsafe), scores.p_unsafe - scores.truth
+        columns = [scores.by_clip(np.ones(len(errors))), scores.by_clip(errors**2)]
+        columns += [scores.by_clip(np.where(bins == each, errors, 0.0)) for each in np.unique(bins)]
+        sums = _sums(self.times, np.concatenate(columns, axis=1)).reshape(len(self.times), -1, 2)
+        of_class = np.stack(_weights(sums[:, 0, 0], sums[:, 0, 1], self.prior), axis=1)
+        weighed = (sums * of_class[:, None]).sum(axis=2)
+        return Errors(weighed[:, 1] / weighed[:, 0], np.abs(weighed[:, 2:]).sum(axis=1) / weighed[:, 0])
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """Walk down the P(UNSAFE) that UNSAFE frames have, the highest first.
+
+        At each such level: how many UNSAFE frames lie there or above, how many SAFE ones there or above, how many
+        above.
+        """
+        scores, times = self.scores, self.times
+        safe, unsafe = (np.sort(scores.p_unsafe[scores.truth == label]) for label in (0, 1))
+        if not (len(safe) and len(unsafe)):
+            return Ranking(*[np.full(len(times), np.nan)] * 2)
+        levels = np.unique(unsafe)[::-1]
+        up_to = len(unsafe) - np.searchsorted(unsafe, levels, side="left")
+        false_up_to, false_above = (len(safe) - np.searchsorted(safe, levels, side=side) for side in ("left", "right"))
+        clips_of_safe, clips_of_unsafe = (_clips_by_rank(scores, label) for label in (0, 1))
+        parts = []
+        for part in _parts(times, max(len(scores.truth), times.shape[1])):
+            found, false = _running(part, clips_of_unsafe).take(up_to, axis=1), _running(part, clips_of_safe)
+            at_least = false.take(false_up_to, axis=1)
+            above = at_least if np.array_equal(false_above, false_up_to) else false.take(false_above, axis=1)
+            parts.append(_ranked(found, at_least, above, false[:, -1], self.prior))
+        return Ranking(*map(np.concatenate, zip(*parts, strict=True)))
 
 
-def resampled_answers(
-    scores: Scores, times: np.ndarray, *, threshold: float, prior: float | None = None
-) -> dict[str, np.ndarray]:
-    """Return those of resampled_figures that a threshold decides."""
-    frames, called = (scores.by_clip(rows) for rows in (np.ones(len(scores.truth)), scores.p_unsafe >= threshold))
-    safe, unsafe, fp, tp = _sums(times, np.concatenate([frames, called], axis=1)).T
-    recall, recall_of_safe = _divide(tp, unsafe), _divide(safe - fp, safe)
-    of_safe, of_unsafe = _weights(safe, unsafe, prior)
-    figures = _figures_of_counts(of_unsafe * tp, of_safe * fp, of_unsafe * (unsafe - tp), of_safe * (safe - fp))
-    return {**figures, "recall": recall, "balanced_accuracy": (recall + recall_of_safe) / 2}
+@dataclass(frozen=True)
+class AnsweredResamples:
+    """Resamples, and what comes of them where UNSAFE is answered from `threshold` on."""
+
+    drawn: Resamples
+    threshold: float
+
+    @cached_property
+    def counts(self) -> Counts:
+        """Frames as they are, whatever the prior."""
+        scores = self.drawn.scores
+        rows = (np.ones(len(scores.truth)), scores.p_unsafe >= self.threshold)
+        columns = np.concatenate([scores.by_clip(each) for each in rows], axis=1)
+        safe, unsafe, fp, tp = _sums(self.drawn.times, columns).T
+        return Counts(tp, fp, unsafe - tp, safe - fp)
+
+    @cached_property
+    def weighed(self) -> Counts:
+        """Frames weighed for the prior; as they are without one."""
+        tp, fp, fn, tn = self.counts
+        of_safe, of_unsafe = _weights(tn + fp, tp + fn, self.drawn.prior)
+        return Counts(of_unsafe * tp, of_safe * fp, of_unsafe * fn, of_safe * tn)
 
 
-def resampled_scores(scores: Scores, times: np.ndarray, *, prior: float | None = None) -> dict[str, np.ndarray]:
-    """Return those of resampled_figures that P(UNSAFE) alone decides."""
-    bins = calibration_bin(scores.p_unsafe)
-    errors = scores.p_unsafe - scores.truth
-    columns = [scores.by_clip(np.ones(len(errors))), scores.by_clip(errors**2)]
-    columns += [scores.by_clip(np.where(bins == each, errors, 0.0)) for each in np.unique(bins)]
-    sums = _sums(times, np.concatenate(columns, axis=1)).reshape(len(times), -1, 2)
-    of_class = np.stack(_weights(sums[:, 0, 0], sums[:, 0, 1], prior), axis=1)
-    weighed = (sums * of_class[:, None]).sum(axis=2)
-    return {
-        **_figures_of_ranks(scores, times, prior),
-        "brier": weighed[:, 1] / weighed[:, 0],
-        "calibration_error": np.abs(weighed[:, 2:]).sum(axis=1) / weighed[:, 0],
-    }
-
-
-def _divide(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> np.ndarray:
+def divide(above: np.ndarray, below: np.ndarray, otherwise: float = np.nan) -> np.ndarray:
+    """Return a quotient where what it is divided by is positive, and `otherwise` elsewhere."""
     return np.divide(above, below, out=np.full(len(above), otherwise), where=below > 0)
 
 
@@ -105,50 +165,26 @@ def _weights(safe: np.ndarray, unsafe: np.ndarray, prior: float | None) -> tuple
     if prior is None:
         return np.ones(len(safe)), np.ones(len(unsafe))
     both = (safe > 0) & (unsafe > 0)
-    return _divide(np.where(both, 1 - prior, np.nan), safe), _divide(np.where(both, prior, np.nan), unsafe)
+    return divide(np.where(both, 1 - prior, np.nan), safe), divide(np.where(both, prior, np.nan), unsafe)
 
 
-def _figures_of_counts(tp: np.ndarray, fp: np.ndarray, fn: np.ndarray, tn: np.ndarray) -> Mapping[str, np.ndarray]:
-    unsafe, safe = tp + fn, tn + fp
-    both = (unsafe > 0) & (safe > 0)
-    f1, f1_of_safe = _divide(2 * tp, 2 * tp + fp + fn), _divide(2 * tn, 2 * tn + fp + fn)
-    spread = np.sqrt((tp + fp) * unsafe * safe * (tn + fn))
-    return {
-        "accuracy": (tp + tn) / (unsafe + safe),
-        "precision": np.where(np.isnan(tp + fp), np.nan, _divide(tp, tp + fp, 0.0)),
-        "f1": np.where(unsafe > 0, f1, np.nan),
-        "macro_f1": np.where(both, (f1 + f1_of_safe) / 2, np.nan),
-        "mcc": np.where(both, _divide(tp * tn - fp * fn, spread, 0.0), np.nan),
-    }
+def _ranked(
+    found: np.ndarray, at_least: np.ndarray, above: np.ndarray, all_false: np.ndarray, prior: float | None
+) -> Ranking:
+    """Return the ranking of some resamples from the frames at each level: UNSAFE, SAFE, and SAFE ones above it.
 
-
-def _figures_of_ranks(scores: Scores, times: np.ndarray, prior: float | None) -> dict[str, np.ndarray]:
-    """AUROC and average precision, walking down the P(UNSAFE) that UNSAFE frames have, the highest first.
-
-    At each such level: how many UNSAFE frames lie there or above, how many SAFE ones there or above, how many above.
+    The first three have shape (resamples, levels), `all_false`, how many SAFE frames there are, (resamples,). What
+    stands in `at_least` is lost.
     """
-    safe, unsafe = (np.sort(scores.p_unsafe[scores.truth == label]) for label in (0, 1))
-    if not (len(safe) and len(unsafe)):
-        return dict.fromkeys(("auroc", "average_precision"), np.full(len(times), np.nan))
-    levels = np.unique(unsafe)[::-1]
-    up_to = len(unsafe) - np.searchsorted(unsafe, levels, side="left")
-    false_up_to, false_above = (len(safe) - np.searchsorted(safe, levels, side=side) for side in ("left", "right"))
-    clips_of_safe, clips_of_unsafe = (_clips_by_rank(scores, label) for label in (0, 1))
-    auroc, average_precision = [], []
-    for part in _parts(times, max(len(scores.truth), times.shape[1])):
-        found, false = _running(part, clips_of_unsafe).take(up_to, axis=1), _running(part, clips_of_safe)
-        all_found, all_false = found[:, -1], false[:, -1]
-        here, at_least = np.diff(found, prepend=0.0), false.take(false_up_to, axis=1)
-        above = at_least if np.array_equal(false_above, false_up_to) else false.take(false_above, axis=1)
-        ordered = all_found * all_false - np.einsum("rl,rl->r", here, at_least + above) / 2
-        auroc.append(_divide(ordered, all_found * all_false))
-        of_safe, of_unsafe = _weights(all_false, all_found, prior)
-        at_least *= (of_safe / of_unsafe)[:, None]
-        at_least += found
-        precisions = np.divide(found, at_least, out=at_least, where=found > 0)
-        total = np.einsum("rl,rl->r", here, np.where(found > 0, precisions, 0.0))
-        average_precision.append(np.where(all_false > 0, _divide(total, all_found), np.nan))
-    return {"auroc": np.concatenate(auroc), "average_precision": np.concatenate(average_precision)}
+    all_found = found[:, -1]
+    here = np.diff(found, prepend=0.0)
+    ordered = all_found * all_false - np.einsum("rl,rl->r", here, at_least + above) / 2
+    of_safe, of_unsafe = _weights(all_false, all_found, prior)
+    at_least *= (of_safe / of_unsafe)[:, None]
+    at_least += found
+    precisions = np.divide(found, at_least, out=at_least, where=found > 0)
+    total = np.einsum("rl,rl->r", here, np.where(found > 0, precisions, 0.0))
+    return Ranking(divide(ordered, all_found * all_false), np.where(all_false > 0, divide(total, all_found), np.nan))
 
 
 def _clips_by_rank(scores: Scores, label: int) -> np.ndarray:

@@ -8,24 +8,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
+from recipes.metrics.figures import READING_ORDER
 from recipes.metrics.intervals import at_most_without_error
 from recipes.report.look import DARK, LIGHT, SHORT_NAMES, class_in_words, is_small_base
 from recipes.report.mistakes import when
 from recipes.report.plots import PLOT_TITLES
-
-FIGURE_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "precision": "precision of UNSAFE",
-    "recall": "recall of UNSAFE",
-    "f1": "F1 of UNSAFE",
-    "macro_f1": "macro-F1",
-    "mcc": "Matthews correlation",
-    "auroc": "AUROC",
-    "average_precision": "average precision",
-    "brier": "Brier score (less is better)",
-    "calibration_error": "calibration error (less is better)",
-}
 
 
 def headline(report: Mapping[str, Any]) -> list[str]:
@@ -97,7 +84,7 @@ def report_page(
         headline=headline(report),
         plots={name: Markup(svg) for name, svg in plots.items()},
         plot_titles=PLOT_TITLES,
-        figure_names=FIGURE_NAMES,
+        figure_names={figure.name: figure.words for figure in READING_ORDER},
         compared=_compared(report),
         short_names=SHORT_NAMES,
         mistakes=[{**mistake, "when": when(mistake["sample"], fps)} for mistake in mistakes],

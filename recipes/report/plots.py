@@ -18,7 +18,8 @@ from sklearn.metrics import precision_recall_curve, roc_curve
 from data_prep.labels import LABELS, SAFE, UNSAFE
 from recipes.metrics.prior_shift import weigh
 from recipes.metrics.threshold import PLAIN_THRESHOLD
-from recipes.report.look import DARK, LIGHT, class_in_words
+from recipes.report.look import DARK, LIGHT, SHORT_NAMES, class_in_words
+from recipes.report.scored import Scored
 
 # Each is drawn in a colour that nothing else has, and written as the variable of its name.
 INK, MUTED, GRID = "#000102", "#000103", "#000104"
@@ -54,17 +55,14 @@ _LOOK: Any = {
 }
 
 
-def draw_plots(
-    report: Mapping[str, Any], truth: np.ndarray, p_unsafe: np.ndarray, others: Mapping[str, np.ndarray]
-) -> dict[str, str]:
+def draw_plots(report: Mapping[str, Any], scored: Scored) -> dict[str, str]:
     """Return the plots of a report as SVG by their names, in the order of reading.
 
-    `truth`, the class ids, and `p_unsafe` have shape (n,), as has each of `others`, the scores of `base_model` and
-    `linear_probe`. Curves that need both labels are left out where there is one.
+    Curves that need both labels are left out where there is one.
     """
+    truth, p_unsafe, threshold, prior = scored.truth, scored.p_unsafe, scored.threshold, scored.prior
     curves = [("adapter", INK, "-", p_unsafe)]
-    curves += [(name.replace("_", " "), _COLOR_OF[name], "--", scores) for name, scores in others.items()]
-    threshold, prior = report["threshold"]["value"], report["threshold"]["prior"]["stated"]
+    curves += [(SHORT_NAMES[name], _COLOR_OF[name], "--", scores) for name, scores in scored.asked.items()]
     drawn: dict[str, Callable[[Figure], None]] = {
         "confusion": lambda figure: _confusion(figure, report["confusion_matrix"]),
         "classes": lambda figure: _classes(figure, report["per_source_class"]),

@@ -10,8 +10,8 @@ import numpy as np
 
 from data_prep.errors import InputError
 from data_prep.files import to_root
+from recipes.metrics.class_ids import class_ids
 from recipes.metrics.comparison import compare
-from recipes.metrics.figures import class_ids
 from recipes.metrics.judged import Judged
 from recipes.report.table import mcnemar_in_words
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from data_prep.labels import LABELS
+from recipes.metrics.figures import READING_ORDER
 from recipes.report.look import SHORT_NAMES
 
 
@@ -15,7 +16,7 @@ def as_table(report: dict[str, Any]) -> str:
         ("adapter", "clips", adapter["clip"]),
         *((SHORT_NAMES[name], "frames", (baselines[name] or {}).get("frame")) for name in baselines),
     ]
-    names = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "macro_f1", "mcc", "auroc"]
+    names = [figure.name for figure in READING_ORDER if figure.in_table]
     lines = [
         _line("figure", [who for who, _, _ in columns]),
         _line("", [f"{figures['n']} {unit}" if figures else "-" for _, unit, figures in columns]),

@@ -71,7 +71,7 @@ def plot_training(folder: Path) -> None:
 def fit_linear_probe(trainer: "SafetyTrainer", rows: Mapping[str, Any], *, balance_labels: bool, folder: Path) -> None:
     """Fit the linear probe that reports compare with on `rows`, by split, and save it beside the adapter."""
     from recipes.answering.pooling import pooled_features
-    from recipes.metrics.figures import class_ids
+    from recipes.metrics.class_ids import class_ids
     from recipes.metrics.linear_probe import Features, fit_probe
 
     def pooled(split: str) -> tuple[Features, "np.ndarray"]:

@@ -28,7 +28,8 @@ from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.host_weights import HostHead
 from recipes.layers.joined_lora import join_adapters
 from recipes.layers.losses import token_losses
-from recipes.metrics.figures import class_ids, compute_figures
+from recipes.metrics.class_ids import class_ids
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.cuda_graphs import GraphedFunction
 from recipes.model.forward import Batch, language_inputs, last_hidden

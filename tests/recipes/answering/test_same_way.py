@@ -30,9 +30,9 @@ from recipes.answering.adapted_model import load_for_batches
 from recipes.answering.stream import answer
 from recipes.batches.collator import VisionCollator
 from recipes.batches.vision_cache import _Frames
-from recipes.eval_qwen2vl import blank_frame
 from recipes.model.base import find_base
 from recipes.model.loading import load_processor
+from recipes.report.evaluated_split import blank_frame
 from recipes.serving.answers import frames_of
 from recipes.serving.strip import answer_file
 from recipes.sft_qwen2vl import build_collator, safety_record, vision_cache_of

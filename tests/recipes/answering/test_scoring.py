@@ -19,7 +19,7 @@ from data_prep.labels import LABELS, PROMPT, UNSAFE
 from recipes.adapter.lora import load_adapter, lora_config
 from recipes.answering import scoring
 from recipes.answering.pooling import pooled_features
-from recipes.answering.scoring import NoProbabilityError, Scorer, label_token_ids, score_in_ways, score_rows
+from recipes.answering.scoring import NoProbabilityError, Scorer, label_token_ids, score_rows, score_split
 from recipes.batches.collator import VisionCollator
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.metrics.linear_probe import LinearProbe
@@ -86,7 +86,7 @@ def test_one_pass_gives_what_three_would(
         return tower(module, pixels, grids)
 
     monkeypatch.setattr(forward, "frame_features", counted)
-    scored = score_in_ways(model, collator, rows, batch_size=3, without_adapter=True, probe=probe)
+    scored = score_split(model, collator, rows, batch_size=3, without_adapter=True, probe=probe)
     np.testing.assert_array_equal(scored.p_unsafe, alone)
     np.testing.assert_array_equal(scored.without_adapter, without)
     assert scored.by_probe is not None

@@ -13,14 +13,15 @@ from recipes.report.look import thumbnail
 from recipes.report.mistakes import when, worst_mistakes
 from recipes.report.page import headline, report_page
 from recipes.report.plots import draw_plots
-from tests.report_by_hand import P_BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
+from recipes.report.scored import Scored
+from tests.report_by_hand import BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
 
 PICTURE = thumbnail(Image.new("RGB", (1920, 1080), (200, 30, 30)))
 
 
 @cache
 def plots_at(threshold: float) -> dict[str, str]:
-    return draw_plots(whole_report(threshold=threshold), TRUTH, P_UNSAFE, {"base_model": P_BASE})
+    return draw_plots(whole_report(threshold=threshold), Scored.of(ROWS, P_UNSAFE, BASE, threshold=threshold))
 
 
 def page(report: dict[str, Any], *, picture: str | None = PICTURE, fps: float | None = 2.0) -> str:
@@ -154,7 +155,7 @@ def test_headline_at_a_prior_is_of_that_world_and_counts_what_is_there() -> None
 
 def without_an_error() -> dict[str, Any]:
     report = whole_report()
-    figures = split_figures(ROWS, TRUTH.astype(float), {"base_model": None}, threshold=0.5, not_clean={"d"})
+    figures = split_figures(Scored.of(ROWS, TRUTH.astype(float), {"base_model": None}, threshold=0.5), not_clean={"d"})
     return {**report, **figures}
 
 

@@ -36,8 +36,9 @@ from recipes.layers.fused_lora import FusedLinear, FusedLinear4bit, FusedMlp
 from recipes.layers.fused_modules import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.layers.joined_lora import JoinedLoraAttention, JoinedLoraMlp
 from recipes.machine.schedule import updates_of
-from recipes.metrics.figures import class_ids, compute_figures
+from recipes.metrics.class_ids import class_ids
 from recipes.metrics.linear_probe import read_probe
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import choose_threshold
 from recipes.model.base import find_base
 from recipes.training.checkpoints import is_whole
