@@ -20,6 +20,7 @@ from data_prep.console import (
 )
 from data_prep.errors import InputError
 from data_prep.files import from_root
+from data_prep.labels import UNSAFE
 from data_prep.media.images import check_image
 from recipes.adapter.folder import find_adapter
 from recipes.answering.stream import answer_all, file_of, paths_from, printable
@@ -40,7 +41,8 @@ def main(argv: list[str]) -> int:
         began = time.monotonic()
         adapted = load_for_frames(adapter, compiled=args.compile)
         loaded = time.monotonic()
-        answered, failed = answer_all(args.image or paths_from(lines), adapted, results, args)
+        paths = args.image or paths_from(lines)
+        answered, failed = answer_all(paths, adapted, results, prior=args.prior, as_json=args.json)
     if sys.stderr.isatty():
         seconds = time.monotonic() - loaded
         print(
@@ -66,7 +68,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--prior",
         type=float,
         metavar="SHARE",
-        help="correct P(UNSAFE) for this share of UNSAFE frames; a threshold that a rule chose moves with it",
+        help=f"correct P({UNSAFE}) for this share of {UNSAFE} frames; a threshold that a rule chose moves with it",
     )
     parser.add_argument(
         "--compile",

@@ -61,7 +61,7 @@ class Scorer:
         p_unsafe = self.on_device(batch).double().cpu().numpy()
         if not np.isfinite(p_unsafe).all():
             raise NoProbabilityError(
-                "P(UNSAFE) is no number, so there is no answer: adapter or base is damaged; train or fetch it again"
+                f"P({UNSAFE}) is no number, so there is no answer: adapter or base is damaged; train or fetch it again"
             )
         return p_unsafe
 

@@ -1,6 +1,5 @@
 """Paths that come in as frames to be asked about, and answers that go out, one a line."""
 
-import argparse
 import json
 import os
 import sys
@@ -36,23 +35,26 @@ def printable(path: str) -> str:
 
 
 def answer_all(
-    paths: Iterable[str], adapted: "AdaptedModel", results: IO[str], args: argparse.Namespace
+    paths: Iterable[str], adapted: "AdaptedModel", results: IO[str], *, prior: float | None, as_json: bool
 ) -> tuple[int, int]:
-    """Answer each frame into `results` at once; return how many were answered, and how many couldn't be read."""
+    """Answer each frame into `results` at once; return how many were answered, and how many couldn't be read.
+
+    A line is the label, or all there is to say `as_json`; what couldn't be read is said on stderr, or as JSON, too.
+    """
     answered = failed = 0
     for path in paths:
         try:
-            found = answer(path, adapted, args.prior)
+            found = answer(path, adapted, prior)
         except InputError as error:
             failed += 1
-            if args.json:
+            if as_json:
                 said = {"image": printable(path), "error": one_line(error)}
                 print(json.dumps(said, ensure_ascii=False), file=results, flush=True)
             else:
                 print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
             continue
         answered += 1
-        line = json.dumps(found, ensure_ascii=False, allow_nan=False) if args.json else found["label"]
+        line = json.dumps(found, ensure_ascii=False, allow_nan=False) if as_json else found["label"]
         print(line, file=results, flush=True)
     return answered, failed
 

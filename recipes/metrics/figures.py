@@ -6,6 +6,7 @@ The figures of frames are scikit-learn's; those of many resamples are computed f
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from sklearn import metrics as sk
@@ -15,6 +16,14 @@ from recipes.metrics.calibration import calibration_error
 from recipes.metrics.class_ids import POSITIVE
 from recipes.metrics.prior_shift import weigh
 from recipes.metrics.resampling import AnsweredResamples, Counts, Resamples, divide
+
+
+class ByLabel(NamedTuple):
+    """Figures of each label, in the order of LABELS, of shape (2,)."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,12 @@ class AnsweredFrames:
         return weigh(self.truth, self.prior)
 
     @cached_property
-    def by_label(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Precision, recall and F1, each of both labels, of shape (2,)."""
+    def by_label(self) -> ByLabel:
+        """Precision, recall and F1 of each label; 0 where one isn't defined."""
         precision, recall, f1, _ = sk.precision_recall_fscore_support(
             self.truth, self.answers, labels=[0, 1], zero_division=0.0, sample_weight=self.weights
         )
-        return precision, recall, f1
+        return ByLabel(precision, recall, f1)
 
 
 @dataclass(frozen=True)
@@ -117,13 +126,13 @@ FIGURES = (
     Figure(
         "precision",
         f"precision of {UNSAFE}",
-        lambda frames: frames.by_label[0][POSITIVE],
+        lambda frames: frames.by_label.precision[POSITIVE],
         lambda resamples: _precision(resamples.weighed),
     ),
     Figure(
         "recall",
         f"recall of {UNSAFE}",
-        lambda frames: frames.by_label[1][POSITIVE],
+        lambda frames: frames.by_label.recall[POSITIVE],
         lambda resamples: _recall(resamples.counts),
         needs=(UNSAFE,),
         mixes_labels=False,
@@ -131,21 +140,21 @@ FIGURES = (
     Figure(
         "f1",
         f"F1 of {UNSAFE}",
-        lambda frames: frames.by_label[2][POSITIVE],
+        lambda frames: frames.by_label.f1[POSITIVE],
         lambda resamples: _f1(resamples.weighed),
         needs=(UNSAFE,),
     ),
     Figure(
         "macro_f1",
         "macro-F1",
-        lambda frames: frames.by_label[2].mean(),
+        lambda frames: frames.by_label.f1.mean(),
         lambda resamples: _macro_f1(resamples.weighed),
         needs=LABELS,
     ),
     Figure(
         "balanced_accuracy",
         "balanced accuracy",
-        lambda frames: frames.by_label[1].mean(),
+        lambda frames: frames.by_label.recall.mean(),
         lambda resamples: _balanced_accuracy(resamples.counts),
         needs=LABELS,
     ),

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from data_prep.errors import InputError
+from data_prep.labels import UNSAFE
 from recipes.metrics.class_ids import POSITIVE
 
 # A base that nobody trained on these classes gives no posterior of them under any known prior. Its answers are taken as
@@ -19,7 +20,7 @@ BASE_PRIOR = 0.5
 def check_prior(prior: float) -> None:
     """Raise InputError unless a stated prior lies between 0 and 1, both excluded."""
     if not 0.0 < prior < 1.0:
-        raise InputError(f"--prior {prior} is not between 0 and 1; give the share of UNSAFE frames that is expected")
+        raise InputError(f"--prior {prior} is not between 0 and 1; give the share of {UNSAFE} frames that is expected")
 
 
 def at_prior(p_unsafe: ArrayLike, *, training_prior: float, prior: float) -> np.ndarray:

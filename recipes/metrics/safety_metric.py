@@ -55,9 +55,9 @@ def compute_figures(
     """
     scores, labels = np.asarray(p_unsafe, dtype=float), np.asarray(truth)
     if scores.ndim != 1 or scores.shape != labels.shape or scores.size == 0:
-        raise ValueError(f"expected as many P(UNSAFE) as labels, one at least; got {scores.shape} and {labels.shape}")
+        raise ValueError(f"expected as many P({UNSAFE}) as labels, one at least; got {scores.shape} and {labels.shape}")
     if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError("a P(UNSAFE) is not between 0 and 1")
+        raise ValueError(f"a P({UNSAFE}) is not between 0 and 1")
     if not np.isin(labels, [0, 1]).all():
         raise ValueError("a class id is neither 0 nor 1")
     return SafetyMetric().compute(predictions=scores, references=labels.astype(int), threshold=threshold, prior=prior)

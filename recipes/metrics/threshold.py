@@ -17,7 +17,7 @@ def label_of(p_unsafe: float, threshold: float) -> str:
     Raises InputError for a P(UNSAFE) that is no number from 0 to 1: compared with a threshold it would pass for SAFE.
     """
     if not 0.0 <= p_unsafe <= 1.0:
-        raise InputError(f"P(UNSAFE) is {p_unsafe}, no number from 0 to 1, so there is no answer")
+        raise InputError(f"P({UNSAFE}) is {p_unsafe}, no number from 0 to 1, so there is no answer")
     return UNSAFE if p_unsafe >= threshold else SAFE
 
 
@@ -65,6 +65,6 @@ def choose_threshold(rule: str, p_unsafe: np.ndarray, truth: np.ndarray) -> tupl
     else:
         chosen = np.flatnonzero(hits >= float(rule.removeprefix(RECALL)) * len(unsafe) - 1e-9)[-1]
     return float(thresholds[chosen]), (
-        f"{rule} on {len(truth)} validation frames: {hits[chosen]} of {len(unsafe)} UNSAFE frames found, "
-        f"{false_alarms[chosen]} of {len(safe)} SAFE frames called UNSAFE"
+        f"{rule} on {len(truth)} validation frames: {hits[chosen]} of {len(unsafe)} {UNSAFE} frames found, "
+        f"{false_alarms[chosen]} of {len(safe)} {SAFE} frames called {UNSAFE}"
     )

@@ -36,7 +36,7 @@ def headline(report: Mapping[str, Any]) -> list[str]:
         said.append(f"Of {safe} {SAFE} frames it called {matrix[SAFE][UNSAFE]} {UNSAFE}, a false alarm.")
     if clip:
         right = _share(clip, "accuracy", clip["n"])
-        said.append(f"By the mean P(UNSAFE) of each clip's frames, {right} of the clips{alike} are right.")
+        said.append(f"By the mean P({UNSAFE}) of each clip's frames, {right} of the clips{alike} are right.")
     base = report["comparison"].get("base_model")
     if base and (macro_f1 := base["frame"]["macro_f1"]) and macro_f1["interval"]:
         low, high = macro_f1["interval"]
@@ -89,6 +89,8 @@ def report_page(
         short_names=SHORT_NAMES,
         mistakes=[{**mistake, "when": when(mistake["sample"], fps)} for mistake in mistakes],
         labels=LABELS,
+        safe=SAFE,
+        unsafe=UNSAFE,
         is_small_base=is_small_base(config["model"]),
         light=Markup(LIGHT),
         dark=Markup(DARK),

@@ -109,7 +109,11 @@ def _axes(figure: Figure, **labels: Any) -> Axes:
 
 def _roc(figure: Figure, truth: np.ndarray, curves: list[Any], threshold: float) -> None:
     axes = _axes(
-        figure, xlabel="SAFE frames called UNSAFE", ylabel="UNSAFE frames found", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+        figure,
+        xlabel=f"{SAFE} frames called {UNSAFE}",
+        ylabel=f"{UNSAFE} frames found",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
     )
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
     for name, color, line, scores in curves:
@@ -128,7 +132,7 @@ def _precision_recall(
     figure: Figure, truth: np.ndarray, curves: list[Any], threshold: float, prior: float | None
 ) -> None:
     axes = _axes(
-        figure, xlabel="recall: UNSAFE frames found", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+        figure, xlabel=f"recall: {UNSAFE} frames found", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
     )
     weights = weigh(truth, prior)
     axes.axhline(float(np.average(truth, weights=weights)), color=GRID, linewidth=1)
@@ -154,7 +158,9 @@ def _mark(axes: Axes, place: Callable[[float], tuple[float, float]], threshold: 
 
 
 def _reliability(figure: Figure, bins: list[dict[str, Any]]) -> None:
-    axes = _axes(figure, xlabel="mean P(UNSAFE)", ylabel="share that is UNSAFE", xlim=(-0.04, 1.04), ylim=(-0.06, 1.12))
+    axes = _axes(
+        figure, xlabel=f"mean P({UNSAFE})", ylabel=f"share that is {UNSAFE}", xlim=(-0.04, 1.04), ylim=(-0.06, 1.12)
+    )
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
     x, y = [row["mean_p_unsafe"] for row in bins], [row["unsafe_share"] for row in bins]
     axes.plot(x, y, "o-", color=INK, linewidth=1.2, markersize=5)
@@ -177,7 +183,7 @@ def _histogram(figure: Figure, truth: np.ndarray, p_unsafe: np.ndarray, threshol
             axes.set_ylim(bottom=0.7)
         axes.grid(axis="y", linewidth=0.6)
         axes.set_axisbelow(True)
-    rows[-1].set_xlabel("P(UNSAFE)")
+    rows[-1].set_xlabel(f"P({UNSAFE})")
 
 
 def _confusion(figure: Figure, matrix: Mapping[str, Mapping[str, int]]) -> None:
@@ -217,8 +223,8 @@ def _classes(figure: Figure, table: Mapping[str, Mapping[str, Any]]) -> None:
 PLOT_TITLES = {
     "confusion": "What is, and what was answered: frames",
     "classes": "Frames answered right, by behaviour, with 95 % intervals; dotted: what no error leaves open",
-    "histogram": "P(UNSAFE) of the frames of each label; dashed: the threshold",
-    "reliability": "Is P(UNSAFE) to be taken at its word? On the diagonal it is; numbers count frames",
+    "histogram": f"P({UNSAFE}) of the frames of each label; dashed: the threshold",
+    "reliability": f"Is P({UNSAFE}) to be taken at its word? On the diagonal it is; numbers count frames",
     "precision_recall": "Precision against recall, and where the threshold lies",
     "roc": "Frames found against false alarms, and where the threshold lies",
 }

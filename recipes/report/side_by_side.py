@@ -10,6 +10,7 @@ import numpy as np
 
 from data_prep.errors import InputError
 from data_prep.files import to_root
+from data_prep.labels import UNSAFE
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.comparison import compare
 from recipes.metrics.judged import Judged
@@ -42,7 +43,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         rows = [json.loads(line) for line in predictions.decode().splitlines()]
         p_unsafe = np.array([float(row["p_unsafe"]) for row in rows])
         if not (((p_unsafe >= 0) & (p_unsafe <= 1)).all() and 0 <= threshold <= 1):
-            raise ValueError("a P(UNSAFE) or the threshold is no number from 0 to 1")
+            raise ValueError(f"a P({UNSAFE}) or the threshold is no number from 0 to 1")
         if prior is not None and not 0 < float(prior) < 1:
             raise ValueError("the stated prior is no number between 0 and 1")
         frames = [(row["clip"], row["sample"]) for row in rows]

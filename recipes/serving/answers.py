@@ -1,7 +1,6 @@
 """The frames of a file that someone brings, to be asked about one by one."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,15 +14,6 @@ from data_prep.media.video import Video
 IMAGE_SUFFIXES, CLIP_SUFFIXES = (".jpg", ".jpeg", ".png"), (".mp4",)
 
 MOST_SECONDS = 120  # of a clip
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A frame that was scored: where it is from, how it looks, as a data URI, and its P(UNSAFE)."""
-
-    where: str
-    picture: str
-    p_unsafe: float
 
 
 Score = Callable[[Image.Image], float]

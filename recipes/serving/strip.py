@@ -3,6 +3,7 @@
 import html
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.errors import InputError
@@ -10,7 +11,7 @@ from data_prep.labels import SAFE, UNSAFE
 from data_prep.media.frame_format import FrameFormat
 from recipes.metrics.threshold import label_of
 from recipes.report.look import DARK, LIGHT, thumbnail
-from recipes.serving.answers import Score, Seen, frames_of
+from recipes.serving.answers import Score, frames_of
 
 NOTHING_YET = "<p class='quiet'>Nothing was asked yet.</p>"
 
@@ -20,13 +21,22 @@ CSS = f"""
 .answers{{display:grid;grid-template-columns:repeat(auto-fill,minmax(170px,1fr));gap:.8rem;list-style:none;padding:0;margin:0}}
 .answers img{{width:100%;height:auto;border-radius:.3rem;display:block}}
 .answers b{{font-size:1.15rem}}
-.answers .SAFE{{color:var(--safe)}}
-.answers .UNSAFE{{color:var(--unsafe)}}
+.answers .{SAFE}{{color:var(--safe)}}
+.answers .{UNSAFE}{{color:var(--unsafe)}}
 .answers.one{{grid-template-columns:minmax(0,560px)}}
 .answers.one b{{font-size:2rem}}
 .quiet{{color:var(--muted)}}
 .trouble{{border:1px solid var(--unsafe);border-radius:.3rem;padding:.6rem .8rem}}
 """
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame that was scored: where it is from, how it looks, as a data URI, and its P(UNSAFE)."""
+
+    where: str
+    picture: str
+    p_unsafe: float
 
 
 def answer_file(
@@ -62,7 +72,7 @@ def as_strip(frames: Sequence[Seen], threshold: float, latency: str = "") -> str
         where = html.escape(frame.where)
         items.append(
             f"<li><img src='{frame.picture}' alt='{where}: {label}'><b class='{label}'>{label}</b><br>"
-            f"P(UNSAFE) {frame.p_unsafe:.3f}<br><span class='quiet'>{where}</span></li>"
+            f"P({UNSAFE}) {frame.p_unsafe:.3f}<br><span class='quiet'>{where}</span></li>"
         )
     counts = f"{len(frames)} frames: {labels.count(UNSAFE)} {UNSAFE}, {labels.count(SAFE)} {SAFE}"
     said = " · ".join(part for part in (counts if len(frames) > 1 else "", latency) if part)

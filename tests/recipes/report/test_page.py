@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from recipes.metrics.figures import FIGURES, READING_ORDER
 from recipes.report.contents import split_figures
 from recipes.report.look import thumbnail
 from recipes.report.mistakes import when, worst_mistakes
 from recipes.report.page import headline, report_page
 from recipes.report.plots import draw_plots
 from recipes.report.scored import Scored
+from recipes.report.table import as_table
 from tests.report_by_hand import BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
 
 PICTURE = thumbnail(Image.new("RGB", (1920, 1080), (200, 30, 30)))
@@ -175,3 +177,12 @@ def test_page_copes_with_what_is_not_known() -> None:
     report["clean_subset"] = None
     report["results"]["clip"] = None
     assert "No audit is known of these rows" in page(report)
+
+
+def test_every_figure_stands_in_the_report_its_page_and_its_table() -> None:
+    report = whole_report()
+    assert list(report["results"]["frame"]) == ["n", *(figure.name for figure in FIGURES), "intervals"]
+    rows = re.findall(r"<tr><td>([^<]+)</td>", page(report).partition("All figures")[2].partition("The data")[0])
+    assert rows == [figure.words for figure in READING_ORDER] and set(READING_ORDER) == set(FIGURES)
+    lines = {line.split()[0] for line in as_table(report).splitlines()}
+    assert {figure.name for figure in FIGURES} & lines == {figure.name for figure in FIGURES if figure.in_table}

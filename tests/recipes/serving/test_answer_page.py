@@ -17,9 +17,9 @@ from data_prep.media.frame_format import FrameFormat
 from recipes.serving import answers, strip
 from recipes.serving.address import check_port
 from recipes.serving.answer_page import remove, take
-from recipes.serving.answers import Seen, frames_of
+from recipes.serving.answers import frames_of
 from recipes.serving.examples import examples_in
-from recipes.serving.strip import answer_file, as_strip
+from recipes.serving.strip import Seen, answer_file, as_strip
 from tests.made_clips import times, write_mp4
 
 
