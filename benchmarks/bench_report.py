@@ -28,7 +28,7 @@ from benchmarks.measuring.machine import cpu_name
 from data_prep.console import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 from data_prep.labels import LABELS, SOURCE_CLASSES, UNSAFE
-from data_prep.rows.dataset import frame_features
+from data_prep.rows.dataset import dataset_columns
 
 FRAMES_A_CLIP = 10
 SKILLS = {"adapter": 2.0, "base_model": 0.2, "linear_probe": 1.2}  # of a clip's own lean, in logits
@@ -102,7 +102,7 @@ def draw(folder: Path, frames: int) -> None:
         "sample": list(range(FRAMES_A_CLIP)) * clips,
         "source_class": [classes[clip].folder for clip in of_frame],
     }
-    Dataset.from_dict(columns, features=frame_features()).save_to_disk(str(folder / "test"))
+    Dataset.from_dict(columns, features=dataset_columns()).save_to_disk(str(folder / "test"))
     write_json(folder / "safety.json", record())
     np.savez(folder / "scores.npz", **scores)
 

@@ -27,8 +27,8 @@ from benchmarks.measuring.machine import cpu_name
 from data_prep.console import run_script
 from data_prep.files import from_root, write_json
 from data_prep.hub.source import FramesSource
-from data_prep.labels import LABELS, PROMPT
-from data_prep.rows.dataset import TEST, TRAIN, VALIDATION, frame_features
+from data_prep.labels import LABELS, PROMPT, TEST, TRAIN, VALIDATION
+from data_prep.rows.dataset import dataset_columns
 from recipes import sft_qwen2vl
 from recipes.model.base import find_base
 from recipes.report.contents import versions
@@ -83,7 +83,7 @@ def make_rows(out: Path, rows: int) -> None:
         path = arrow_file(out, split)
         if not path.exists():
             unfinished = path.with_suffix(".unfinished")
-            with ArrowWriter(path=str(unfinished), features=frame_features()) as writer:
+            with ArrowWriter(path=str(unfinished), features=dataset_columns()) as writer:
                 for begin in range(first, first + size, ROWS_AT_ONCE):
                     writer.write_batch(made_rows(range(begin, min(begin + ROWS_AT_ONCE, first + size))))
                 writer.finalize()

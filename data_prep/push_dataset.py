@@ -15,7 +15,9 @@ from data_prep.errors import InputError
 from data_prep.files import from_root
 from data_prep.hub.old_versions import find_prunable, hashes_of_runs, prune
 from data_prep.hub.pushing import building_folder, check_repo_id, dataset_card, is_own_card, push_local
-from data_prep.rows.dataset import build_dataset, content_hash, count_splits, read_frame_format
+from data_prep.rows.content import content_hash, count_splits
+from data_prep.rows.dataset import build_dataset
+from data_prep.rows.frames import read_frame_format
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

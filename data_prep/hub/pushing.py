@@ -27,7 +27,7 @@ from data_prep.errors import InputError
 from data_prep.files import UNSUPPORTED, if_supported, replace, sha256_of_file, write_atomic, write_json
 from data_prep.labels import SAFE, UNSAFE
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import SplitCounts, combine_split_hashes, count_splits, split_hash
+from data_prep.rows.content import SplitCounts, combine_split_hashes, count_splits, split_hash
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

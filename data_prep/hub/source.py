@@ -21,18 +21,12 @@ from data_prep.hub.pushing import (
     read_manifest,
     resolve_version,
 )
-from data_prep.labels import LABELS
+from data_prep.labels import LABELS, TEST, TRAIN, VALIDATION
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    build_dataset,
-    content_hash,
-    read_frame_format,
-    split_frames,
-    summary,
-)
+from data_prep.rows.content import content_hash, summary
+from data_prep.rows.dataset import build_dataset
+from data_prep.rows.frames import read_frame_format
+from data_prep.rows.validation import split_frames
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict

@@ -29,7 +29,8 @@ from data_prep.files import PROJECT_ROOT, check_writable, hold_lock, replace, wr
 from data_prep.hub.old_versions import prune
 from data_prep.hub.pushing import load_pushed, push_local
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import build_dataset, content_hash
+from data_prep.rows.content import content_hash
+from data_prep.rows.dataset import build_dataset
 from tests.tiny_data import many_clips, write_data
 
 FULL = Path("/dev/full")

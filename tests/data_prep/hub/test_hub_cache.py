@@ -17,7 +17,8 @@ from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.hub.pushing import check_repo_id, load_pushed, push_local
 from data_prep.hub.source import check_dataset, open_dataset
-from data_prep.rows.dataset import build_dataset, content_hash
+from data_prep.rows.content import content_hash
+from data_prep.rows.dataset import build_dataset
 from tests.hub_stub import Repo, hub_stub
 from tests.tiny_data import make_clip, many_clips, write_data
 

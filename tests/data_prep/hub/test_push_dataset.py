@@ -20,7 +20,7 @@ from data_prep.files import PROJECT_ROOT
 from data_prep.hub.old_versions import prune
 from data_prep.hub.source import FramesSource, open_dataset
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import content_hash
+from data_prep.rows.content import content_hash
 from tests.hub_stub import HubStub, Repo, hub_stub
 from tests.tiny_data import many_clips, write_data
 

@@ -14,7 +14,10 @@ from data_prep.clips.records import CLIPS_FILE, Clip, write_clips
 from data_prep.errors import InputError
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import dataset
-from data_prep.rows.dataset import Frame, build_dataset, content_hash, cut_validation, read_frames, summary
+from data_prep.rows.content import content_hash, summary
+from data_prep.rows.dataset import build_dataset
+from data_prep.rows.frames import Frame, read_frames
+from data_prep.rows.validation import cut_validation
 from tests.tiny_data import make_clip, many_clips, write_data
 
 # Clips of train by class in the published data set, and a tenth of each.
@@ -322,7 +325,7 @@ def _one_row(**changes: object) -> datasets.DatasetDict:
     row = {"prompt": "p", "response": "SAFE", "clip": "4_tr1", "sample": 3, "source_class": "4_safe_walkway"}
     image = {"bytes": b"not decoded here", "path": "0003.jpg"}
     table = {key: [value] for key, value in ({"image": image} | row | changes).items()}
-    return datasets.DatasetDict({"train": datasets.Dataset.from_dict(table, features=dataset.frame_features())})
+    return datasets.DatasetDict({"train": datasets.Dataset.from_dict(table, features=dataset.dataset_columns())})
 
 
 def test_content_hash_is_what_it_says() -> None:
