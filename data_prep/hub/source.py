@@ -11,10 +11,10 @@ from data_prep.clips.records import CLIPS_FILE
 from data_prep.console import quiet_without_terminal
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
-from data_prep.hub.pushing import (
+from data_prep.hub.layout import is_repo_id
+from data_prep.hub.loading import (
     check_sizes,
     is_pushed,
-    is_repo_id,
     load_pushed,
     pushed_audit,
     pushed_format,
@@ -109,11 +109,11 @@ def open_dataset(name: str, *, revision: str | None = None) -> FramesSource:
     folder = _folder_of(name, revision)
     quiet_without_terminal()
     if folder is None:
-        full = resolve_version(name, revision)
-        dataset = load_pushed(name, full)
-        manifest = read_manifest(name, full)
-        audit, frames = pushed_audit(name, full), pushed_format(manifest)
-        return FramesSource(dataset, name, full, manifest["content_hash"], audit, frames)
+        version = resolve_version(name, revision)
+        dataset = load_pushed(name, version.revision)
+        manifest = read_manifest(version)
+        audit, frames = pushed_audit(version), pushed_format(manifest)
+        return FramesSource(dataset, name, version.revision, manifest["content_hash"], audit, frames)
     _refuse_revision(name, revision)
     dataset = build_dataset(folder)
     audit, frames = read_audit(folder), read_frame_format(folder)
@@ -124,7 +124,7 @@ def _labels_of(name: str, revision: str | None) -> dict[str, set[str]]:
     """Return the answers that each split holds, from the manifest or the JSONL files."""
     folder = _folder_of(name, revision)
     if folder is None:
-        splits = check_sizes(name, resolve_version(name, revision))["splits"]
+        splits = check_sizes(resolve_version(name, revision))["splits"]
         return {split: {label for label, n in entry["labels"].items() if n} for split, entry in splits.items()}
     _refuse_revision(name, revision)
     return {split: {frame.response for frame in frames} for split, frames in split_frames(folder).items()}

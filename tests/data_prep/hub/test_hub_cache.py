@@ -15,7 +15,9 @@ from huggingface_hub import constants
 from data_prep import files
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
-from data_prep.hub.pushing import check_repo_id, load_pushed, push_local
+from data_prep.hub.layout import check_repo_id
+from data_prep.hub.loading import load_pushed
+from data_prep.hub.pushing import push_local
 from data_prep.hub.source import check_dataset, open_dataset
 from data_prep.rows.content import content_hash
 from data_prep.rows.dataset import build_dataset
