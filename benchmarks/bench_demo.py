@@ -29,7 +29,8 @@ from benchmarks.measuring.machine import cpu_name, with_project
 from data_prep.clips.records import CLIPS_FILE, Clip, frame_name, read_clips, write_clips
 from data_prep.console import run_script
 from data_prep.errors import InputError
-from data_prep.files import PROJECT_ROOT, from_root, hold_lock, sha256_of_file, to_root, write_json
+from data_prep.files import PROJECT_ROOT, from_root, sha256_of_file, to_root, write_json
+from data_prep.locks import hold_lock
 from data_prep.rows.jsonl import Row, read_rows, write_rows
 
 if TYPE_CHECKING:

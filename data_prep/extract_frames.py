@@ -43,7 +43,8 @@ from data_prep.clips.workers import Pool, processes_here, processes_on_dask, res
 from data_prep.console import run_script
 from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError, VideoError, printable
-from data_prep.files import from_root, hold_lock, if_supported, sha256_of_file
+from data_prep.files import from_root, if_supported, sha256_of_file
+from data_prep.locks import hold_lock
 from data_prep.media.frame_format import JPEG_QUALITY, FrameFormat
 from data_prep.media.video import Video
 

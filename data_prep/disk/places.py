@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 SHARED_MEMORY = Path("/dev/shm")
-_PROJECT = Path(__file__).resolve().parents[2]
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # Folders that are nobody's to take over: these, and in the case of the second all below.
 _SHARED = {Path(path) for path in ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/tmp")}
 _SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
@@ -44,7 +44,7 @@ def _hf_home() -> Path:
 
 def _given() -> list[Path]:
     """Return the paths that the command line names."""
-    return [_PROJECT / word.rpartition("=")[2] for word in sys.argv[1:] if "/" in word]
+    return [PROJECT_ROOT / word.rpartition("=")[2] for word in sys.argv[1:] if "/" in word]
 
 
 def room_at(path: Path) -> str:
@@ -124,7 +124,7 @@ def _top(barrier: Path, owner: int) -> Path:
 
 def _places() -> set[Path]:
     """Return the folders that are worked in, as wholes."""
-    return {*_given(), *(_PROJECT / name for name in ("data", "outputs", "cache")), _hf_home()}
+    return {*_given(), *(PROJECT_ROOT / name for name in ("data", "outputs", "cache")), _hf_home()}
 
 
 def _user(number: int) -> str:
