@@ -19,6 +19,11 @@ TRAIN, VALIDATION, TEST = DATASET_SPLITS = ("train", "validation", "test")
 SPLITS = (TRAIN, TEST)  # as published; validation is cut from train
 
 
+def rows_file(split: str) -> str:
+    """Return the name of the file that holds a split's rows in a data folder: `train.jsonl`."""
+    return f"{split}.jsonl"
+
+
 @dataclass(frozen=True)
 class SourceClass:
     """One of the data set's eight behaviours: its folder's digit and name, and the label it collapses to."""

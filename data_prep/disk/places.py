@@ -23,7 +23,7 @@ def size_in_words(size: float) -> str:
 
 def other_place(path: Path | None) -> str:
     """Say how another folder is had in a path's stead."""
-    cache, temporary = _hf_home(), Path(tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp")
+    cache, temporary = _hf_home(), temporary_folder()
     if path is None or any(path.is_relative_to(folder) for folder in _given()):
         return "name another folder"
     if path == SHARED_MEMORY:
@@ -31,6 +31,11 @@ def other_place(path: Path | None) -> str:
     if path.is_relative_to(cache) or (path in cache.parents and not os.path.lexists(path)):
         return "set HF_HOME to another folder"
     return f"{'set TMPDIR to' if path.is_relative_to(temporary) else 'name'} another folder"
+
+
+def temporary_folder() -> Path:
+    """Return where temporary files go, without a look whether they can."""
+    return Path(tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp")
 
 
 def _hf_home() -> Path:

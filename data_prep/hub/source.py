@@ -21,7 +21,7 @@ from data_prep.hub.loading import (
     read_manifest,
     resolve_version,
 )
-from data_prep.labels import LABELS, TEST, TRAIN, VALIDATION
+from data_prep.labels import LABELS, TEST, TRAIN, VALIDATION, rows_file
 from data_prep.media.frame_format import FrameFormat
 from data_prep.rows.content import content_hash, summary
 from data_prep.rows.dataset import build_dataset
@@ -69,7 +69,7 @@ class FramesSource:
 
 
 def _is_frames_folder(folder: Path) -> bool:
-    return any((folder / f"{split}.jsonl").is_file() for split in (TRAIN, TEST))
+    return any((folder / rows_file(split)).is_file() for split in (TRAIN, TEST))
 
 
 def _folder_of(name: str, revision: str | None) -> Path | None:
@@ -77,7 +77,7 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
     folder = from_root(name)
     if name.startswith((".", "/", "~")):
         if not _is_frames_folder(folder):
-            raise InputError(f"{folder}: holds no {TRAIN}.jsonl; run data_prep/build_jsonl.py --data {name} first")
+            raise InputError(f"{folder}: holds no {rows_file(TRAIN)}; run data_prep/build_jsonl.py --data {name} first")
         return folder
     pushed = is_repo_id(name) and is_pushed(name)
     if pushed and revision is None and _is_frames_folder(folder):
@@ -88,7 +88,7 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
     if not pushed and not _is_frames_folder(folder):
         raise InputError(
             f"data set {name!r} is neither an id pushed to the local Hub cache ({constants.HF_HUB_CACHE}; none is "
-            f"fetched from the Hub) nor a folder with {TRAIN}.jsonl; run extract_frames.py, build_jsonl.py and "
+            f"fetched from the Hub) nor a folder with {rows_file(TRAIN)}; run extract_frames.py, build_jsonl.py and "
             "push_dataset.py of data_prep/ first, or set HF_HOME to where it was pushed (make demo pushes to cache/hf)"
         )
     return None if pushed else folder

@@ -19,6 +19,8 @@ from data_prep.media.survey import Plan, Survey
 MAX_HELD_BYTES = 64 * 2**20
 MAX_HELD_SAMPLES = 16
 
+_UNDECODABLE = "undecodable packets"
+
 Sampled = Iterator[tuple[int | None, Any]]
 
 
@@ -45,7 +47,7 @@ class Decoding:
                 if not came[frame.pts] and frame.pts not in self._survey.discarded:
                     came[frame.pts] = True
                     yield frame.pts, frame
-        without = len(came) - sum(came) - len(self._survey.discarded) - self.faults["undecodable packets"]
+        without = len(came) - sum(came) - len(self._survey.discarded) - self.faults[_UNDECODABLE]
         self.faults["packets that gave no frame"] += max(without, 0)
 
     def as_planned(self, packets: Iterable[Any], plan: Plan) -> Sampled:
@@ -122,7 +124,7 @@ class Decoding:
         try:
             frames = self._decoder.decode(packet)
         except (av.FFmpegError, ValueError):  # one packet is lost; the decoder goes on with the next
-            self.faults["undecodable packets"] += 1
+            self.faults[_UNDECODABLE] += 1
             return []
         self.faults["damaged frames"] += sum(frame.is_corrupt for frame in frames)
         return [frame for frame in frames if frame.pts in range(len(self._survey))]

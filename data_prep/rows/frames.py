@@ -5,6 +5,7 @@ from pathlib import Path, PurePosixPath
 
 from data_prep.clips.records import CLIPS_FILE, FRAMES_FOLDER, Clip, read_clips
 from data_prep.errors import InputError
+from data_prep.labels import rows_file
 from data_prep.media.frame_format import FrameFormat, common_format
 from data_prep.rows.jsonl import Row, image_path, read_numbered_rows
 
@@ -59,7 +60,7 @@ def read_frames(folder: Path, split: str) -> list[Frame]:
     No image is opened. Raises InputError, naming file and line, for a bad row, an image that is missing or lies
     outside the folder, a frame that no clip of clips.jsonl accounts for, and a second row of one frame.
     """
-    jsonl = folder / f"{split}.jsonl"
+    jsonl = folder / rows_file(split)
     rows = read_numbered_rows(jsonl)
     clips = {clip.folder: clip for clip in read_clips(folder / CLIPS_FILE)}
     frames: dict[tuple[str, int], Frame] = {}
