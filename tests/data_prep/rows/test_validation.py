@@ -12,6 +12,7 @@ from data_prep.rows.validation import cut_validation
 from tests.tiny_data import make_clip, many_clips, write_data
 
 pytestmark = pytest.mark.usefixtures("own_cache")
+
 # Clips of train by class in the published data set, and a tenth of each.
 PUBLISHED = {0: 178, 1: 97, 2: 129, 3: 48, 4: 50, 5: 23, 6: 19, 7: 22}
 TENTH = {0: 18, 1: 10, 2: 13, 3: 5, 4: 5, 5: 2, 6: 2, 7: 2}
