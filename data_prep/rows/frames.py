@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from data_prep.clips.records import CLIPS_FILE, FRAMES_FOLDER, Clip, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
+from data_prep.clips.records import FRAMES_FOLDER, Clip
 from data_prep.errors import InputError
 from data_prep.labels import rows_file
 from data_prep.media.frame_format import FrameFormat, common_format
