@@ -12,8 +12,8 @@ import numpy as np
 from data_prep.clips.records import FRAMES_FOLDER, frame_name
 from data_prep.files import sha256_of_file, to_root
 from data_prep.hub.source import FramesSource
-from data_prep.labels import LABELS, SOURCE_CLASSES
-from data_prep.rows.dataset import TEST, TRAIN, count_splits
+from data_prep.labels import LABELS, SOURCE_CLASSES, TEST, TRAIN
+from data_prep.rows.content import count_splits
 from recipes.adapter.folder import WEIGHTS_FILE
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.metrics.calibration import calibration

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from data_prep.hub.source import FramesSource
-from data_prep.rows.dataset import TEST
+from data_prep.labels import TEST
 from recipes.adapter.safety_record import SafetyRecord
 
 

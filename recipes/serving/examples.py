@@ -4,8 +4,7 @@ from pathlib import Path
 
 from data_prep.clips.records import FRAMES_FOLDER, frame_name
 from data_prep.disk.litter import is_litter
-from data_prep.labels import SAFE, UNSAFE
-from data_prep.rows.dataset import TEST
+from data_prep.labels import SAFE, TEST, UNSAFE
 
 
 def examples_in(data: Path) -> list[tuple[str, Path]]:
