@@ -1,20 +1,14 @@
-"""Frozen weights in 16 or 32 bits that take their adapters in as further columns and rows.
-
-[x, x A^T] [W, s B]^T is x W^T + s (x A^T) B^T: what an adapter adds comes out of the large product itself instead of a
-second pass over its output, and so does its part of the gradients. Linears of one input become one product.
-"""
+"""Attention and MLPs whose frozen weights take their adapters in, and with that become fewer and larger products."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import silu
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP, Qwen2VLAttention
 
-from recipes.layers.fused_lora import FusedLora, FusedMlp, add_product
+from recipes.layers.fused_lora import FusedLora, FusedMlp
+from recipes.layers.joined_functions import JoinedLinearsFunction, JoinedMlpFunction
 from recipes.layers.joined_linears import JoinedAttention, joinable_attention
-
-Gradients = tuple[torch.Tensor | None, ...]
 
 
 def _stack(layers: Sequence[Any]) -> torch.Tensor:
@@ -40,113 +34,6 @@ def _refresh_stack(stack: torch.Tensor, layers: Sequence[Any]) -> None:
         out, r = b.shape
         stack[row : row + out, column : column + r] = b * scaling
         row, column = row + out, column + r
-
-
-def _stacked_product(
-    rows: torch.Tensor, stack: torch.Tensor, a: Sequence[torch.Tensor], bias: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the linears' outputs side by side, of shape (tokens, sum of out), and x A^T of all of them."""
-    low_rank = rows @ torch.cat(list(a)).to(rows.dtype).t()
-    widened = torch.cat([rows, low_rank], dim=1)
-    return (widened @ stack.t() if bias is None else torch.addmm(bias, widened, stack.t())), low_rank
-
-
-def _stacked_gradients(
-    rows: torch.Tensor,
-    low_rank: torch.Tensor,
-    gradient: torch.Tensor,
-    stack: torch.Tensor,
-    a: Sequence[torch.Tensor],
-    outs: Sequence[int],
-    scalings: Sequence[float],
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the gradient of x, of shape (tokens, in), and those of every A and B, one linear after the other."""
-    width, ranks = rows.shape[1], [len(each) for each in a]
-    of_b = (gradient.t() @ low_rank).split(list(outs))
-    of_x_and_low_rank = gradient @ stack
-    of_low_rank = of_x_and_low_rank[:, width:].contiguous()
-    of_a = (of_low_rank.t() @ rows).split(ranks)
-    of_x = add_product(of_x_and_low_rank[:, :width], of_low_rank, torch.cat(list(a)).to(rows.dtype), 1.0)
-    of_adapters = []
-    for number, scaling in enumerate(scalings):
-        own = of_b[number].split(ranks, dim=1)[number]
-        of_adapters += [of_a[number].to(a[number].dtype), (own * scaling).to(a[number].dtype)]
-    return of_x, of_adapters
-
-
-class _JoinedLinears(torch.autograd.Function):
-    """Linears of one input; returns their outputs side by side."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        stack: torch.Tensor,
-        bias: torch.Tensor | None,
-        scalings: tuple[float, ...],
-        *adapters: torch.Tensor,
-    ) -> torch.Tensor:
-        a, b = adapters[::2], adapters[1::2]
-        output, low_rank = _stacked_product(x.reshape(-1, x.shape[-1]), stack, a, bias)
-        ctx.save_for_backward(x, low_rank, stack, *a)
-        ctx.scalings, ctx.outs = scalings, [len(each) for each in b]
-        return output.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, low_rank, stack, *a = ctx.saved_tensors
-        rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-        of_x, of_adapters = _stacked_gradients(rows, low_rank, gradient, stack, a, ctx.outs, ctx.scalings)
-        return of_x.reshape(x.shape) if ctx.needs_input_grad[0] else None, None, None, None, *of_adapters
-
-
-class _JoinedMlp(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)) on two weights that hold the adapters; see JoinedLoraMlp."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        gate_up: torch.Tensor,
-        down: torch.Tensor,
-        gate_a: torch.Tensor,
-        gate_b: torch.Tensor,
-        up_a: torch.Tensor,
-        up_b: torch.Tensor,
-        down_a: torch.Tensor,
-        down_b: torch.Tensor,
-        scalings: tuple[float, float, float],
-    ) -> torch.Tensor:
-        gated_upped, low_rank = _stacked_product(x.reshape(-1, x.shape[-1]), gate_up, (gate_a, up_a))
-        gated, upped = gated_upped.chunk(2, dim=1)
-        output = (silu(gated) * upped) @ down.t()
-        hidden = x.shape[-1]
-        down_low_rank = output[:, hidden:].contiguous()
-        output = add_product(output[:, :hidden], down_low_rank, down_b.to(x.dtype).t(), scalings[2])
-        ctx.save_for_backward(x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b)
-        ctx.scalings = scalings
-        return output.view(x.shape)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b = ctx.saved_tensors
-        of_down = ctx.scalings[2]
-        rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, x.shape[-1])
-        gated, upped = gated_upped.chunk(2, dim=1)
-        of_down_low_rank = gradient @ down_b.to(x.dtype) * of_down
-        of_down_b = gradient.t() @ down_low_rank * of_down
-        of_product = torch.cat([gradient, of_down_low_rank], dim=1) @ down
-        of_down_a = of_down_low_rank.t() @ (silu(gated) * upped)
-        of_gated_upped = torch.cat(
-            [torch.ops.aten.silu_backward(of_product * upped, gated), of_product * silu(gated)], dim=1
-        )
-        outs = (gated.shape[1], upped.shape[1])
-        of_x, of_adapters = _stacked_gradients(
-            rows, low_rank, of_gated_upped, gate_up, (gate_a, up_a), outs, ctx.scalings[:2]
-        )
-        of_down_weights = (of_down_a.to(gate_a.dtype), of_down_b.to(gate_a.dtype))
-        of_x = of_x.reshape(x.shape) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, *of_adapters, *of_down_weights, None
 
 
 def _adapters(layers: Sequence[Any]) -> list[torch.Tensor]:
@@ -180,7 +67,7 @@ class JoinedLoraMlp(FusedMlp):
         if self.gate_proj.disable_adapters:
             return Qwen2MLP.forward(self, x)
         layers = (self.gate_proj, self.up_proj, self.down_proj)
-        return _JoinedMlp.apply(x, self.gate_up, self.down, *_adapters(layers), _scalings(layers))
+        return JoinedMlpFunction.apply(x, self.gate_up, self.down, *_adapters(layers), _scalings(layers))
 
 
 class JoinedLoraAttention(JoinedAttention):
@@ -205,7 +92,9 @@ class JoinedLoraAttention(JoinedAttention):
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return queries, keys and values side by side, of shape (batch, length, sum of their widths)."""
         layers = self._layers()
-        return _JoinedLinears.apply(hidden_states, self.qkv, self.qkv_bias, _scalings(layers), *_adapters(layers))
+        return JoinedLinearsFunction.apply(
+            hidden_states, self.qkv, self.qkv_bias, _scalings(layers), *_adapters(layers)
+        )
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend as transformers' module does; as that very module where the adapter is switched off."""

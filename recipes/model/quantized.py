@@ -7,7 +7,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import BitsAndBytesConfig, Qwen2VLForConditionalGeneration
 
-from recipes.layers.fused_lora import unpacked_rows
+from recipes.layers.four_bit import unpacked_rows
 from recipes.layers.sizes import LLM_LINEARS
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
