@@ -1,6 +1,7 @@
 """Frozen weights, in 4 bits or not, read a few unpacked rows at a time: for a product, and for its gradient."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from bitsandbytes.functional import QuantState, dequantize_blockwise
@@ -11,7 +12,11 @@ from recipes.layers.sizes import UNPACKED_BYTES
 ROW_MULTIPLE = 128  # parts of other sizes leave the tensor cores' fast kernels: a third of the speed
 
 
-Weight = tuple[torch.Tensor, QuantState | None]
+class Weight(NamedTuple):
+    """A frozen weight of shape (out, in): its values, or bitsandbytes' packed ones and how they were packed."""
+
+    values: torch.Tensor
+    state: QuantState | None
 
 
 def unpacked_rows(

@@ -3,35 +3,34 @@
 from typing import Any
 
 import torch
-from bitsandbytes.functional import QuantState
 from peft.tuners.lora import Linear as PeftLinear
 from peft.tuners.lora.bnb import Linear4bit as PeftLinear4bit
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP
 
-from recipes.layers.lora_functions import LoraLinearFunction, LoraMlpFunction
+from recipes.layers.lora_functions import AdaptedLinear, lora_linear, lora_mlp
 
 
 class FusedLora:
     """What both of the fused modules below share: PEFT's parts under short names."""
 
-    def parts(self: Any) -> tuple[torch.Tensor, QuantState | None, torch.Tensor | None, Any, Any, float]:
-        """Return (weight, its quantisation, bias, A, B, scaling) of the one active adapter."""
+    def parts(self: Any) -> AdaptedLinear:
+        """Return the linear with the one active adapter."""
         (name,) = self.active_adapters
         base = self.get_base_layer()
-        return (
-            base.weight,
-            getattr(base.weight, "quant_state", None),
-            base.bias,
-            self.lora_A[name].weight,
-            self.lora_B[name].weight,
-            self.scaling[name],
+        return AdaptedLinear(
+            weight=base.weight,
+            state=getattr(base.weight, "quant_state", None),
+            bias=base.bias,
+            a=self.lora_A[name].weight,
+            b=self.lora_B[name].weight,
+            scaling=self.scaling[name],
         )
 
     def forward(self: Any, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Compute as PEFT's module would, for `x` of shape (…, in)."""
         if self.disable_adapters:
             return self.base_layer(x)
-        return LoraLinearFunction.apply(x, *self.parts())
+        return lora_linear(x, self.parts())
 
 
 class FusedLinear(FusedLora, PeftLinear):
@@ -49,11 +48,7 @@ class FusedMlp(Qwen2MLP):
         """Return the MLP's output, of the shape of `x`: (batch, length, hidden)."""
         if self.gate_proj.disable_adapters:
             return super().forward(x)
-        layers = [layer.parts() for layer in (self.gate_proj, self.up_proj, self.down_proj)]
-        tensors = [part for weight, _, _, a, b, _ in layers for part in (weight, a, b)]
-        return LoraMlpFunction.apply(
-            x, *tensors, tuple(layer[1] for layer in layers), tuple(layer[5] for layer in layers)
-        )
+        return lora_mlp(x, self.gate_proj.parts(), self.up_proj.parts(), self.down_proj.parts())
 
 
 _FUSED = {PeftLinear: FusedLinear, PeftLinear4bit: FusedLinear4bit}

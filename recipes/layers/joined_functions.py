@@ -10,9 +10,36 @@ from typing import Any
 import torch
 from torch.nn.functional import silu
 
-from recipes.layers.lora_functions import add_product
+from recipes.layers.lora_functions import AdaptedLinear, Gradients, add_product
 
-Gradients = tuple[torch.Tensor | None, ...]
+
+def joined_linears(
+    x: torch.Tensor, stack: torch.Tensor, bias: torch.Tensor | None, linears: Sequence[AdaptedLinear]
+) -> torch.Tensor:
+    """Return the outputs of linears of one input side by side, of shape (…, sum of out), for `x` of shape (…, in).
+
+    `stack` holds their weights one below the other and each one's s B beside its own: (sum of out, in + sum of r).
+    """
+    return _JoinedLinears.apply(x, stack, bias, _scalings(linears), *_adapters(linears))
+
+
+def joined_mlp(
+    x: torch.Tensor, gate_up: torch.Tensor, down: torch.Tensor, linears: Sequence[AdaptedLinear]
+) -> torch.Tensor:
+    """Return down(silu(gate(x)) * up(x)), of the shape of `x`: (…, hidden).
+
+    `linears` are gate, up and down. `gate_up` is joined_linears' stack of the first two; `down` holds the third one's
+    weight and below it its A: (hidden + r, inner).
+    """
+    return _JoinedMlp.apply(x, gate_up, down, _scalings(linears), *_adapters(linears))
+
+
+def _scalings(linears: Sequence[AdaptedLinear]) -> tuple[float, ...]:
+    return tuple(linear.scaling for linear in linears)
+
+
+def _adapters(linears: Sequence[AdaptedLinear]) -> list[torch.Tensor]:
+    return [tensor for linear in linears for tensor in (linear.a, linear.b)]
 
 
 def _stacked_product(
@@ -47,9 +74,7 @@ def _stacked_gradients(
     return of_x, of_adapters
 
 
-class JoinedLinearsFunction(torch.autograd.Function):
-    """Linears of one input; returns their outputs side by side."""
-
+class _JoinedLinears(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
@@ -73,23 +98,17 @@ class JoinedLinearsFunction(torch.autograd.Function):
         return of_x.reshape(x.shape) if ctx.needs_input_grad[0] else None, None, None, None, *of_adapters
 
 
-class JoinedMlpFunction(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)) on two weights that hold the adapters; see JoinedLoraMlp."""
-
+class _JoinedMlp(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
         gate_up: torch.Tensor,
         down: torch.Tensor,
-        gate_a: torch.Tensor,
-        gate_b: torch.Tensor,
-        up_a: torch.Tensor,
-        up_b: torch.Tensor,
-        down_a: torch.Tensor,
-        down_b: torch.Tensor,
-        scalings: tuple[float, float, float],
+        scalings: tuple[float, ...],
+        *adapters: torch.Tensor,
     ) -> torch.Tensor:
+        gate_a, _, up_a, _, _, down_b = adapters
         gated_upped, low_rank = _stacked_product(x.reshape(-1, x.shape[-1]), gate_up, (gate_a, up_a))
         gated, upped = gated_upped.chunk(2, dim=1)
         output = (silu(gated) * upped) @ down.t()
@@ -119,4 +138,4 @@ class JoinedMlpFunction(torch.autograd.Function):
         )
         of_down_weights = (of_down_a.to(gate_a.dtype), of_down_b.to(gate_a.dtype))
         of_x = of_x.reshape(x.shape) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, *of_adapters, *of_down_weights, None
+        return of_x, None, None, None, *of_adapters, *of_down_weights

@@ -7,7 +7,7 @@ import torch
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP, Qwen2VLAttention
 
 from recipes.layers.fused_lora import FusedLora, FusedMlp
-from recipes.layers.joined_functions import JoinedLinearsFunction, JoinedMlpFunction
+from recipes.layers.joined_functions import joined_linears, joined_mlp
 from recipes.layers.joined_linears import JoinedAttention, joinable_attention
 
 
@@ -16,8 +16,9 @@ def _stack(layers: Sequence[Any]) -> torch.Tensor:
 
     PEFT's modules keep views of their parts.
     """
-    weights = [layer.parts()[0] for layer in layers]
-    width, room = weights[0].shape[1], sum(layer.parts()[3].shape[0] for layer in layers)
+    linears = [layer.parts() for layer in layers]
+    weights = [linear.weight for linear in linears]
+    width, room = weights[0].shape[1], sum(len(linear.a) for linear in linears)
     stack = weights[0].new_zeros(sum(map(len, weights)), width + room)
     for layer, weight, rows in zip(layers, weights, stack.split([len(weight) for weight in weights]), strict=True):
         view = rows[:, :width]
@@ -30,18 +31,10 @@ def _refresh_stack(stack: torch.Tensor, layers: Sequence[Any]) -> None:
     """Write each adapter's s B into the columns kept for it."""
     row, column = 0, layers[0].in_features
     for layer in layers:
-        _, _, _, _, b, scaling = layer.parts()
-        out, r = b.shape
-        stack[row : row + out, column : column + r] = b * scaling
+        linear = layer.parts()
+        out, r = linear.b.shape
+        stack[row : row + out, column : column + r] = linear.b * linear.scaling
         row, column = row + out, column + r
-
-
-def _adapters(layers: Sequence[Any]) -> list[torch.Tensor]:
-    return [part for layer in layers for part in layer.parts()[3:5]]
-
-
-def _scalings(layers: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(layer.parts()[5] for layer in layers)
 
 
 class JoinedLoraMlp(FusedMlp):
@@ -50,24 +43,24 @@ class JoinedLoraMlp(FusedMlp):
     def join(self) -> None:
         """Move the frozen weights into two that have room for the adapters."""
         self.register_buffer("gate_up", _stack((self.gate_proj, self.up_proj)), persistent=False)
-        weight, _, _, a, _, _ = self.down_proj.parts()
-        below = torch.cat([weight, weight.new_zeros(len(a), weight.shape[1])])
-        self.down_proj.get_base_layer().weight = torch.nn.Parameter(below[: len(weight)], requires_grad=False)
-        self.register_buffer("down", below, persistent=False)
+        down = self.down_proj.parts()
+        extended = torch.cat([down.weight, down.weight.new_zeros(len(down.a), down.weight.shape[1])])
+        self.down_proj.get_base_layer().weight = torch.nn.Parameter(extended[: len(down.weight)], requires_grad=False)
+        self.register_buffer("down", extended, persistent=False)
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Write the adapter's values, which training changes, into the joined weights."""
         _refresh_stack(self.gate_up, (self.gate_proj, self.up_proj))
-        self.down[self.down_proj.out_features :] = self.down_proj.parts()[3]
+        self.down[self.down_proj.out_features :] = self.down_proj.parts().a
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the MLP's output, of the shape of `x`: (batch, length, hidden)."""
         if self.gate_proj.disable_adapters:
             return Qwen2MLP.forward(self, x)
         layers = (self.gate_proj, self.up_proj, self.down_proj)
-        return JoinedMlpFunction.apply(x, self.gate_up, self.down, *_adapters(layers), _scalings(layers))
+        return joined_mlp(x, self.gate_up, self.down, [layer.parts() for layer in layers])
 
 
 class JoinedLoraAttention(JoinedAttention):
@@ -76,7 +69,7 @@ class JoinedLoraAttention(JoinedAttention):
     def join(self) -> None:
         """Move the three frozen weights into one that has room for the adapters, and their biases into one."""
         layers = self._layers()
-        biases = [layer.parts()[2] for layer in layers]
+        biases = [layer.parts().bias for layer in layers]
         self.register_buffer("qkv", _stack(layers), persistent=False)
         self.register_buffer("qkv_bias", torch.cat(biases).detach(), persistent=False)
         self.refresh()
@@ -91,10 +84,7 @@ class JoinedLoraAttention(JoinedAttention):
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return queries, keys and values side by side, of shape (batch, length, sum of their widths)."""
-        layers = self._layers()
-        return JoinedLinearsFunction.apply(
-            hidden_states, self.qkv, self.qkv_bias, _scalings(layers), *_adapters(layers)
-        )
+        return joined_linears(hidden_states, self.qkv, self.qkv_bias, [layer.parts() for layer in self._layers()])
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend as transformers' module does; as that very module where the adapter is switched off."""
@@ -130,4 +120,4 @@ def join_adapters(model: torch.nn.Module, language_model: torch.nn.Module) -> No
 
 
 def _unpacked(*layers: Any) -> bool:
-    return all(isinstance(layer, FusedLora) and layer.parts()[1] is None for layer in layers)
+    return all(isinstance(layer, FusedLora) and layer.parts().state is None for layer in layers)

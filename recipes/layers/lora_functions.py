@@ -6,13 +6,16 @@ time. Taking the MLP's three linears as one function, so that their product is r
 idea.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from bitsandbytes.functional import QuantState
 from torch.nn.functional import silu
 
 from recipes.layers.four_bit import Weight, project, project_back
+
+Gradients = tuple[torch.Tensor | None, ...]
 
 
 @torch.library.custom_op("safe_unsafe::add_product", mutates_args=["output"])
@@ -36,17 +39,28 @@ def add_product(output: torch.Tensor, left: torch.Tensor, right: torch.Tensor, s
     return output.addmm_(left, right, alpha=scale)
 
 
-class AdaptedLinear:
-    """One frozen linear and its adapter inside an autograd function: `a` of shape (r, in), `b` of shape (out, r)."""
+class AdaptedLinear(NamedTuple):
+    """One frozen linear and its adapter: `a` of shape (r, in), `b` of shape (out, r).
 
-    def __init__(
-        self, weight: Weight, bias: torch.Tensor | None, a: torch.Tensor, b: torch.Tensor, scaling: float
-    ) -> None:
-        self.weight, self.bias, self.a, self.b, self.scaling = weight, bias, a, b, scaling
+    `weight` has shape (out, in), or is packed in 4 bits as `state` says. To an autograd function its parts are inputs
+    one by one, in this order: it sees no tensor that lies in a tuple.
+    """
+
+    weight: torch.Tensor
+    state: QuantState | None
+    bias: torch.Tensor | None
+    a: torch.Tensor
+    b: torch.Tensor
+    scaling: float
+
+    @property
+    def frozen(self) -> Weight:
+        """The weight with all that it takes to read it."""
+        return Weight(self.weight, self.state)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the adapted output, of shape (tokens, out), for `x` of shape (tokens, in)."""
-        output = project(x, self.weight, self.bias)
+        output = project(x, self.frozen, self.bias)
         return add_product(output, x @ self.a.to(x.dtype).t(), self.b.to(x.dtype).t(), self.scaling)
 
     def adapter_gradients(
@@ -60,86 +74,97 @@ class AdaptedLinear:
 
     def input_gradient(self, gradient: torch.Tensor, low_rank: torch.Tensor) -> torch.Tensor:
         """Return the gradient of x, of shape (tokens, in); `low_rank` is the last that adapter_gradients returns."""
-        return add_product(project_back(gradient, self.weight), low_rank, self.a.to(gradient.dtype), 1.0)
+        return add_product(project_back(gradient, self.frozen), low_rank, self.a.to(gradient.dtype), 1.0)
 
 
-class LoraLinearFunction(torch.autograd.Function):
+def lora_linear(x: torch.Tensor, linear: AdaptedLinear) -> torch.Tensor:
+    """Return a linear's adapted output, of shape (…, out), for `x` of shape (…, in)."""
+    return _LoraLinear.apply(x, *linear)
+
+
+def lora_mlp(x: torch.Tensor, gate: AdaptedLinear, up: AdaptedLinear, down: AdaptedLinear) -> torch.Tensor:
+    """Return down(silu(gate(x)) * up(x)), of the shape of `x`: (…, hidden).
+
+    A second backward pass through the same graph is refused by autograd.
+    """
+    return _LoraMlp.apply(x, *gate, *up, *down)
+
+
+class _LoraLinear(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        weight: torch.Tensor,
-        state: QuantState | None,
-        bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scaling: float,
-    ) -> torch.Tensor:
-        ctx.save_for_backward(x, weight, a, b)
-        ctx.state, ctx.scaling = state, scaling
-        rows = x.reshape(-1, x.shape[-1])
-        return AdaptedLinear((weight, state), bias, a, b, scaling).forward(rows).view(*x.shape[:-1], -1)
+    def forward(ctx: Any, x: torch.Tensor, *parts: Any) -> torch.Tensor:
+        linear = AdaptedLinear(*parts)
+        _save(ctx, [x], [linear])
+        return linear.forward(x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, weight, a, b = ctx.saved_tensors
-        adapted = AdaptedLinear((weight, ctx.state), None, a, b, ctx.scaling)
-        rows = gradient.reshape(-1, gradient.shape[-1])
-        of_a, of_b, low_rank = adapted.adapter_gradients(x.reshape(-1, x.shape[-1]), rows)
-        of_x = adapted.input_gradient(rows, low_rank).view(x.shape) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, None, of_a, of_b, None
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        (x,), (linear,) = _saved(ctx)
+        gradient = gradient.reshape(-1, gradient.shape[-1])
+        of_a, of_b, low_rank = linear.adapter_gradients(x.reshape(-1, x.shape[-1]), gradient)
+        of_x = linear.input_gradient(gradient, low_rank).view(x.shape) if ctx.needs_input_grad[0] else None
+        return of_x, *_of_parts(of_a, of_b)
 
 
-class LoraMlpFunction(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)), keeping x and the outputs of gate and up alone.
+class _LoraMlp(torch.autograd.Function):
+    """An MLP that keeps x and the outputs of gate and up alone.
 
-    The backward pass writes over those two, so that no more than three tensors of the inner size ever stand; a second
-    one through the same graph is refused by autograd.
+    The backward pass writes over those two, so that no more than three tensors of the inner size ever stand.
     """
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        gate: torch.Tensor,
-        gate_a: torch.Tensor,
-        gate_b: torch.Tensor,
-        up: torch.Tensor,
-        up_a: torch.Tensor,
-        up_b: torch.Tensor,
-        down: torch.Tensor,
-        down_a: torch.Tensor,
-        down_b: torch.Tensor,
-        states: tuple[QuantState | None, QuantState | None, QuantState | None],
-        scalings: tuple[float, float, float],
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, *parts: Any) -> torch.Tensor:
+        each = len(parts) // 3
+        linears = [AdaptedLinear(*parts[first : first + each]) for first in range(0, len(parts), each)]
+        gate, up, down = linears
         rows = x.reshape(-1, x.shape[-1])
-        gated = AdaptedLinear((gate, states[0]), None, gate_a, gate_b, scalings[0]).forward(rows)
-        upped = AdaptedLinear((up, states[1]), None, up_a, up_b, scalings[1]).forward(rows)
-        product = silu(gated).mul_(upped)
-        output = AdaptedLinear((down, states[2]), None, down_a, down_b, scalings[2]).forward(product)
-        ctx.save_for_backward(x, gated, upped, gate, gate_a, gate_b, up, up_a, up_b, down, down_a, down_b)
-        ctx.states, ctx.scalings = states, scalings
+        gated, upped = gate.forward(rows), up.forward(rows)
+        output = down.forward(silu(gated).mul_(upped))
+        _save(ctx, [x, gated, upped], linears)
         return output.view(x.shape)
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x, gated, upped, gate, gate_a, gate_b, up, up_a, up_b, down, down_a, down_b = ctx.saved_tensors
-        states, scalings = ctx.states, ctx.scalings
+    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
+        (x, gated, upped), (gate, up, down) = _saved(ctx)
         rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-        of_down = AdaptedLinear((down, states[2]), None, down_a, down_b, scalings[2])
-        of_down_a, of_down_b, low_rank = of_down.adapter_gradients(silu(gated).mul_(upped), gradient)
-        of_product = of_down.input_gradient(gradient, low_rank)
+        of_down_a, of_down_b, low_rank = down.adapter_gradients(silu(gated).mul_(upped), gradient)
+        of_product = down.input_gradient(gradient, low_rank)
         of_gated = upped.mul_(of_product)
         torch.ops.aten.silu_backward.grad_input(of_gated, gated, grad_input=of_gated)
         of_upped = of_product.mul_(silu(gated, inplace=True))
-        of_gate = AdaptedLinear((gate, states[0]), None, gate_a, gate_b, scalings[0])
-        of_gate_a, of_gate_b, gate_low_rank = of_gate.adapter_gradients(rows, of_gated)
-        of_up = AdaptedLinear((up, states[1]), None, up_a, up_b, scalings[1])
-        of_up_a, of_up_b, up_low_rank = of_up.adapter_gradients(rows, of_upped)
+        of_gate_a, of_gate_b, gate_low_rank = gate.adapter_gradients(rows, of_gated)
+        of_up_a, of_up_b, up_low_rank = up.adapter_gradients(rows, of_upped)
         of_x = None
         if ctx.needs_input_grad[0]:
-            of_x = of_gate.input_gradient(of_gated, gate_low_rank)
-            of_x = of_x.add_(of_up.input_gradient(of_upped, up_low_rank)).view(x.shape)
-        of_weights = (None, of_gate_a, of_gate_b, None, of_up_a, of_up_b, None, of_down_a, of_down_b)
-        return of_x, *of_weights, None, None
+            of_x = gate.input_gradient(of_gated, gate_low_rank)
+            of_x = of_x.add_(up.input_gradient(of_upped, up_low_rank)).view(x.shape)
+        return (
+            of_x,
+            *_of_parts(of_gate_a, of_gate_b),
+            *_of_parts(of_up_a, of_up_b),
+            *_of_parts(of_down_a, of_down_b),
+        )
+
+
+def _save(ctx: Any, activations: Sequence[torch.Tensor], linears: Sequence[AdaptedLinear]) -> None:
+    """Keep for the backward pass what it reads: of each linear all but the bias."""
+    tensors = [tensor for linear in linears for tensor in (linear.weight, linear.a, linear.b)]
+    ctx.save_for_backward(*activations, *tensors)
+    ctx.others = [(linear.state, linear.scaling) for linear in linears]
+
+
+def _saved(ctx: Any) -> tuple[list[torch.Tensor], list[AdaptedLinear]]:
+    """Return what was kept, in the same order."""
+    tensors = list(ctx.saved_tensors)
+    first = len(tensors) - 3 * len(ctx.others)
+    weights, a, b = (tensors[first + part :: 3] for part in range(3))
+    linears = [
+        AdaptedLinear(weight, state, None, a, b, scaling)
+        for weight, a, b, (state, scaling) in zip(weights, a, b, ctx.others, strict=True)
+    ]
+    return tensors[:first], linears
+
+
+def _of_parts(of_a: torch.Tensor, of_b: torch.Tensor) -> Gradients:
+    """Return the gradients of a linear's parts, in their order."""
+    return None, None, None, of_a, of_b, None

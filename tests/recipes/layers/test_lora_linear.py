@@ -11,7 +11,7 @@ from torch.nn.functional import linear
 
 from recipes.adapter.lora import lora_config
 from recipes.layers import four_bit
-from recipes.layers.four_bit import unpacked_rows
+from recipes.layers.four_bit import Weight, unpacked_rows
 from recipes.layers.fused_lora import FusedLinear4bit, FusedLora, FusedMlp, fuse_lora
 from recipes.layers.joined_lora import JoinedLoraAttention, JoinedLoraMlp, join_adapters
 from recipes.layers.sizes import LLM_LINEARS
@@ -131,7 +131,7 @@ def test_weight_comes_in_parts_of_whole_rows(small_base: Path, monkeypatch: pyte
     monkeypatch.setattr(four_bit, "UNPACKED_BYTES", 200 * 256 * 4)
     monkeypatch.setattr(four_bit, "ROW_MULTIPLE", 64)
     base_layer = layer_of(adapted(small_base)).mlp.up_proj.get_base_layer()
-    weight = (base_layer.weight, base_layer.weight.quant_state)
+    weight = Weight(base_layer.weight, base_layer.weight.quant_state)
     ((_, rows, whole),) = unpacked_rows(weight, torch.float32, at_once=True)
     parts = list(unpacked_rows(weight, torch.float32))
     assert [stop - start for start, stop, _ in parts][:-1] == [192] * (len(parts) - 1)
