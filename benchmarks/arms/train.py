@@ -243,7 +243,7 @@ def large_card(out: Path) -> dict[str, Any]:
 
     At one frame it is measured with CUDA graphs, too, which the recipe leaves off for its 16.
     """
-    from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill
+    from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
 
     rate = matmul_rate()
     trainer = build(out, "80gb", cuda_graphs=True)
@@ -268,7 +268,7 @@ def large_card(out: Path) -> dict[str, Any]:
     frames = EncodedFrames(open_dataset(str(out / "data")), ("train",))
     begin = time.perf_counter()
     device = trainer.model.device
-    filled = fill(
+    filled = fill_cache(
         cache,
         frames,
         trainer.data_collator,

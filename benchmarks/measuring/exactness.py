@@ -27,7 +27,7 @@ from recipes.model import loading
 from recipes.model.base import find_base
 from recipes.model.cuda_graphs import ORDINARY_CALLS, GraphedFunction
 from recipes.model.device import compile_layers
-from recipes.model.forward import frame_features
+from recipes.model.forward import image_features
 from recipes.model.quantized import unpack_quantized
 from recipes.training.trainer import answer_loss, training_inputs
 
@@ -77,7 +77,7 @@ def _bf16(out: Path, batch: dict[str, torch.Tensor]) -> Iterator[tuple[str, tupl
     yield ours("fused, embedding and head on the host")
     base.set_input_embeddings(on_card[0])
     base.lm_head = on_card[1]
-    features = frame_features(base.model.visual, batch["pixel_values"].cuda(), batch["image_grid_thw"]).cpu()
+    features = image_features(base.model.visual, batch["pixel_values"].cuda(), batch["image_grid_thw"]).cpu()
     cached = {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"image_features": features}
     yield ours("fused, features kept", cached)
     _adapters_in(model, torch.bfloat16)
