@@ -8,7 +8,7 @@ from bitsandbytes.nn import Linear4bit
 from transformers import BitsAndBytesConfig, Qwen2VLForConditionalGeneration
 
 from recipes.layers.four_bit import Weight, unpacked_rows
-from recipes.layers.sizes import LLM_LINEARS
+from recipes.layers.sizes import ATTENTION_LINEARS, MLP_LINEARS
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
 KEPT_IN_16_BITS = ["model.visual", "lm_head"]
@@ -87,7 +87,7 @@ def check_quantized(model: Qwen2VLForConditionalGeneration) -> None:
     expected = {
         f"model.language_model.layers.{layer}.{part}"
         for layer in range(model.config.text_config.num_hidden_layers)
-        for part in [f"self_attn.{name}" for name in LLM_LINEARS[:4]] + [f"mlp.{name}" for name in LLM_LINEARS[4:]]
+        for part in [f"self_attn.{name}" for name in ATTENTION_LINEARS] + [f"mlp.{name}" for name in MLP_LINEARS]
     }
     differing = quantized_modules(model).keys() ^ expected
     if differing:
