@@ -13,8 +13,6 @@ from recipes.layers.sizes import base_weights
 from recipes.model.base import BaseModel
 
 MERGING_ROOM = 1.4  # times what the weights take in 16 bits; measured for the 7B: 1.25
-
-
 COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
 
 
@@ -35,7 +33,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def free_room(device: torch.device) -> dict[str, float]:
-    """Return the bytes that a GPU and the host have free, under the names that room.py takes them by."""
+    """Return the bytes that a GPU and the host have free, under the names that recipe_choice.py takes them by."""
     return {"card_bytes": free_memory(device), "host_bytes": float(psutil.virtual_memory().available)}
 
 
