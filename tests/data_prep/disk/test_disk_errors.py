@@ -19,17 +19,21 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
-from data_prep import build_jsonl, extract_frames
-from data_prep.clips.records import CLIPS_FILE, read_clips
+from data_prep import build_jsonl
+from data_prep.clips import extraction
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
 from data_prep.console import run_script
 from data_prep.disk.disk_errors import named, told
 from data_prep.disk.parquet_files import write_parquet
 from data_prep.errors import InputError
-from data_prep.files import PROJECT_ROOT, check_writable, hold_lock, replace, write_atomic, write_together
+from data_prep.files import PROJECT_ROOT, check_writable, replace, write_atomic, write_together
+from data_prep.hub.loading import load_pushed
 from data_prep.hub.old_versions import prune
-from data_prep.hub.pushing import load_pushed, push_local
+from data_prep.hub.pushing import push_local
+from data_prep.locks import hold_lock
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import build_dataset, content_hash
+from data_prep.rows.content import content_hash
+from data_prep.rows.dataset import build_dataset
 from tests.tiny_data import many_clips, write_data
 
 FULL = Path("/dev/full")
@@ -188,7 +192,7 @@ import importlib, json, os, sys, traceback
 from pathlib import Path
 import datasets
 from data_prep.disk.disk_errors import told
-from data_prep.errors import run_script
+from data_prep.console import run_script
 told(PermissionError(13, "Permission denied", "/"))
 for name, (script, arguments) in json.loads(sys.argv[2]).items():
     main = importlib.import_module(script).main
@@ -282,7 +286,7 @@ def test_a_frame_on_a_full_disk_is_never_taken_for_whole(tmp_path: Path) -> None
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     (tmp_path / "0000.jpg").symlink_to(FULL)
     with pytest.raises(OSError, match=r"No space left on device.*0000\.jpg"):
-        extract_frames._save_frame(Image.fromarray(noise), tmp_path / "0000.jpg", FrameFormat(None, 90))
+        extraction._save_frame(Image.fromarray(noise), tmp_path / "0000.jpg", FrameFormat(None, 90))
 
 
 def test_parquet_on_a_full_disk_is_an_error_and_no_abort(tmp_path: Path) -> None:
@@ -429,7 +433,7 @@ def test_what_can_t_be_replaced_at_once_is_kept_until_the_new_is_there(
 def script(body: str, before: str = "", **streams: Any) -> subprocess.CompletedProcess[str]:
     """Run a script of one line, after one that goes before it."""
     main = f"def main(argv):\n    {body}\n    return 0"
-    program = f"{before}\nfrom data_prep.errors import run_script\n{main}\nrun_script(main)"
+    program = f"{before}\nfrom data_prep.console import run_script\n{main}\nrun_script(main)"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, text=True, stderr=subprocess.PIPE, env=environment, **streams)
