@@ -18,7 +18,8 @@ from benchmarks.measuring.demo_runs import ARMS, HF_HOME, SHUFFLED, UNWEIGHTED, 
 from benchmarks.measuring.machine import machine
 from data_prep.console import run_script
 from data_prep.errors import InputError
-from data_prep.files import from_root, hold_lock, to_root, write_json
+from data_prep.files import from_root, to_root, write_json
+from data_prep.locks import hold_lock
 
 SCHEMA_VERSION = 1
 FIGURES = {

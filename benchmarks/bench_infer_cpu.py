@@ -68,11 +68,11 @@ def seconds_of_command(adapter: Path, frame: Path) -> float:
 
 def measure(adapter: Adapter, encoded: list[bytes]) -> dict[str, Any]:
     """Answer every frame both ways, in turns."""
-    from recipes.answering.adapted_model import load_adapted
+    from recipes.answering.adapted_model import load_for_batches
     from recipes.model.device import use_all_cores
 
     use_all_cores()
-    adapted = load_adapted(adapter)
+    adapted = load_for_batches(adapter)
     generate = stock(adapter)
 
     def ours(content: bytes) -> str:

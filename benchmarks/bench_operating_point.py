@@ -23,12 +23,15 @@ from benchmarks.measuring.machine import machine
 from data_prep.console import run_script
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root, write_json
-from recipes.metrics.comparison import Evaluation, read_evaluation
-from recipes.metrics.figures import class_ids, compute_figures, mean_by_clip
-from recipes.metrics.intervals import Scores, draw_clips, interval, resampled_figures
-from recipes.metrics.judged import each_clip_its_own
+from recipes.metrics.class_ids import class_ids, mean_by_clip
+from recipes.metrics.figures import resampled_figures
+from recipes.metrics.intervals import interval
+from recipes.metrics.judged import clips_as_frames
 from recipes.metrics.prior_shift import at_prior
+from recipes.metrics.resampling import Resamples, Scores, draw_clips
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import choose_threshold
+from recipes.report.side_by_side import Evaluation, read_evaluation
 
 FIGURES = ("macro_f1", "recall", "precision", "brier")
 
@@ -148,10 +151,10 @@ def resample(way: Way, runs: Sequence[Run]) -> dict[str, Any]:
         truth, clips = class_ids(run.test.labels), [clip for clip, _ in run.test.frames]
         of_clips = mean_by_clip(test, truth, clips)
         assert of_clips is not None
-        for unit, scores in (("frame", Scores.of(test, truth, clips)), ("clip", each_clip_its_own(*of_clips))):
+        for unit, scores in (("frame", Scores.of(test, truth, clips)), ("clip", clips_as_frames(*of_clips))):
             by_seed[unit].append(dict(compute_figures(scores.p_unsafe, scores.truth, threshold=threshold)))
             times = draw_clips(int(scores.clip_of_row.max()) + 1)
-            drawn[unit].append(resampled_figures(scores, times, threshold=threshold))
+            drawn[unit].append(resampled_figures(Resamples(scores, times), threshold))
     return {
         "thresholds": thresholds,
         **{

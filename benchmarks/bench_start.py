@@ -26,7 +26,7 @@ from benchmarks.measuring.machine import processor
 from benchmarks.measuring.recipe_arguments import recipe_arguments
 from data_prep.console import run_script
 from data_prep.files import from_root, write_json
-from data_prep.rows.dataset import TRAIN, VALIDATION
+from data_prep.labels import TRAIN, VALIDATION
 from recipes.model.base import find_base
 from recipes.report.contents import versions
 from recipes.training.command_line import read_settings
@@ -104,7 +104,7 @@ def entry_of(run: Run, encoded: bytes) -> bytes:
     """Return what the vision cache keeps of a frame, given as its encoded bytes."""
     import torch
 
-    from recipes.model.forward import frame_features as features_of
+    from recipes.model.forward import image_features as features_of
     from recipes.model.loading import load_tower
     from recipes.training.building import build_collator, vision_cache_of
 

@@ -22,7 +22,7 @@ from data_prep.media.images import read_image
 from recipes import eval_qwen2vl, sft_qwen2vl
 from recipes.adapter.folder import Adapter
 from recipes.adapter.safety_record import read_record
-from recipes.answering.adapted_model import load_adapted
+from recipes.answering.adapted_model import load_for_batches
 from recipes.machine.memory import predict
 from recipes.machine.recipe_choice import recipe_settings
 from recipes.model.base import find_base
@@ -141,7 +141,7 @@ def write_packed(base: Path, folder: Path) -> None:
 def answers(out: Path, adapter: Path, base: Path, *, merge: bool) -> torch.Tensor:
     """Return P(UNSAFE) of the test frames with an adapter on one of the bases, of shape (frames,)."""
     free_what_was_left()
-    adapted = load_adapted(Adapter(adapter, read_record(adapter), find_base(str(base))), merge=merge)
+    adapted = load_for_batches(Adapter(adapter, read_record(adapter), find_base(str(base))), merge=merge)
     rows = open_dataset(str(out / "data")).rows("test")
     return torch.tensor([adapted.p_unsafe([read_image(row["image"]["bytes"])])[0] for row in rows])
 

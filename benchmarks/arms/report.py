@@ -8,7 +8,6 @@ seconds by step, and the most memory that the process held, before the work and 
 """
 
 import argparse
-import importlib
 import json
 import sys
 import time
@@ -53,28 +52,31 @@ def time_report(data: Path, out: Path) -> dict[str, Any]:
     """Time make_report and write_report on scored frames."""
     import datasets
 
-    for module in ("recipes.report.contents", "recipes.report.page", "recipes.report.plots"):
-        importlib.import_module(module)
     from data_prep.hub.source import FramesSource
+    from recipes.adapter.folder import Adapter
     from recipes.adapter.safety_record import SafetyRecord
-    from recipes.eval_qwen2vl import make_report, write_report
+    from recipes.report.contents import make_report
+    from recipes.report.evaluated_split import EvaluatedSplit
+    from recipes.report.scored import Scored
+    from recipes.report.writing import write_report
 
     dataset = datasets.DatasetDict({"test": datasets.load_from_disk(str(data / "test"))})
     record = SafetyRecord(**json.loads((data / "safety.json").read_text()))
     source = FramesSource(dataset, "local/drawn", None, record.dataset_hash, audit(dataset["test"][0]["clip"]))
     scores = dict(np.load(data / "scores.npz"))
     p_unsafe = scores.pop("adapter")
-    rows = source.rows("test")
+    base: Any = None  # which nobody asks for
+    split = EvaluatedSplit(Adapter(data, record, base), source, "test", source.rows("test"))
     about = {"latency_ms": {"frames": 1, "p50": 1.0, "max": 1.0}, "config": config(record)}
     seconds: dict[str, float] = {}
     before = peak_gb()
-    asked = argparse.Namespace(split="test", prior=None)
-    report = timed(seconds, "figures", lambda: make_report(source, record, rows, p_unsafe, scores, asked))
-    timed(
-        seconds,
-        "written",
-        lambda: write_report(out, {**report, **about}, source, rows, p_unsafe, scores, without_frames=False),
-    )
+
+    def figures() -> Any:
+        scored = Scored.of(split.rows, p_unsafe, scores, threshold=record.threshold)
+        return scored, make_report(split, scored)
+
+    scored, report = timed(seconds, "figures", figures)
+    timed(seconds, "written", lambda: write_report(out, {**report, **about}, split, scored))
     return {"seconds": seconds, "imports_gb": before}
 
 

@@ -9,8 +9,8 @@ from datasets.arrow_writer import ArrowWriter
 from PIL import Image
 
 from data_prep.hub.source import FramesSource
-from data_prep.labels import LABELS, PROMPT
-from data_prep.rows.dataset import TEST, TRAIN, VALIDATION, frame_features
+from data_prep.labels import LABELS, PROMPT, TEST, TRAIN, VALIDATION
+from data_prep.rows.dataset import dataset_columns
 
 SIDE, FRAME_BYTES, FRAMES_PER_CLIP, ROWS_AT_ONCE = 56, 1000, 20, 1000
 CONTENT = "0" * 64  # stands for the content hash, which the data set's own check finds out
@@ -24,7 +24,7 @@ def make_rows(out: Path, rows: int) -> None:
         path = arrow_file(out, split)
         if not path.exists():
             unfinished = path.with_suffix(".unfinished")
-            with ArrowWriter(path=str(unfinished), features=frame_features()) as writer:
+            with ArrowWriter(path=str(unfinished), features=dataset_columns()) as writer:
                 for begin in range(first, first + size, ROWS_AT_ONCE):
                     writer.write_batch(made_rows(range(begin, min(begin + ROWS_AT_ONCE, first + size))))
                 writer.finalize()

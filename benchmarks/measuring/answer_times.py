@@ -14,7 +14,7 @@ from benchmarks.made.random_adapter import write_random_adapter
 from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
 from recipes.adapter.folder import Adapter, find_adapter
-from recipes.answering.adapted_model import AdaptedModel, load_adapted
+from recipes.answering.adapted_model import AdaptedModel, load_for_batches
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import VisionCollator
 from recipes.metrics.threshold import label_of
@@ -35,7 +35,7 @@ class Bench:
     def load(self, **how: bool) -> tuple[AdaptedModel, float]:
         """Load the adapter on its base; return it with the seconds that took."""
         begin = time.perf_counter()
-        adapted = load_adapted(self.adapter, **how)
+        adapted = load_for_batches(self.adapter, **how)
         torch.cuda.synchronize()
         return adapted, time.perf_counter() - begin
 

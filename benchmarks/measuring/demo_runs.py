@@ -170,7 +170,7 @@ def run_python(arguments: list[str], doing: str) -> float:
 def report_folder_of(demo: Demo, folder: Path) -> Path:
     """Return where eval_qwen2vl.py puts its report of the true test split for the adapter in `folder`."""
     from recipes.adapter.safety_record import read_record
-    from recipes.report.contents import folder_of_report
+    from recipes.report.folder import folder_of_report
 
     return folder_of_report(folder, read_record(folder), demo.source, "test")
 

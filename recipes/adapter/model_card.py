@@ -6,20 +6,21 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from data_prep.labels import SAFE, UNSAFE
 from recipes.adapter.safety_record import SafetyRecord
 
-_FIGURES = {"accuracy": "Accuracy", "f1": "F1 of UNSAFE", "macro_f1": "Macro-F1", "auroc": "AUROC"}
+_FIGURES = {"accuracy": "Accuracy", "f1": f"F1 of {UNSAFE}", "macro_f1": "Macro-F1", "auroc": "AUROC"}
 _SEAL = "<!-- written by eval_qwen2vl.py and sft_qwen2vl.py, which leave it alone once it was changed: "
 
 _BODY = """\
-# SAFE or UNSAFE, asked of one CCTV frame
+# {safe} or {unsafe}, asked of one CCTV frame
 
 A LoRA adapter (QLoRA: {quantization}) on `{base_model}`, revision `{base_revision}`. Shown one frame and asked
 
 > {prompt}
 
-it gives P(UNSAFE), the softmax over the first tokens of {labels} at the answer's first position. From {threshold} on
-the frame is UNSAFE ({threshold_from}). `safety.json` holds all of this for the programs that use it.
+it gives P({unsafe}), the softmax over the first tokens of {labels} at the answer's first position. From {threshold} on
+the frame is {unsafe} ({threshold_from}). `safety.json` holds all of this for the programs that use it.
 
 Trained on the data set `{dataset}`, content hash `{dataset_hash}`, seed {seed}; frames shrunk to at most {max_pixels}
 pixels. Curves: `training.png`.
@@ -78,8 +79,7 @@ inputs = processor(text=[text], images=images, do_resize=False, return_tensors="
 safe, unsafe = (processor.tokenizer.encode(label)[0] for label in {labels})
 with torch.no_grad():
     p_unsafe = model(**inputs).logits[0, -1, [safe, unsafe]].float().softmax(0)[1].item()
-print("UNSAFE" if p_unsafe >= {threshold} else "SAFE")"""
-
+print("{unsafe}" if p_unsafe >= {threshold} else "{safe}")"""
 
 _SHRINKING = "image.thumbnail(({max_side}, {max_side}), Image.Resampling.BICUBIC)  # as training's frames were\n"
 
@@ -107,7 +107,7 @@ def _front_matter(record: SafetyRecord, folder: str, report: dict[str, Any] | No
     results = [
         EvalResult(
             task_type="image-classification",
-            task_name="SAFE or UNSAFE, one CCTV frame",
+            task_name=f"{SAFE} or {UNSAFE}, one CCTV frame",
             dataset_type=record.dataset,
             dataset_name=record.dataset,
             dataset_split=report["config"]["split"],
@@ -134,43 +134,50 @@ def _front_matter(record: SafetyRecord, folder: str, report: dict[str, Any] | No
 
 
 def _body(record: SafetyRecord, folder: str, report: dict[str, Any] | None) -> str:
-    settings = {
-        "base_model": record.base_model,
-        "base_revision": record.base_revision,
-        "prompt": "\n> ".join(record.prompt.splitlines()),
-        "threshold": record.threshold,
-        "threshold_from": record.threshold_from,
-        "dataset": record.dataset,
-        "dataset_hash": record.dataset_hash,
-        "seed": record.seed,
-        "max_pixels": record.max_pixels,
-    }
+    return _BODY.format(
+        base_model=record.base_model,
+        base_revision=record.base_revision,
+        prompt="\n> ".join(record.prompt.splitlines()),
+        threshold=record.threshold,
+        threshold_from=record.threshold_from,
+        dataset=record.dataset,
+        dataset_hash=record.dataset_hash,
+        seed=record.seed,
+        max_pixels=record.max_pixels,
+        labels=" and ".join(record.labels),
+        safe=SAFE,
+        unsafe=UNSAFE,
+        quantization="base in 4 bits" if record.load_in_4bit else f"base in {record.dtype}",
+        figures=_figures(report),
+        loading=_loading(record, folder),
+        asking=_asking(record),
+    )
+
+
+def _loading(record: SafetyRecord, folder: str) -> str:
     on_hub = not record.base_model.startswith((".", "/"))
     loaded_with = [f"dtype=torch.{record.dtype}"]
     if on_hub:
         loaded_with.append(f"revision={_literal(record.base_revision)}")
     if record.load_in_4bit:
         loaded_with += ["quantization_config=four_bits", 'device_map="auto"']
-    loading = _LOADING.format(
+    return _LOADING.format(
         base_model=_literal(record.base_model),
         settings=", ".join(loaded_with),
         folder=_literal(folder),
         quantized=_QUANTIZED.format(dtype=record.dtype) if record.load_in_4bit else "",
     )
-    asking = _ASKING.format(
+
+
+def _asking(record: SafetyRecord) -> str:
+    return _ASKING.format(
         shrinking=_SHRINKING.format(max_side=record.max_side) if record.max_side else "",
         max_pixels=record.max_pixels,
         prompt=_literal(record.prompt),
         labels=tuple(record.labels),
         threshold=record.threshold,
-    )
-    return _BODY.format(
-        **settings,
-        labels=" and ".join(record.labels),
-        quantization="base in 4 bits" if record.load_in_4bit else f"base in {record.dtype}",
-        figures=_figures(report),
-        loading=loading,
-        asking=asking,
+        safe=SAFE,
+        unsafe=UNSAFE,
     )
 
 

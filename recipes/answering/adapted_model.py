@@ -41,21 +41,21 @@ class AdaptedModel:
         return self.scorer(batch).tolist()
 
 
-def load_to_answer(adapter: Adapter, *, compiled: bool = False) -> AdaptedModel:
+def load_for_frames(adapter: Adapter, *, compiled: bool = False) -> AdaptedModel:
     """Load an adapter to answer single frames as fast as the machine allows.
 
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
-    replayed. `compiled` takes ten seconds more and is a fifth faster. Raises InputError as load_adapted does.
+    replayed. `compiled` takes ten seconds more and is a fifth faster. Raises InputError as load_for_batches does.
     """
     device = choose_device()
     merge = has_room_to_merge(adapter.base, device)
-    adapted = load_adapted(adapter, merge=merge, cuda_graphs=device.type == "cuda")
+    adapted = load_for_batches(adapter, merge=merge, cuda_graphs=device.type == "cuda")
     if compiled:
         compile_layers(adapted.model)
     return adapted
 
 
-def load_adapted(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = False) -> AdaptedModel:
+def load_for_batches(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = False) -> AdaptedModel:
     """Load the adapter in `folder` on its base, on the GPU where there is one.
 
     On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. With

@@ -17,7 +17,7 @@ from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import batches
 from recipes.metrics.linear_probe import LinearProbe
 from recipes.model.cuda_graphs import GraphedFunction
-from recipes.model.forward import Batch, inputs_on_device, last_hidden, place_frames, rows_of_head, with_features
+from recipes.model.forward import Batch, add_image_features, insert_image_features, last_hidden, rows_of_head, to_device
 
 Grids = tuple[tuple[int, ...], ...]
 
@@ -61,7 +61,7 @@ class Scorer:
         p_unsafe = self.on_device(batch).double().cpu().numpy()
         if not np.isfinite(p_unsafe).all():
             raise NoProbabilityError(
-                "P(UNSAFE) is no number, so there is no answer: adapter or base is damaged; train or fetch it again"
+                f"P({UNSAFE}) is no number, so there is no answer: adapter or base is damaged; train or fetch it again"
             )
         return p_unsafe
 
@@ -70,17 +70,17 @@ class Scorer:
         """Return what a call returns, in fp32 on the model's device, unchecked and without waiting for it."""
         grids: Grids = tuple(map(tuple, batch["image_grid_thw"].tolist()))
         with self._one_at_a_time:
-            inputs = inputs_on_device(self.base, batch)
+            inputs = to_device(self.base, batch)
             return self._p_unsafe(inputs, grids) if self._graphed is None else self._graphed(inputs, grids)
 
     def _p_unsafe(self, inputs: Mapping[str, torch.Tensor], grids: Grids) -> torch.Tensor:
-        hidden = last_hidden(self.base, place_frames(self.base, inputs, torch.tensor(grids)), 1)[:, 0]
+        hidden = last_hidden(self.base, insert_image_features(self.base, inputs, torch.tensor(grids)), 1)[:, 0]
         # In fp32, or two logits around 20 come in steps of an eighth: a bf16 product has eight bits for all of it.
         return (hidden.float() @ self._rows.t()).softmax(dim=-1)[:, LABELS.index(UNSAFE)]
 
 
 @dataclass(frozen=True)
-class Scored:
+class SplitScores:
     """What one pass over n rows gave: P(UNSAFE) by the model with its adapter, and without, both of shape (n,).
 
     `by_probe` is P(UNSAFE) by a linear probe on each frame's mean vision-tower feature. What wasn't asked for is None.
@@ -101,12 +101,12 @@ def score_rows(
     show_progress: bool = False,
 ) -> np.ndarray:
     """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,). `rows` is anything indexable."""
-    return score_in_ways(
+    return score_split(
         model, collator, rows, batch_size=batch_size, num_workers=num_workers, show_progress=show_progress
     ).p_unsafe
 
 
-def score_in_ways(
+def score_split(
     model: torch.nn.Module,
     collator: VisionCollator,
     rows: Any,
@@ -116,7 +116,7 @@ def score_in_ways(
     show_progress: bool = False,
     without_adapter: bool = False,
     probe: LinearProbe | None = None,
-) -> Scored:
+) -> SplitScores:
     """Score every row, in order, with the adapter and, where asked for, without it, and by a linear probe.
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
@@ -130,7 +130,7 @@ def score_in_ways(
     without: list[np.ndarray] = []
     by_probe: list[np.ndarray] = []
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True):
-        seen = with_features(score.base, batch)
+        seen = add_image_features(score.base, batch)
         with_it.append(score(seen))
         if without_adapter:
             with model.disable_adapter():
@@ -138,5 +138,5 @@ def score_in_ways(
         if probe:
             by_probe.append(probe.p_unsafe(pooled_batch(score.base, seen)))
     model.train(was_training)
-    others = (np.concatenate(each) if each else None for each in (without, by_probe))
-    return Scored(np.concatenate(with_it), *others)
+    if_asked = (np.concatenate(each) if each else None for each in (without, by_probe))
+    return SplitScores(np.concatenate(with_it), *if_asked)

@@ -14,7 +14,7 @@ from data_prep.disk.places import size_in_words, standing
 from data_prep.errors import InputError, one_line
 from data_prep.files import PROJECT_ROOT, check_writable, from_root, to_root
 from data_prep.hub.source import FramesSource, check_dataset, open_dataset
-from data_prep.rows.dataset import TEST, TRAIN
+from data_prep.labels import TEST, TRAIN
 from recipes.machine.host_system import (
     MORE_MEMORY_IN_WSL,
     check_page_locking,

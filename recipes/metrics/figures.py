@@ -1,178 +1,214 @@
-"""Figures of a binary classifier as an evaluate.Metric over scikit-learn. Imports no torch."""
+"""The figures of a report, each defined here alone: report.json, table, page and card follow. Imports no torch.
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+The figures of frames are scikit-learn's; those of many resamples are computed from counts, all at once.
+"""
 
-import datasets
-import evaluate
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
 import numpy as np
-from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
 from data_prep.labels import LABELS, UNSAFE
-
-POSITIVE = LABELS.index(UNSAFE)
-CALIBRATION_BINS = 10
-NEEDS_UNSAFE = ("recall", "f1")
-NEEDS_BOTH_LABELS = ("macro_f1", "balanced_accuracy", "mcc", "auroc", "average_precision")
-
-_DESCRIPTION = "Accuracy, F1 and further figures of SAFE / UNSAFE answers. UNSAFE is the positive class."
-_INPUTS = """
-predictions: P(UNSAFE) of each frame, between 0 and 1
-references: the class id of each frame, 0 for SAFE and 1 for UNSAFE
-threshold: the P(UNSAFE) from which a frame is answered UNSAFE
-prior: the share that UNSAFE frames are to have: frames are weighed so that they do; by default each counts once
-"""
+from recipes.metrics.calibration import calibration_error
+from recipes.metrics.class_ids import POSITIVE
+from recipes.metrics.prior_shift import weigh
+from recipes.metrics.resampling import AnsweredResamples, Counts, Resamples, divide
 
 
-class SafetyMetric(evaluate.Metric):
-    """Compute every figure of the report from P(UNSAFE) and the true labels.
+class ByLabel(NamedTuple):
+    """Figures of each label, in the order of LABELS, of shape (2,)."""
 
-    A figure that the data don't define, such as an AUROC of one class, is None.
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+
+@dataclass(frozen=True)
+class AnsweredFrames:
+    """P(UNSAFE) of n frames and their class ids, of shape (n,), where UNSAFE is answered from `threshold` on.
+
+    With a `prior`, frames are weighed so that UNSAFE has that share.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(keep_in_memory=True, **kwargs)
+    p_unsafe: np.ndarray
+    truth: np.ndarray
+    threshold: float
+    prior: float | None = None
 
-    def _info(self) -> evaluate.MetricInfo:
-        features = datasets.Features({"predictions": datasets.Value("float64"), "references": datasets.Value("int64")})
-        return evaluate.MetricInfo(description=_DESCRIPTION, citation="", inputs_description=_INPUTS, features=features)
+    @cached_property
+    def answers(self) -> np.ndarray:
+        """The class ids that are answered."""
+        return (self.p_unsafe >= self.threshold).astype(int)
 
-    def _compute(
-        self,
-        predictions: Sequence[float],
-        references: Sequence[int],
-        threshold: float = 0.5,
-        prior: float | None = None,
-    ) -> dict[str, float | None]:
-        p_unsafe, truth = np.asarray(predictions), np.asarray(references)
-        answers = (p_unsafe >= threshold).astype(int)
-        weights = weigh(truth, prior)
-        figures = {
-            **_figures_of_answers(truth, answers, weights),
-            **_figures_of_scores(truth, p_unsafe, prior),
-        }
-        if prior is None or len(np.unique(truth)) == len(LABELS):
-            return figures
-        return {name: value if name == "recall" else None for name, value in figures.items()}
+    @cached_property
+    def weights(self) -> np.ndarray | None:
+        """What each frame weighs, None where all weigh the same."""
+        return weigh(self.truth, self.prior)
+
+    @cached_property
+    def by_label(self) -> ByLabel:
+        """Precision, recall and F1 of each label; 0 where one isn't defined."""
+        precision, recall, f1, _ = sk.precision_recall_fscore_support(
+            self.truth, self.answers, labels=[0, 1], zero_division=0.0, sample_weight=self.weights
+        )
+        return ByLabel(precision, recall, f1)
 
 
-def compute_figures(
-    p_unsafe: ArrayLike, truth: ArrayLike, *, threshold: float, prior: float | None = None
-) -> dict[str, float | None]:
-    """Return the figures of P(UNSAFE) against class ids, both of length n.
+@dataclass(frozen=True)
+class Figure:
+    """A figure: its name in report.json, its name in words, its value of frames, and in each resample of their clips.
 
-    With a `prior`, frames are weighed so that UNSAFE has that share; where there is one label alone, recall is left.
-    Raises ValueError for nothing to compute on, unequal lengths, a P(UNSAFE) outside [0, 1] or a class id that is none
-    of 0 and 1: evaluate itself would cast or accept them.
+    `of_resamples` returns shape (resamples,), NaN where a resample doesn't define it. `needs` are the labels without
+    whose frames it isn't defined. One that mixes the labels' frames needs both where a share of UNSAFE is stated.
     """
-    scores, labels = np.asarray(p_unsafe, dtype=float), np.asarray(truth)
-    if scores.ndim != 1 or scores.shape != labels.shape or scores.size == 0:
-        raise ValueError(f"expected as many P(UNSAFE) as labels, one at least; got {scores.shape} and {labels.shape}")
-    if not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError("a P(UNSAFE) is not between 0 and 1")
-    if not np.isin(labels, [0, 1]).all():
-        raise ValueError("a class id is neither 0 nor 1")
-    return SafetyMetric().compute(predictions=scores, references=labels.astype(int), threshold=threshold, prior=prior)
+
+    name: str
+    words: str
+    of_frames: Callable[[AnsweredFrames], float]
+    of_resamples: Callable[[AnsweredResamples], np.ndarray]
+    needs: tuple[str, ...] = ()
+    mixes_labels: bool = True
+    in_table: bool = True
+
+    def needed_labels(self, prior: float | None) -> tuple[str, ...]:
+        """Return the labels that it needs where a share of UNSAFE frames is stated, or none is."""
+        return self.needs if prior is None or not self.mixes_labels else LABELS
 
 
-def weigh(truth: np.ndarray, prior: float | None) -> np.ndarray | None:
-    """Return what n rows weigh so that UNSAFE ones weigh `prior` together and SAFE ones the rest; None for no prior."""
-    if prior is None:
-        return None
-    unsafe = int(truth.sum())
-    return np.where(truth == POSITIVE, prior / max(unsafe, 1), (1 - prior) / max(len(truth) - unsafe, 1))
+def _accuracy(counts: Counts) -> np.ndarray:
+    tp, fp, fn, tn = counts
+    return (tp + tn) / (tp + fn + (tn + fp))
 
 
-def class_ids(responses: Sequence[str]) -> np.ndarray:
-    """Return the class ids, of shape (n,), of labels: 0 for SAFE, 1 for UNSAFE."""
-    return np.array([LABELS.index(response) for response in responses])
+def _precision(counts: Counts) -> np.ndarray:
+    called = counts.tp + counts.fp
+    return np.where(np.isnan(called), np.nan, divide(counts.tp, called, 0.0))
 
 
-def mean_by_clip(p_unsafe: np.ndarray, truth: np.ndarray, clips: ArrayLike) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the mean P(UNSAFE) and the class id of each clip, both of shape (clips,), in the order of the clips.
-
-    The arguments are of length n: a frame's P(UNSAFE), its class id and its clip's name or number. None where a clip's
-    frames bear both labels, as frames relabelled by hand may: such a clip has no label of its own.
-    """
-    _, clip_of_row = np.unique(np.asarray(clips), return_inverse=True)
-    frames = np.bincount(clip_of_row)
-    labels = np.bincount(clip_of_row, weights=truth) / frames
-    if not np.isin(labels, [0, 1]).all():
-        return None
-    return np.bincount(clip_of_row, weights=p_unsafe) / frames, labels.astype(int)
+def _recall(counts: Counts) -> np.ndarray:
+    return divide(counts.tp, counts.tp + counts.fn)
 
 
-def confusion_matrix(answers: np.ndarray, truth: np.ndarray) -> dict[str, dict[str, int]]:
-    """Count answers by true label: `matrix["UNSAFE"]["SAFE"]` are the UNSAFE frames that were answered SAFE."""
-    counts = sk.confusion_matrix(truth, answers, labels=[0, 1])
+def _f1(counts: Counts) -> np.ndarray:
+    tp, fp, fn, _ = counts
+    return np.where(tp + fn > 0, divide(2 * tp, 2 * tp + fp + fn), np.nan)
+
+
+def _macro_f1(counts: Counts) -> np.ndarray:
+    tp, fp, fn, tn = counts
+    both = (tp + fn > 0) & (tn + fp > 0)
+    f1, f1_of_safe = divide(2 * tp, 2 * tp + fp + fn), divide(2 * tn, 2 * tn + fp + fn)
+    return np.where(both, (f1 + f1_of_safe) / 2, np.nan)
+
+
+def _balanced_accuracy(counts: Counts) -> np.ndarray:
+    return (_recall(counts) + divide(counts.tn, counts.tn + counts.fp)) / 2
+
+
+def _mcc(counts: Counts) -> np.ndarray:
+    tp, fp, fn, tn = counts
+    unsafe, safe = tp + fn, tn + fp
+    spread = np.sqrt((tp + fp) * unsafe * safe * (tn + fn))
+    return np.where((unsafe > 0) & (safe > 0), divide(tp * tn - fp * fn, spread, 0.0), np.nan)
+
+
+# In the order of report.json. A figure that is added here stands in the report, its table and its page.
+FIGURES = (
+    Figure(
+        "accuracy",
+        "accuracy",
+        lambda frames: sk.accuracy_score(frames.truth, frames.answers, sample_weight=frames.weights),
+        lambda resamples: _accuracy(resamples.weighed),
+    ),
+    Figure(
+        "precision",
+        f"precision of {UNSAFE}",
+        lambda frames: frames.by_label.precision[POSITIVE],
+        lambda resamples: _precision(resamples.weighed),
+    ),
+    Figure(
+        "recall",
+        f"recall of {UNSAFE}",
+        lambda frames: frames.by_label.recall[POSITIVE],
+        lambda resamples: _recall(resamples.counts),
+        needs=(UNSAFE,),
+        mixes_labels=False,
+    ),
+    Figure(
+        "f1",
+        f"F1 of {UNSAFE}",
+        lambda frames: frames.by_label.f1[POSITIVE],
+        lambda resamples: _f1(resamples.weighed),
+        needs=(UNSAFE,),
+    ),
+    Figure(
+        "macro_f1",
+        "macro-F1",
+        lambda frames: frames.by_label.f1.mean(),
+        lambda resamples: _macro_f1(resamples.weighed),
+        needs=LABELS,
+    ),
+    Figure(
+        "balanced_accuracy",
+        "balanced accuracy",
+        lambda frames: frames.by_label.recall.mean(),
+        lambda resamples: _balanced_accuracy(resamples.counts),
+        needs=LABELS,
+    ),
+    Figure(
+        "mcc",
+        "Matthews correlation",
+        lambda frames: sk.matthews_corrcoef(frames.truth, frames.answers, sample_weight=frames.weights),
+        lambda resamples: _mcc(resamples.weighed),
+        needs=LABELS,
+    ),
+    Figure(
+        "auroc",
+        "AUROC",
+        lambda frames: sk.roc_auc_score(frames.truth, frames.p_unsafe, sample_weight=frames.weights),
+        lambda resamples: resamples.drawn.ranking.auroc,
+        needs=LABELS,
+    ),
+    Figure(
+        "average_precision",
+        "average precision",
+        lambda frames: sk.average_precision_score(frames.truth, frames.p_unsafe, sample_weight=frames.weights),
+        lambda resamples: resamples.drawn.ranking.average_precision,
+        needs=LABELS,
+        in_table=False,
+    ),
+    Figure(
+        "brier",
+        "Brier score (less is better)",
+        lambda frames: np.average((frames.p_unsafe - frames.truth) ** 2, weights=frames.weights),
+        lambda resamples: resamples.drawn.errors.squared,
+        in_table=False,
+    ),
+    Figure(
+        "calibration_error",
+        "calibration error (less is better)",
+        lambda frames: calibration_error(frames.p_unsafe, frames.truth, frames.weights),
+        lambda resamples: resamples.drawn.errors.calibration,
+        in_table=False,
+    ),
+)
+# As people read them: balanced accuracy stands beside accuracy, which it corrects.
+READING_ORDER = sorted(FIGURES, key=lambda figure: figure.name not in ("accuracy", "balanced_accuracy"))
+
+
+def figures_of(frames: AnsweredFrames) -> dict[str, float | None]:
+    """Return each figure, None where it isn't defined, such as an AUROC of one label."""
+    there = {label for number, label in enumerate(LABELS) if number in frames.truth}
     return {
-        actual: {answer: int(counts[row, column]) for column, answer in enumerate(LABELS)}
-        for row, actual in enumerate(LABELS)
+        figure.name: float(figure.of_frames(frames)) if there.issuperset(figure.needed_labels(frames.prior)) else None
+        for figure in FIGURES
     }
 
 
-def _figures_of_answers(truth: np.ndarray, answers: np.ndarray, weights: np.ndarray | None) -> dict[str, float | None]:
-    weighed = {"sample_weight": weights}
-    scored = {"labels": [0, 1], "zero_division": 0.0, **weighed}
-    precision, recall, f1, _ = sk.precision_recall_fscore_support(truth, answers, **scored)
-    both = len(np.unique(truth)) == len(LABELS)
-    return {
-        "accuracy": float(sk.accuracy_score(truth, answers, **weighed)),
-        "precision": float(precision[POSITIVE]),
-        "recall": float(recall[POSITIVE]) if POSITIVE in truth else None,
-        "f1": float(f1[POSITIVE]) if POSITIVE in truth else None,
-        "macro_f1": float(f1.mean()) if both else None,
-        "balanced_accuracy": float(recall.mean()) if both else None,
-        "mcc": float(sk.matthews_corrcoef(truth, answers, **weighed)) if both else None,
-    }
-
-
-def _figures_of_scores(truth: np.ndarray, p_unsafe: np.ndarray, prior: float | None) -> dict[str, float | None]:
-    both, weights = len(np.unique(truth)) == len(LABELS), weigh(truth, prior)
-    weighed, bins = {"sample_weight": weights}, _bins(p_unsafe, truth, weights)
-    return {
-        "auroc": float(sk.roc_auc_score(truth, p_unsafe, **weighed)) if both else None,
-        "average_precision": float(sk.average_precision_score(truth, p_unsafe, **weighed)) if both else None,
-        "brier": float(np.average((p_unsafe - truth) ** 2, weights=weights)),
-        "calibration_error": sum(abs(share - mean) * weight for _, weight, mean, share in bins)
-        / (len(truth) if weights is None else 1.0),
-    }
-
-
-def calibration_bin(p_unsafe: np.ndarray) -> np.ndarray:
-    """Return which of CALIBRATION_BINS equal stretches of [0, 1] each P(UNSAFE) lies in; 1 lies in the last."""
-    return np.minimum((p_unsafe * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-
-
-def _bins(
-    p_unsafe: np.ndarray, truth: np.ndarray, weights: np.ndarray | None
-) -> Iterator[tuple[np.ndarray, float, float, float]]:
-    """Return, for each bin that holds a frame: which frames, their weight, mean P(UNSAFE), and the share UNSAFE."""
-    bins = calibration_bin(p_unsafe)
-    for each in np.unique(bins):
-        here = bins == each
-        of_here = None if weights is None else weights[here]
-        weight = float(here.sum() if of_here is None else of_here.sum())
-        mean, share = (float(np.average(values[here], weights=of_here)) for values in (p_unsafe, truth))
-        yield here, weight, mean, share
-
-
-def calibration(p_unsafe: np.ndarray, truth: np.ndarray, *, prior: float | None = None) -> list[dict[str, Any]]:
-    """Return, for each tenth of the scale that holds a frame: how many, their mean P(UNSAFE), and the share UNSAFE.
-
-    With a `prior` the latter two are of frames weighed so that UNSAFE has that share; how many is a count in any case.
-    The mean of the gaps between the two, frame by frame, is the expected calibration error (Guo et al. 2017, arXiv
-    1706.04599).
-    """
-    bins = calibration_bin(p_unsafe)
-    return [
-        {
-            "from": int(bins[here][0]) / CALIBRATION_BINS,
-            "to": (int(bins[here][0]) + 1) / CALIBRATION_BINS,
-            "n": int(here.sum()),
-            "mean_p_unsafe": mean,
-            "unsafe_share": share,
-        }
-        for here, _, mean, share in _bins(p_unsafe, truth, weigh(truth, prior))
-    ]
+def resampled_figures(resamples: Resamples, threshold: float) -> dict[str, np.ndarray]:
+    """Return each figure in each resample, of shape (resamples,); NaN where it isn't defined."""
+    answered = AnsweredResamples(resamples, threshold)
+    return {figure.name: figure.of_resamples(answered) for figure in FIGURES}

@@ -4,59 +4,59 @@ What takes long, ranking the frames of each resample, is done once a classifier.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from recipes.metrics.figures import compute_figures, mean_by_clip
-from recipes.metrics.intervals import (
-    LEAST_CLIPS,
-    Interval,
-    Scores,
-    clips_behind,
-    draw_clips,
-    interval,
-    resampled_answers,
-    resampled_figures,
-)
+from recipes.metrics.class_ids import mean_by_clip
+from recipes.metrics.figures import resampled_figures
+from recipes.metrics.intervals import LEAST_CLIPS, Interval, clips_behind, interval
+from recipes.metrics.resampling import Resamples, Scores, draw_clips
+from recipes.metrics.safety_metric import compute_figures
 
 
 @dataclass(frozen=True)
 class Sample:
     """Scores, answered UNSAFE from `threshold` on: each figure, and the same in each resample of the clips.
 
-    With a `prior`, frames are weighed so that UNSAFE has that share. `clips` is how many each interval comes from.
+    `clips` is how many each interval comes from.
     """
 
-    scores: Scores
+    resamples: Resamples
     threshold: float
-    prior: float | None
     figures: Mapping[str, float | None]
     drawn: Mapping[str, np.ndarray]
     clips: Mapping[str, int]
 
     @classmethod
     def of(cls, scores: Scores, *, threshold: float, prior: float | None = None) -> "Sample":
-        """Compute the figures of scores, and draw their clips anew."""
-        figures = compute_figures(scores.p_unsafe, scores.truth, threshold=threshold, prior=prior)
-        drawn = resampled_figures(scores, draw_clips(scores.clips), threshold=threshold, prior=prior)
-        return cls(scores, threshold, prior, figures, drawn, clips_behind(scores, threshold=threshold, prior=prior))
+        """Compute the figures of scores, and draw their clips anew.
+
+        With a `prior`, frames are weighed so that UNSAFE has that share.
+        """
+        return cls._answered(Resamples(scores, draw_clips(scores.clips), prior), threshold)
+
+    @classmethod
+    def _answered(cls, resamples: Resamples, threshold: float) -> "Sample":
+        scores, prior = resamples.scores, resamples.prior
+        return cls(
+            resamples,
+            threshold,
+            figures=compute_figures(scores.p_unsafe, scores.truth, threshold=threshold, prior=prior),
+            drawn=resampled_figures(resamples, threshold),
+            clips=clips_behind(scores, threshold=threshold, prior=prior),
+        )
+
+    @property
+    def scores(self) -> Scores:
+        """What was judged."""
+        return self.resamples.scores
 
     def at(self, threshold: float) -> "Sample":
         """Return the same scores, answered from another threshold on."""
-        if threshold == self.threshold:
-            return self
-        scores, prior = self.scores, self.prior
-        answers = resampled_answers(scores, draw_clips(scores.clips), threshold=threshold, prior=prior)
-        return replace(
-            self,
-            threshold=threshold,
-            figures=compute_figures(scores.p_unsafe, scores.truth, threshold=threshold, prior=prior),
-            drawn={**self.drawn, **answers},
-            clips=clips_behind(scores, threshold=threshold, prior=prior),
-        )
+        return self if threshold == self.threshold else self._answered(self.resamples, threshold)
 
     def intervals(self) -> dict[str, Interval | None]:
         """Return the 95 % interval of each figure; None where too few resamples define it, or one clip gives it."""
@@ -111,7 +111,7 @@ class Judged:
         of_clips = mean_by_clip(p_unsafe, truth, clips)
         return cls(
             Sample.of(Scores.of(p_unsafe, truth, clips), threshold=threshold, prior=prior),
-            Sample.of(each_clip_its_own(*of_clips), threshold=threshold, prior=prior) if of_clips else None,
+            Sample.of(clips_as_frames(*of_clips), threshold=threshold, prior=prior) if of_clips else None,
         )
 
     def at(self, threshold: float) -> "Judged":
@@ -123,6 +123,6 @@ class Judged:
         return {"frame": self.frame.results(), "clip": self.clip.results() if self.clip else None}
 
 
-def each_clip_its_own(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
+def clips_as_frames(p_unsafe: np.ndarray, truth: np.ndarray) -> Scores:
     """Return the scores of clips, by mean_by_clip, as frames that are each of a clip of their own."""
     return Scores(p_unsafe, truth, np.arange(len(truth)))

@@ -21,7 +21,7 @@ from scipy.special import expit
 
 from data_prep.errors import InputError
 from data_prep.files import write_atomic
-from recipes.metrics.figures import compute_figures
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 
 FILE_NAME = "linear_probe.safetensors"

@@ -1,28 +1,78 @@
-"""Figures of an evaluation, as report.json holds them. Imports no torch."""
+"""What an evaluation says: the contents of report.json and predictions.jsonl. Imports no torch."""
 
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import asdict
+from datetime import UTC, datetime
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from data_prep.clips.records import frame_name
+from data_prep.clips.records import FRAMES_FOLDER, frame_name
+from data_prep.files import sha256_of_file, to_root
 from data_prep.hub.source import FramesSource
-from data_prep.labels import LABELS, SOURCE_CLASSES
-from data_prep.rows.dataset import TEST, TRAIN, count_splits
+from data_prep.labels import LABELS, SOURCE_CLASSES, TEST, TRAIN
+from data_prep.rows.content import count_splits
+from recipes.adapter.folder import WEIGHTS_FILE
 from recipes.adapter.safety_record import SafetyRecord
-from recipes.metrics.comparison import compare, mcnemar_in_words
-from recipes.metrics.figures import POSITIVE, calibration, class_ids, confusion_matrix
-from recipes.metrics.intervals import LEAST_CLIPS, at_most_without_error, draw_clips, interval
-from recipes.metrics.judged import Judged, Sample
+from recipes.metrics.calibration import calibration
+from recipes.metrics.class_ids import POSITIVE, confusion_matrix
+from recipes.metrics.comparison import compare
+from recipes.metrics.intervals import LEAST_CLIPS, at_most_without_error, interval
+from recipes.metrics.judged import Judged
+from recipes.metrics.prior_shift import BASE_PRIOR
+from recipes.metrics.resampling import draw_clips
 from recipes.metrics.threshold import PLAIN_THRESHOLD
+from recipes.report.evaluated_split import EvaluatedSplit
+from recipes.report.scored import Scored
 
 SCHEMA_VERSION = 5
-SHORT_NAMES = {"base_model": "base model", "linear_probe": "linear probe", "always_unsafe": "always UNSAFE"}
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "scikit-learn")
+
+
+def make_report(split: EvaluatedSplit, scored: Scored) -> dict[str, Any]:
+    """Return all of the report that follows from the scores and the data."""
+    record = split.adapter.record
+    return {
+        "schema_version": SCHEMA_VERSION,
+        **split_figures(scored, not_clean=clips_not_clean(split.source, split.name)),
+        "threshold": {
+            "value": scored.threshold,
+            "in_training": record.threshold,
+            "chosen": record.threshold_from,
+            "prior": {"training": record.training_prior, "stated": scored.prior, **priors_of_baselines(record)},
+        },
+        **about_data(split.source, split.name),
+    }
+
+
+def describe(split: EvaluatedSplit, *, device: str, started: str) -> dict[str, Any]:
+    """Say what was evaluated on what: everything that the figures depend on."""
+    folder, record, source = split.adapter.folder, split.adapter.record, split.source
+    return {
+        "adapter": to_root(folder),
+        "adapter_sha256": sha256_of_file(folder / WEIGHTS_FILE),
+        "model": record.base_model,
+        "revision": record.base_revision,
+        "dataset": source.id,
+        "dataset_revision": source.revision,
+        "dataset_hash": source.content_hash,
+        "split": split.name,
+        "same_data_as_training": source.content_hash == record.dataset_hash,
+        "blank_frames": split.blank_frames,
+        "trained_with": asdict(record),
+        "seed": record.seed,
+        "versions": versions(),
+        "device": device,
+        "started": started,
+        "finished": now(),
+    }
+
+
+def now() -> str:
+    """Return the time as ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
@@ -30,76 +80,58 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}}
 
 
-def folder_of_report(
-    folder: Path,
-    record: SafetyRecord,
-    source: FramesSource,
-    split: str,
-    *,
-    prior: float | None = None,
-    blank: bool = False,
-) -> Path:
-    """Return `<adapter>/eval` for the test split of the adapter's own data, a folder below it for anything else.
+def priors_of_baselines(record: SafetyRecord) -> dict[str, float]:
+    """Return the share of UNSAFE frames under which the P(UNSAFE) of base and linear probe are taken to be.
 
-    What was evaluated for a stated prior, or on blank frames, lies in a folder of its own below either.
+    The probe is fitted to the adapter's rows, weighed as they are for the adapter.
     """
-    found = folder / "eval"
-    if split != TEST or source.content_hash != record.dataset_hash:
-        found /= f"{source.id.replace('/', '--').strip('-.')}-{source.content_hash[:8]}-{split}"
-    if blank:
-        found /= "blank-frames"
-    return found if prior is None else found / f"prior-{prior:g}"
+    return {"base_model": BASE_PRIOR, "linear_probe": record.training_prior}
 
 
-def split_figures(
-    rows: Mapping[str, Sequence[Any]],
-    p_unsafe: np.ndarray,
-    others: Mapping[str, np.ndarray | None],
-    *,
-    threshold: float,
-    not_clean: Collection[str] | None = None,
-    prior: float | None = None,
-) -> dict[str, Any]:
-    """Return the report's figures of one split from P(UNSAFE) of its n frames.
+def split_figures(scored: Scored, *, not_clean: Collection[str] | None = None) -> dict[str, Any]:
+    """Return the report's figures of one split.
 
-    `rows` holds the columns `response`, `clip` and `source_class`, of length n. The adapter answers UNSAFE from
-    `threshold` on; `others`, by name, answer the same frames from 0.5, None where one wasn't asked. `not_clean` names
-    the clips that the audit found a twin of, None where there was no audit. With a `prior`, for which P(UNSAFE) and
-    threshold are given, frames are weighed so that UNSAFE has that share; what counts frames or clips, and McNemar's
-    test, still does. Figures that the data don't define are None. Every figure has its 95 % interval from a bootstrap
-    over clips beside it; `clips` counts those with frames of each label.
+    `not_clean` names the clips that the audit found a twin of, None where there was no audit. With a stated prior,
+    frames are weighed so that UNSAFE has that share; what counts frames or clips, and McNemar's test, still does.
+    Figures that the data don't define are None. Every figure has its 95 % interval from a bootstrap over clips beside
+    it; `clips` counts those with frames of each label.
     """
-    truth, names = class_ids(rows["response"]), np.asarray(rows["clip"])
-    clips = np.unique(names, return_inverse=True)[1]
+    truth = scored.truth
+    clips = np.unique(np.asarray(scored.clips), return_inverse=True)[1]
 
-    def judge(scores: np.ndarray, at: float) -> Judged:
-        return Judged.of(scores, truth, clips, threshold=at, prior=prior)
+    def judge(p_unsafe: np.ndarray, threshold: float) -> Judged:
+        return Judged.of(p_unsafe, truth, clips, threshold=threshold, prior=scored.prior)
 
-    adapter = judge(p_unsafe, threshold)
-    asked = {name: None if scores is None else judge(scores, PLAIN_THRESHOLD) for name, scores in others.items()}
+    adapter = judge(scored.p_unsafe, scored.threshold)
+    asked = {name: None if p is None else judge(p, PLAIN_THRESHOLD) for name, p in scored.baselines.items()}
     always = judge(np.full(len(truth), float(POSITIVE)), PLAIN_THRESHOLD)
-    baselines = {name: other and other.results() for name, other in {**asked, "always_unsafe": always}.items()}
-    right = (p_unsafe >= threshold) == truth
+    answers = (scored.p_unsafe >= scored.threshold).astype(int)
     return {
         "clips": {label: len(np.unique(clips[truth == LABELS.index(label)])) for label in LABELS},
         "results": adapter.results(),
         "at_plain_threshold": {"value": PLAIN_THRESHOLD, **adapter.at(PLAIN_THRESHOLD).results()},
-        "confusion_matrix": confusion_matrix((p_unsafe >= threshold).astype(int), truth),
-        "per_source_class": _per_source_class(right, clips, np.asarray(rows["source_class"])),
-        "calibration": calibration(p_unsafe, truth, prior=prior),
-        "clean_subset": None if not_clean is None else _clean_subset(adapter.frame, names, not_clean),
-        "baselines": baselines,
-        "comparison": {name: other and compare(adapter, other) for name, other in asked.items()},
+        "confusion_matrix": confusion_matrix(answers, truth),
+        "per_source_class": _per_source_class(answers == truth, clips, np.asarray(scored.source_classes)),
+        "calibration": calibration(scored.p_unsafe, truth, prior=scored.prior),
+        "clean_subset": None if not_clean is None else _clean_subset(scored, not_clean),
+        "baselines": {name: each and each.results() for name, each in {**asked, "always_unsafe": always}.items()},
+        "comparison": {name: each and compare(adapter, each) for name, each in asked.items()},
     }
 
 
-def _clean_subset(adapter: Sample, names: np.ndarray, not_clean: Collection[str]) -> dict[str, Any]:
+def _clean_subset(scored: Scored, not_clean: Collection[str]) -> dict[str, Any]:
     """Return the results of the clips without a twin in train or under the other label, None where none is left."""
+    names = np.asarray(scored.clips)
     kept = ~np.isin(names, list(not_clean))
     results = None
     if kept.any():
-        p_unsafe, truth = adapter.scores.p_unsafe[kept], adapter.scores.truth[kept]
-        clean = Judged.of(p_unsafe, truth, names[kept], threshold=adapter.threshold, prior=adapter.prior)
+        clean = Judged.of(
+            scored.p_unsafe[kept],
+            scored.truth[kept],
+            names[kept],
+            threshold=scored.threshold,
+            prior=scored.prior,
+        )
         results = clean.results()
     return {"clips_left_out": np.unique(names[~kept]).tolist(), "results": results}
 
@@ -167,18 +199,16 @@ def _per_source_class(right: np.ndarray, clips: np.ndarray, source_classes: np.n
     return table
 
 
-def predictions(
-    rows: Mapping[str, Sequence[Any]], p_unsafe: np.ndarray, answers: Sequence[str], split: str
-) -> list[dict[str, Any]]:
-    """Return one record a frame: where it comes from, its label, P(UNSAFE) and the answer.
+def predictions(scored: Scored, split: str) -> list[dict[str, Any]]:
+    """Return one record a frame, for predictions.jsonl: where it comes from, its label, P(UNSAFE) and the answer.
 
     `image` is the frame's path below its data folder, as extract_frames.py lays it out.
     """
-    columns = zip(rows["clip"], rows["sample"], rows["source_class"], rows["response"], p_unsafe, answers, strict=True)
     folder = TEST if split == TEST else TRAIN  # validation is a part of the published train split
+    columns = (scored.clips, scored.samples, scored.source_classes, scored.labels, scored.p_unsafe, scored.answers)
     return [
         {
-            "image": f"frames/{folder}/{label.lower()}/{clip}/{frame_name(sample)}",
+            "image": f"{FRAMES_FOLDER}/{folder}/{label.lower()}/{clip}/{frame_name(sample)}",
             "clip": clip,
             "sample": sample,
             "source_class": source_class,
@@ -186,44 +216,5 @@ def predictions(
             "p_unsafe": float(p),
             "answer": answer,
         }
-        for clip, sample, source_class, label, p, answer in columns
+        for clip, sample, source_class, label, p, answer in zip(*columns, strict=True)
     ]
-
-
-def as_table(report: dict[str, Any]) -> str:
-    """Lay out the report's headline figures as text: the adapter's beside those of what it is compared with."""
-    adapter, baselines = report["results"], report["baselines"]
-    columns = [
-        ("adapter", "frames", adapter["frame"]),
-        ("adapter", "clips", adapter["clip"]),
-        *((SHORT_NAMES[name], "frames", (baselines[name] or {}).get("frame")) for name in baselines),
-    ]
-    names = ["accuracy", "balanced_accuracy", "precision", "recall", "f1", "macro_f1", "mcc", "auroc"]
-    lines = [
-        _line("figure", [who for who, _, _ in columns]),
-        _line("", [f"{figures['n']} {unit}" if figures else "-" for _, unit, figures in columns]),
-        *(_line(name, [_number((figures or {}).get(name)) for _, _, figures in columns]) for name in names),
-    ]
-    after = 2 + names.index("macro_f1") + 1
-    lines.insert(after, _line("  95 % interval", [_range(figures, "macro_f1") for _, _, figures in columns]))
-    matrix = report["confusion_matrix"]
-    lines += [f"{label} frames answered " + ", ".join(f"{a} {matrix[label][a]}" for a in LABELS) for label in LABELS]
-    lines += [
-        mcnemar_in_words(compared["mcnemar"], "adapter", SHORT_NAMES[name])
-        for name, compared in report["comparison"].items()
-        if compared and compared["mcnemar"]
-    ]
-    return "\n".join(lines)
-
-
-def _range(figures: Mapping[str, Any] | None, name: str) -> str:
-    bounds = figures["intervals"][name] if figures else None
-    return f"{bounds[0]:.3f}-{bounds[1]:.3f}" if bounds else "-"
-
-
-def _line(name: str, cells: Sequence[str]) -> str:
-    return f"{name:<18}" + "".join(f"{cell:>14}" for cell in cells)
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

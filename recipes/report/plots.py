@@ -16,8 +16,10 @@ from matplotlib.figure import Figure
 from sklearn.metrics import precision_recall_curve, roc_curve
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
-from recipes.metrics.figures import weigh
+from recipes.metrics.prior_shift import weigh
 from recipes.metrics.threshold import PLAIN_THRESHOLD
+from recipes.report.look import DARK, LIGHT, SHORT_NAMES, class_in_words
+from recipes.report.scored import Scored
 
 # Each is drawn in a colour that nothing else has, and written as the variable of its name.
 INK, MUTED, GRID = "#000102", "#000103", "#000104"
@@ -32,8 +34,6 @@ _VARIABLES = {
     BASE: "base",
     PROBE: "probe",
 }
-LIGHT = "--ink:#1d2329;--muted:#5b6672;--line:#d5dbe1;--safe:#0b7a6f;--unsafe:#b93815;--base:#5b6672;--probe:#6a3fb5"
-DARK = "--ink:#e8ecf0;--muted:#9aa5b1;--line:#3a444f;--safe:#4fc3b5;--unsafe:#ff8a5c;--base:#9aa5b1;--probe:#b79cf2"
 STYLE = f"<style>svg{{{LIGHT}}}@media (prefers-color-scheme:dark){{svg{{{DARK}}}}}</style>"
 
 _BINS = 20
@@ -55,17 +55,14 @@ _LOOK: Any = {
 }
 
 
-def draw_plots(
-    report: Mapping[str, Any], truth: np.ndarray, p_unsafe: np.ndarray, others: Mapping[str, np.ndarray]
-) -> dict[str, str]:
+def draw_plots(report: Mapping[str, Any], scored: Scored) -> dict[str, str]:
     """Return the plots of a report as SVG by their names, in the order of reading.
 
-    `truth`, the class ids, and `p_unsafe` have shape (n,), as has each of `others`, the scores of `base_model` and
-    `linear_probe`. Curves that need both labels are left out where there is one.
+    Curves that need both labels are left out where there is one.
     """
+    truth, p_unsafe, threshold, prior = scored.truth, scored.p_unsafe, scored.threshold, scored.prior
     curves = [("adapter", INK, "-", p_unsafe)]
-    curves += [(name.replace("_", " "), _COLOR_OF[name], "--", scores) for name, scores in others.items()]
-    threshold, prior = report["threshold"]["value"], report["threshold"]["prior"]["stated"]
+    curves += [(SHORT_NAMES[name], _COLOR_OF[name], "--", scores) for name, scores in scored.asked.items()]
     drawn: dict[str, Callable[[Figure], None]] = {
         "confusion": lambda figure: _confusion(figure, report["confusion_matrix"]),
         "classes": lambda figure: _classes(figure, report["per_source_class"]),
@@ -112,7 +109,11 @@ def _axes(figure: Figure, **labels: Any) -> Axes:
 
 def _roc(figure: Figure, truth: np.ndarray, curves: list[Any], threshold: float) -> None:
     axes = _axes(
-        figure, xlabel="SAFE frames called UNSAFE", ylabel="UNSAFE frames found", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+        figure,
+        xlabel=f"{SAFE} frames called {UNSAFE}",
+        ylabel=f"{UNSAFE} frames found",
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
     )
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
     for name, color, line, scores in curves:
@@ -131,7 +132,7 @@ def _precision_recall(
     figure: Figure, truth: np.ndarray, curves: list[Any], threshold: float, prior: float | None
 ) -> None:
     axes = _axes(
-        figure, xlabel="recall: UNSAFE frames found", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
+        figure, xlabel=f"recall: {UNSAFE} frames found", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02)
     )
     weights = weigh(truth, prior)
     axes.axhline(float(np.average(truth, weights=weights)), color=GRID, linewidth=1)
@@ -157,7 +158,9 @@ def _mark(axes: Axes, place: Callable[[float], tuple[float, float]], threshold: 
 
 
 def _reliability(figure: Figure, bins: list[dict[str, Any]]) -> None:
-    axes = _axes(figure, xlabel="mean P(UNSAFE)", ylabel="share that is UNSAFE", xlim=(-0.04, 1.04), ylim=(-0.06, 1.12))
+    axes = _axes(
+        figure, xlabel=f"mean P({UNSAFE})", ylabel=f"share that is {UNSAFE}", xlim=(-0.04, 1.04), ylim=(-0.06, 1.12)
+    )
     axes.plot([0, 1], [0, 1], color=GRID, linewidth=1)
     x, y = [row["mean_p_unsafe"] for row in bins], [row["unsafe_share"] for row in bins]
     axes.plot(x, y, "o-", color=INK, linewidth=1.2, markersize=5)
@@ -180,7 +183,7 @@ def _histogram(figure: Figure, truth: np.ndarray, p_unsafe: np.ndarray, threshol
             axes.set_ylim(bottom=0.7)
         axes.grid(axis="y", linewidth=0.6)
         axes.set_axisbelow(True)
-    rows[-1].set_xlabel("P(UNSAFE)")
+    rows[-1].set_xlabel(f"P({UNSAFE})")
 
 
 def _confusion(figure: Figure, matrix: Mapping[str, Mapping[str, int]]) -> None:
@@ -217,6 +220,11 @@ def _classes(figure: Figure, table: Mapping[str, Mapping[str, Any]]) -> None:
     axes.invert_yaxis()
 
 
-def class_in_words(folder: str) -> str:
-    """Return a source class's folder name as words: `0_safe_walkway_violation` is safe walkway violation."""
-    return folder.partition("_")[2].replace("_", " ")
+PLOT_TITLES = {
+    "confusion": "What is, and what was answered: frames",
+    "classes": "Frames answered right, by behaviour, with 95 % intervals; dotted: what no error leaves open",
+    "histogram": f"P({UNSAFE}) of the frames of each label; dashed: the threshold",
+    "reliability": f"Is P({UNSAFE}) to be taken at its word? On the diagonal it is; numbers count frames",
+    "precision_recall": "Precision against recall, and where the threshold lies",
+    "roc": "Frames found against false alarms, and where the threshold lies",
+}

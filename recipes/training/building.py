@@ -7,10 +7,10 @@ from transformers import EarlyStoppingCallback
 from transformers.integrations import TensorBoardCallback
 
 from data_prep.files import from_root
-from data_prep.rows.dataset import TRAIN, VALIDATION
+from data_prep.labels import TRAIN, VALIDATION
 from recipes.adapter.lora import lora_config
 from recipes.batches.collator import VisionCollator, balanced_label_weights
-from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill
+from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
 from recipes.model.device import compile_layers
 from recipes.model.loading import Placement, load_base, load_processor
 from recipes.model.quantized import unpack_quantized
@@ -101,7 +101,7 @@ def fill_vision_cache(run: Run) -> None:
     """
     if not run.recipe.cache_vision_features:
         return
-    computed = fill(
+    computed = fill_cache(
         vision_cache_of(run),
         EncodedFrames(run.source, (TRAIN, VALIDATION)),
         build_collator(run),

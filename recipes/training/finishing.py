@@ -140,7 +140,7 @@ def fit_linear_probe(trainer: "SafetyTrainer", *, balance_labels: bool) -> "tupl
     Features pass through a file without a name, on the disk that the run's folder is on.
     """
     from recipes.answering.pooling import pooled_features
-    from recipes.metrics.figures import class_ids
+    from recipes.metrics.class_ids import class_ids
     from recipes.metrics.linear_probe import Features, fit_probe
 
     def pooled(rows: Any) -> "tuple[Features, np.ndarray]":

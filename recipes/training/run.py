@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.errors import InputError
 from data_prep.files import from_root
 from data_prep.hub.source import FramesSource, open_dataset
-from data_prep.labels import LABELS, UNSAFE
-from data_prep.rows.dataset import TRAIN
+from data_prep.labels import LABELS, TRAIN, UNSAFE
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.model.base import BaseModel
 from recipes.training.checks import check_device, check_reporting, check_updates

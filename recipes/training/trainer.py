@@ -18,7 +18,8 @@ from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import leave_process_group
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
-from recipes.metrics.figures import class_ids, compute_figures
+from recipes.metrics.class_ids import class_ids
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.loss import answer_loss, training_inputs
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, stopping_count

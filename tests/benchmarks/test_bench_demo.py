@@ -19,8 +19,8 @@ from data_prep.clips.records import Clip
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_json
 from data_prep.labels import PROMPT
-from data_prep.rows.dataset import split_frames
 from data_prep.rows.jsonl import read_rows
+from data_prep.rows.validation import split_frames
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.model.base import BaseModel
 from tests.tiny_data import make_clip, many_clips, write_data

@@ -9,8 +9,8 @@ from sklearn.metrics import f1_score
 from benchmarks.bench_operating_point import DEFAULT, Run, Way, as_table, compare_ways, read_run
 from benchmarks.measuring.demo_runs import UNWEIGHTED, WEIGHTED
 from data_prep.errors import InputError
-from recipes.metrics.comparison import Evaluation
-from recipes.metrics.figures import class_ids
+from recipes.metrics.class_ids import class_ids
+from recipes.report.side_by_side import Evaluation
 
 FRAMES = [(f"c{number // 2}", number % 2) for number in range(12)]
 LABELS = ["UNSAFE", "UNSAFE", "SAFE", "SAFE"] * 3

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
@@ -25,19 +26,22 @@ from data_prep.hub.source import open_dataset
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
-from recipes import eval_qwen2vl
 from recipes.adapter.folder import find_adapter
 from recipes.adapter.model_card import is_own_card
 from recipes.adapter.safety_record import read_record
-from recipes.answering.adapted_model import AdaptedModel, load_adapted
-from recipes.metrics.figures import class_ids, compute_figures
+from recipes.answering.adapted_model import AdaptedModel, load_for_batches
+from recipes.metrics.class_ids import class_ids
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import label_of
+from recipes.report.evaluated_split import open_split
+from recipes.report.scored import Scored
+from recipes.report.writing import renew_card, write_report
 from tests.conftest import Demo
 
 
 @pytest.fixture(scope="module")
 def adapted(demo: Demo) -> AdaptedModel:
-    return load_adapted(find_adapter(demo.output))
+    return load_for_batches(find_adapter(demo.output))
 
 
 @pytest.fixture(scope="module")
@@ -414,17 +418,17 @@ def test_evaluation_that_fails_leaves_the_old_report_whole(demo: Demo, monkeypat
     before = {path: path.read_bytes() for path in folder.glob("**/*") if path.is_file()}
     report = json.loads((folder / "report.json").read_text())
     use_caches_of(demo, monkeypatch)
-    source = open_dataset("local/safe-unsafe-demo")
-    rows = source.rows("test")
-    other = np.linspace(0, 1, len(rows))
+    split = open_split(find_adapter(demo.output), open_dataset("local/safe-unsafe-demo"), "test")
+    other = np.linspace(0, 1, len(split.rows))
+    scored = Scored.of(split.rows, other, {}, threshold=report["threshold"]["value"])
 
     def write() -> None:
-        eval_qwen2vl.write_report(folder, report, source, rows, other, {}, without_frames=False)
+        write_report(folder, report, split, scored)
 
     def fail(*args: Any, **kwargs: Any) -> NoReturn:
         raise KeyboardInterrupt
 
-    for place in ("recipes.report.page.report_page", "os.fsync"):
+    for place in ("recipes.report.writing.report_page", "os.fsync"):
         with monkeypatch.context() as broken, pytest.raises(KeyboardInterrupt):
             broken.setattr(place, fail)
             write()
@@ -454,12 +458,13 @@ def test_card_s_own_lines_load_the_adapter_and_answer_as_infer_does(
 
 def test_card_that_someone_changed_stays(demo: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads((demo.output / "eval" / "report.json").read_text())
+    adapter = replace(find_adapter(demo.output), folder=tmp_path)
     (tmp_path / "README.md").write_text("# Ours\n")
-    eval_qwen2vl.renew_card(tmp_path, read_record(demo.output), report)
+    renew_card(adapter, report)
     assert (tmp_path / "README.md").read_text() == "# Ours\n"
     assert "README.md was changed by hand and stays as it is" in capsys.readouterr().err
     (tmp_path / "README.md").unlink()
-    eval_qwen2vl.renew_card(tmp_path, read_record(demo.output), report)
+    renew_card(adapter, report)
     assert is_own_card((tmp_path / "README.md").read_text())
 
 

@@ -16,7 +16,7 @@ from data_prep.media.frame_format import FrameFormat
 from data_prep.media.images import read_image
 from recipes import sft_qwen2vl
 from recipes.adapter.folder import find_adapter
-from recipes.answering.adapted_model import load_adapted
+from recipes.answering.adapted_model import load_for_batches
 from recipes.metrics.linear_probe import read_probe
 from tests.conftest import Kept
 
@@ -39,7 +39,7 @@ def caches(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_adapter_answers_as_it_did(kept: Kept) -> None:
-    adapted = load_adapted(find_adapter(kept.run))
+    adapted = load_for_batches(find_adapter(kept.run))
     for name, p_unsafe in P_UNSAFE.items():
         assert adapted.p_unsafe([read_image(kept.data / "frames" / "test" / name)]) == pytest.approx(
             [p_unsafe], abs=1e-5

@@ -11,7 +11,7 @@ from PIL import Image
 
 from data_prep.files import PROJECT_ROOT
 from recipes import infer
-from recipes.infer import answer, paths_from, printable
+from recipes.answering.stream import answer, paths_from, printable
 from tests.conftest import Kept
 from tests.data_prep.media.test_images import damaged_exif
 from tests.recipes.adapter.test_safety_record import RECORD
@@ -87,7 +87,7 @@ def test_a_question_s_answer_is_no_frame_s(kept: Kept, frames: Path, capfd: pyte
 def test_images_are_named_as_they_are(
     kept: Kept, frames: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(infer, "PROJECT_ROOT", frames)
+    monkeypatch.setattr("recipes.answering.stream.PROJECT_ROOT", frames)
     status = infer.main(["--adapter", str(kept.run), "--json", "--image", "~name.jpg", os.fsdecode(b"\xff\xfe.jpg")])
     found = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert (status, [each["image"] for each in found]) == (0, ["~name.jpg", r"\xff\xfe.jpg"])

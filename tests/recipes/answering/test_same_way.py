@@ -26,14 +26,15 @@ from data_prep.media.frame_format import FrameFormat
 from data_prep.media.images import check_image, read_image
 from data_prep.media.video import Video
 from recipes.adapter.folder import find_adapter
-from recipes.answering.adapted_model import load_adapted
+from recipes.answering.adapted_model import load_for_batches
+from recipes.answering.stream import answer
 from recipes.batches.collator import VisionCollator
 from recipes.batches.vision_cache import _Frames
-from recipes.eval_qwen2vl import blank_frame
-from recipes.infer import answer
 from recipes.model.base import find_base
 from recipes.model.loading import load_processor
-from recipes.serving.answer_page import answer_file, frames_of
+from recipes.report.evaluated_split import blank_frame
+from recipes.serving.answers import frames_of
+from recipes.serving.strip import answer_file
 from recipes.training.building import build_collator, vision_cache_of
 from recipes.training.run import Run
 from tests.conftest import Kept
@@ -253,7 +254,7 @@ def test_adapter_is_asked_as_its_data_were_kept(kept: Kept, tmp_path: Path) -> N
     record = json.loads((run / "safety.json").read_text())
     record |= {"schema_version": 3, "frames": {"max_side": 96, "jpeg_quality": 40}, "max_pixels": 100352}
     (run / "safety.json").write_text(json.dumps(record))
-    adapted = load_adapted(find_adapter(run))
+    adapted = load_for_batches(find_adapter(run))
     assert adapted.record.frames is not None
 
     clip = tmp_path / "clip.mp4"

@@ -3,16 +3,11 @@
 import numpy as np
 import pytest
 
-from recipes.metrics.figures import compute_figures
-from recipes.metrics.intervals import (
-    Scores,
-    at_most_without_error,
-    draw_clips,
-    interval,
-    mcnemar,
-    resampled_figures,
-)
+from recipes.metrics.figures import resampled_figures
+from recipes.metrics.intervals import at_most_without_error, interval
 from recipes.metrics.judged import Sample
+from recipes.metrics.resampling import Resamples, Scores, draw_clips
+from recipes.metrics.safety_metric import compute_figures
 
 DRAWN = [[1, 0, 0, 3], [0, 2, 2, 0], [1, 1, 1, 1]]
 
@@ -52,7 +47,7 @@ def mixed(seed: int) -> Scores:
 def test_every_figure_of_a_resample_is_that_of_its_rows(scores: Scores, prior: float | None) -> None:
     """With a prior the share of UNSAFE frames is that in each resample, whatever was drawn."""
     times = draw_clips(scores.clips, resamples=12)
-    found = resampled_figures(scores, times, threshold=0.4, prior=prior)
+    found = resampled_figures(Resamples(scores, times, prior), 0.4)
     for number, each in enumerate(times):
         expected = compute_figures(*drawn(scores, each), threshold=0.4, prior=prior)
         assert {name: values[number] for name, values in found.items()} == pytest.approx(expected, rel=0, abs=1e-12)
@@ -63,7 +58,7 @@ def test_every_figure_of_a_resample_is_that_of_its_rows(scores: Scores, prior: f
 def test_resample_of_one_label_defines_what_metrics_defines(only: int, prior: float | None) -> None:
     scores = simulated(1)
     times = np.array([[int(scores.truth[6 * clip] == only) for clip in range(60)]])
-    found = {name: values[0] for name, values in resampled_figures(scores, times, threshold=0.5, prior=prior).items()}
+    found = {name: values[0] for name, values in resampled_figures(Resamples(scores, times, prior), 0.5).items()}
     expected = compute_figures(*drawn(scores, times[0]), threshold=0.5, prior=prior)
     assert {name for name, value in found.items() if np.isnan(value)} == {
         name for name, value in expected.items() if value is None
@@ -75,9 +70,9 @@ def test_resample_of_one_label_defines_what_metrics_defines(only: int, prior: fl
 
 def test_parts_of_the_resamples_join_seamlessly(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, times = simulated(2), draw_clips(60, resamples=100)
-    whole = resampled_figures(scores, times, threshold=0.5)
-    monkeypatch.setattr("recipes.metrics.intervals._CELLS_AT_ONCE", 7 * 360)
-    parted = resampled_figures(scores, times, threshold=0.5)
+    whole = resampled_figures(Resamples(scores, times), 0.5)
+    monkeypatch.setattr("recipes.metrics.resampling._CELLS_AT_ONCE", 7 * 360)
+    parted = resampled_figures(Resamples(scores, times), 0.5)
     for name, values in whole.items():
         np.testing.assert_allclose(parted[name], values, rtol=0, atol=1e-12)
 
@@ -187,15 +182,3 @@ def test_paired_difference_is_narrower_than_two_intervals_apart() -> None:
 def test_only_the_same_frames_are_paired() -> None:
     with pytest.raises(ValueError, match="not of the same frames"):
         Sample.of(simulated(6), threshold=0.5).above(Sample.of(simulated(7), threshold=0.5))
-
-
-@pytest.mark.parametrize(
-    ("only_first", "only_second", "p_value"),
-    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (0, 6, 2 / 64), (8, 1, 2 * (1 + 9) / 512)],
-)
-def test_mcnemar_counts_where_they_differ(only_first: int, only_second: int, p_value: float) -> None:
-    right = np.array([True] * only_first + [False] * only_second + [True, False])
-    other = np.array([False] * only_first + [True] * only_second + [True, False])
-    assert mcnemar(right, other) == pytest.approx(
-        {"only_first_right": only_first, "only_second_right": only_second, "p_value": p_value}
-    )

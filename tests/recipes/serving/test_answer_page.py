@@ -14,9 +14,12 @@ from PIL import Image
 
 from data_prep.errors import InputError
 from data_prep.media.frame_format import FrameFormat
-from recipes.app import check_port, examples_in
-from recipes.serving import answer_page
-from recipes.serving.answer_page import Seen, answer_file, as_strip, frames_of, remove, take
+from recipes.serving import answers, strip
+from recipes.serving.address import check_port
+from recipes.serving.answer_page import remove, take
+from recipes.serving.answers import frames_of
+from recipes.serving.examples import examples_in
+from recipes.serving.strip import Seen, answer_file, as_strip
 from tests.made_clips import times, write_mp4
 
 
@@ -55,7 +58,7 @@ def test_threshold_alone_decides_what_a_strip_says() -> None:
 
 
 def test_long_clip_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answer_page, "MOST_SECONDS", 2)
+    monkeypatch.setattr(answers, "MOST_SECONDS", 2)
     write_mp4(tmp_path / "clip.mp4", times(40, 10))
     with pytest.raises(InputError, match=r"clip\.mp4 lasts longer than 2 s; cut it"):
         list(frames_of(tmp_path / "clip.mp4", FrameFormat()))
@@ -78,7 +81,7 @@ def test_trouble_is_one_line_and_no_frame(tmp_path: Path, name: str, content: by
 
 
 def test_file_taken_away_leaves_nothing_shown() -> None:
-    assert last(None) == ([], answer_page.NOTHING_YET)
+    assert last(None) == ([], strip.NOTHING_YET)
 
 
 def test_port_that_is_taken_is_named_before_anything_is_loaded() -> None:

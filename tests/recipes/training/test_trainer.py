@@ -26,8 +26,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 
 from data_prep.errors import InputError
-from data_prep.files import hold_lock
 from data_prep.hub.source import open_dataset
+from data_prep.locks import hold_lock
 from recipes import sft_qwen2vl
 from recipes.adapter.safety_record import read_record
 from recipes.answering.scoring import Scorer, score_rows
@@ -35,8 +35,9 @@ from recipes.layers.fused_lora import FusedLinear, FusedLinear4bit, FusedMlp
 from recipes.layers.fused_modules import FrameAttention, FusedRMSNorm, LastDecoderLayer
 from recipes.layers.joined_lora import JoinedLoraAttention, JoinedLoraMlp
 from recipes.machine.schedule import updates_of
-from recipes.metrics.figures import class_ids, compute_figures
+from recipes.metrics.class_ids import class_ids
 from recipes.metrics.linear_probe import read_probe
+from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import choose_threshold
 from recipes.model.base import find_base
 from recipes.training import session
@@ -151,13 +152,13 @@ def test_best_checkpoint_is_the_one_saved(finished: Path) -> None:
 
 def test_logged_figures_are_those_of_scoring(finished: Path, data: Path) -> None:
     from recipes.adapter.folder import find_adapter
-    from recipes.answering.adapted_model import load_adapted
+    from recipes.answering.adapted_model import load_for_batches
 
     summary = json.loads((finished / "training.json").read_text())
     logged = next(
         entry for entry in summary["log_history"] if entry["step"] == summary["best_step"] and "eval_macro_f1" in entry
     )
-    adapted = load_adapted(find_adapter(finished))
+    adapted = load_for_batches(find_adapter(finished))
     rows = open_dataset(str(data)).rows("validation")
     p_unsafe = score_rows(adapted.model, adapted.collator, rows, batch_size=3)
     figures = compute_figures(p_unsafe, class_ids(rows["response"]), threshold=0.5)
@@ -178,13 +179,13 @@ def test_threshold_is_chosen_on_the_validation_frames(
     settings: list[str], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from recipes.adapter.folder import find_adapter
-    from recipes.answering.adapted_model import load_adapted
+    from recipes.answering.adapted_model import load_for_batches
 
     run = tmp_path / "run"
     assert train(settings, run, "--threshold", "recall>=0.9") == 0
     record = read_record(run)
     assert f"threshold {record.threshold:.4g}: {record.threshold_from}" in capsys.readouterr().err
-    adapted = load_adapted(find_adapter(run))
+    adapted = load_for_batches(find_adapter(run))
     rows = open_dataset(str(data)).rows("validation")
     p_unsafe, truth = score_rows(adapted.model, adapted.collator, rows, batch_size=3), class_ids(rows["response"])
     threshold, reason = choose_threshold("recall>=0.9", p_unsafe, truth)
@@ -461,7 +462,7 @@ def test_other_base_trains_and_answers(
 ) -> None:
     """With all that small cards' recipes switch on; merged or not, and on the same bits packed here."""
     from recipes.adapter.folder import find_adapter
-    from recipes.answering.adapted_model import load_adapted
+    from recipes.answering.adapted_model import load_for_batches
 
     folder, run = request.getfixturevalue(kind), tmp_path / "run"
     short = [
@@ -489,7 +490,7 @@ def test_other_base_trains_and_answers(
         score_rows(adapted.model, adapted.collator, rows, batch_size=4)
         for each in bases
         for merge in (False, True)
-        for adapted in [load_adapted(replace(adapter, base=each), merge=merge)]
+        for adapted in [load_for_batches(replace(adapter, base=each), merge=merge)]
     ]
     assert np.ptp(p_unsafe[0]) > 0
     for other in p_unsafe[1:]:

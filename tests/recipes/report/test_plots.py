@@ -1,18 +1,19 @@
 import re
 from xml.etree import ElementTree
 
-import numpy as np
 import pytest
 
-from recipes.report.plots import DARK, LIGHT, class_in_words, draw_plots, standalone
-from tests.report_by_hand import P_BASE, P_UNSAFE, TRUTH, whole_report
+from recipes.report.look import DARK, LIGHT, class_in_words
+from recipes.report.plots import draw_plots, standalone
+from recipes.report.scored import Scored
+from tests.report_by_hand import BASE, NOBODY, P_UNSAFE, ROWS, whole_report
 
 NAMES = ["confusion", "classes", "histogram", "reliability", "precision_recall", "roc"]
 
 
 @pytest.fixture(scope="module")
 def plots() -> dict[str, str]:
-    return draw_plots(whole_report(threshold=0.7), TRUTH, P_UNSAFE, {"base_model": P_BASE})
+    return draw_plots(whole_report(threshold=0.7), Scored.of(ROWS, P_UNSAFE, BASE, threshold=0.7))
 
 
 def texts(svg: str) -> list[str]:
@@ -21,7 +22,7 @@ def texts(svg: str) -> list[str]:
 
 def test_all_plots_are_drawn_and_the_same_each_time(plots: dict[str, str]) -> None:
     assert list(plots) == NAMES
-    assert draw_plots(whole_report(threshold=0.7), TRUTH, P_UNSAFE, {"base_model": P_BASE}) == plots
+    assert draw_plots(whole_report(threshold=0.7), Scored.of(ROWS, P_UNSAFE, BASE, threshold=0.7)) == plots
 
 
 def test_plots_take_every_colour_from_the_page_s_variables(plots: dict[str, str]) -> None:
@@ -53,7 +54,7 @@ def test_confusion_matrix_shows_the_counts_and_shares(plots: dict[str, str]) -> 
 def test_curves_name_who_they_are_of_and_where_the_thresholds_lie(plots: dict[str, str]) -> None:
     for name in ("roc", "precision_recall"):
         assert {"adapter", "base model", "threshold 0.7", "0.5"} <= set(texts(plots[name]))
-    at_half = draw_plots(whole_report(), TRUTH, P_UNSAFE, {})["roc"]
+    at_half = draw_plots(whole_report(), Scored.of(ROWS, P_UNSAFE, NOBODY, threshold=0.5))["roc"]
     assert "threshold 0.5" in texts(at_half) and "base model" not in texts(at_half)
 
 
@@ -66,8 +67,9 @@ def test_precision_is_that_of_the_stated_share(monkeypatch: pytest.MonkeyPatch) 
     """From 0.7 on one of three SAFE frames is called UNSAFE and one of four UNSAFE ones: 0.1/4 to 0.9/3."""
     marked: list[tuple[float, float]] = []
     monkeypatch.setattr("recipes.report.plots._mark", lambda axes, place, threshold: marked.append(place(threshold)))
-    draw_plots(whole_report(threshold=0.7, prior=0.1), TRUTH, P_UNSAFE, {})
-    draw_plots(whole_report(threshold=0.7), TRUTH, P_UNSAFE, {})
+    for prior in (0.1, None):
+        scored = Scored.of(ROWS, P_UNSAFE, NOBODY, threshold=0.7, prior=prior)
+        draw_plots(whole_report(threshold=0.7, prior=prior), scored)
     precision = 0.1 / 4 / (0.1 / 4 + 0.9 / 3)
     assert marked == [
         pytest.approx(each) for each in ((1 / 4, precision), (1 / 3, 1 / 4), (1 / 4, 1 / 2), (1 / 3, 1 / 4))
@@ -75,4 +77,5 @@ def test_precision_is_that_of_the_stated_share(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_one_label_has_no_curves() -> None:
-    assert list(draw_plots(whole_report(), np.ones(7, dtype=int), P_UNSAFE, {})) == NAMES[:4]
+    rows = {**ROWS, "response": ["UNSAFE"] * 7}
+    assert list(draw_plots(whole_report(), Scored.of(rows, P_UNSAFE, NOBODY, threshold=0.5))) == NAMES[:4]

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from recipes.metrics.figures import calibration, class_ids, compute_figures, confusion_matrix, mean_by_clip
+from recipes.metrics.calibration import calibration
+from recipes.metrics.class_ids import class_ids, confusion_matrix, mean_by_clip
+from recipes.metrics.safety_metric import compute_figures
 
 # Four UNSAFE and three SAFE frames, worked out by hand: TP 3, FN 1, FP 1, TN 2.
 TRUTH = [1, 1, 1, 1, 0, 0, 0]

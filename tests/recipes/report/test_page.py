@@ -8,17 +8,22 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from recipes.metrics.figures import FIGURES, READING_ORDER
 from recipes.report.contents import split_figures
-from recipes.report.page import headline, report_page, thumbnail, when, worst_mistakes
+from recipes.report.look import thumbnail
+from recipes.report.mistakes import when, worst_mistakes
+from recipes.report.page import headline, report_page
 from recipes.report.plots import draw_plots
-from tests.report_by_hand import P_BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
+from recipes.report.scored import Scored
+from recipes.report.table import as_table
+from tests.report_by_hand import BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
 
 PICTURE = thumbnail(Image.new("RGB", (1920, 1080), (200, 30, 30)))
 
 
 @cache
 def plots_at(threshold: float) -> dict[str, str]:
-    return draw_plots(whole_report(threshold=threshold), TRUTH, P_UNSAFE, {"base_model": P_BASE})
+    return draw_plots(whole_report(threshold=threshold), Scored.of(ROWS, P_UNSAFE, BASE, threshold=threshold))
 
 
 def page(report: dict[str, Any], *, picture: str | None = PICTURE, fps: float | None = 2.0) -> str:
@@ -152,7 +157,7 @@ def test_headline_at_a_prior_is_of_that_world_and_counts_what_is_there() -> None
 
 def without_an_error() -> dict[str, Any]:
     report = whole_report()
-    figures = split_figures(ROWS, TRUTH.astype(float), {"base_model": None}, threshold=0.5, not_clean={"d"})
+    figures = split_figures(Scored.of(ROWS, TRUTH.astype(float), {"base_model": None}, threshold=0.5), not_clean={"d"})
     return {**report, **figures}
 
 
@@ -172,3 +177,12 @@ def test_page_copes_with_what_is_not_known() -> None:
     report["clean_subset"] = None
     report["results"]["clip"] = None
     assert "No audit is known of these rows" in page(report)
+
+
+def test_every_figure_stands_in_the_report_its_page_and_its_table() -> None:
+    report = whole_report()
+    assert list(report["results"]["frame"]) == ["n", *(figure.name for figure in FIGURES), "intervals"]
+    rows = re.findall(r"<tr><td>([^<]+)</td>", page(report).partition("All figures")[2].partition("The data")[0])
+    assert rows == [figure.words for figure in READING_ORDER] and set(READING_ORDER) == set(FIGURES)
+    lines = {line.split()[0] for line in as_table(report).splitlines()}
+    assert {figure.name for figure in FIGURES} & lines == {figure.name for figure in FIGURES if figure.in_table}
