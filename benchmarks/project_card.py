@@ -19,7 +19,7 @@ from benchmarks.measuring.flops import language_flops, vision_flops
 from data_prep.console import run_script
 from data_prep.files import from_root
 from recipes.layers.sizes import linear_shapes, packed_bytes_a_weight, visual_tokens
-from recipes.machine.memory import TEXT_TOKENS, predict
+from recipes.machine.memory import TEXT_TOKENS, predict_memory
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 WIDTH, HEIGHT = 1920, 1080
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
             memory=args.memory_gb_per_second * 1e9,
             bus=args.bus_gb_per_second * 1e9,
         )
-        card_gib = predict(changed, config, width=WIDTH, height=HEIGHT).card_gib
+        card_gib = predict_memory(changed, config, width=WIDTH, height=HEIGHT).card_gib
         expected = arithmetic / MEASURED_SHARE + memory + bus
         print(f"{frames:>18}{card_gib:>8.2f}{max(arithmetic, memory, bus):>16.2f}{expected:>19.2f}")
     for max_pixels in ANSWERED_PIXELS:

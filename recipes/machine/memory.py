@@ -2,7 +2,7 @@
 
 Weights, adapter, gradients and moments are counted. What is kept of a forward pass and what a layer's backward pass
 works with are counted in rows of the hidden and the inner size; how many of each was fitted to measured peaks of the
-7B (benchmarks/README.md), which tests/recipes/machine/test_fit.py holds the prediction to.
+7B (benchmarks/README.md), which tests/recipes/machine/test_memory.py holds the prediction to.
 """
 
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ WORKSPACE_BYTES = 2 * 8 * 2**20
 
 
 @dataclass(frozen=True)
-class Fit:
+class MemoryNeed:
     """A prediction, in bytes by part: `card` and `host` while it trains, `filling` of the card before that.
 
     `disk_bytes_a_frame` is what kept vision features take; they are computed first.
@@ -65,7 +65,9 @@ class Fit:
         return sum(self.host.values()) / GIB
 
 
-def predict(settings: Mapping[str, Any], config: Mapping[str, Any], *, width: int = 1920, height: int = 1080) -> Fit:
+def predict_memory(
+    settings: Mapping[str, Any], config: Mapping[str, Any], *, width: int = 1920, height: int = 1080
+) -> MemoryNeed:
     """Predict what training with a YAML's `settings` needs on a base of that `config`, for frames of one size."""
     text, vision = text_config(config), config["vision_config"]
     hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
@@ -98,13 +100,13 @@ def predict(settings: Mapping[str, Any], config: Mapping[str, Any], *, width: in
         "optimizer": 16.0 * adapter if on_host else 0.0,  # fp32 weights, gradients and two moments
     }
     if not settings["cache_vision_features"]:
-        return Fit(card, host, 0.0)
+        return MemoryNeed(card, host, 0.0)
     patches = 4 * tokens * settings["per_device_eval_batch_size"]
     filling = {
         "vision tower": vision_weights(vision, hidden) * two_bytes,
         "one block's forward pass": float(patches * FILLING_WIDTHS * vision["embed_dim"] * two_bytes),
     }
-    return Fit(card, host, tokens * hidden * two_bytes, filling)
+    return MemoryNeed(card, host, tokens * hidden * two_bytes, filling)
 
 
 def _tables(settings: Mapping[str, Any], config: Mapping[str, Any], element: int, *, on_host: bool) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import yaml
 
 from data_prep.files import PROJECT_ROOT
-from recipes.machine.memory import GIB, Fit, predict
+from recipes.machine.memory import GIB, MemoryNeed, predict_memory
 
 FASTEST_FIRST = ("qwen2vl_7b_80gb", "qwen2vl_7b_8gb", "qwen2vl_7b_6gb")
 RESERVED = 1.04  # times what is allocated: torch's allocator holds so much in the measured runs (benchmarks/README.md)
@@ -19,9 +19,9 @@ def recipe_settings(name: str) -> dict[str, Any]:
     return settings
 
 
-def shortages(fit: Fit, *, card_bytes: float, host_bytes: float) -> list[str]:
+def shortages(need: MemoryNeed, *, card_bytes: float, host_bytes: float) -> list[str]:
     """Say in words what of a prediction exceeds the free memory of card and host, given in bytes; [] where all fits."""
-    card, host = RESERVED * fit.card_gib * GIB, fit.host_gib * GIB + PROCESS_BYTES
+    card, host = RESERVED * need.card_gib * GIB, need.host_gib * GIB + PROCESS_BYTES
     return [
         f"{where} has {free / GIB:.1f} GiB free, and about {needed / GIB:.1f} are needed"
         for where, free, needed in (("the card", card_bytes, card), ("host memory", host_bytes, host))
@@ -35,7 +35,7 @@ def best_recipe(config: Mapping[str, Any], *, card_bytes: float, host_bytes: flo
     Paths are from the project's root.
     """
     for name in FASTEST_FIRST:
-        fit = predict(recipe_settings(name), config)
-        if not shortages(fit, card_bytes=card_bytes, host_bytes=host_bytes):
+        need = predict_memory(recipe_settings(name), config)
+        if not shortages(need, card_bytes=card_bytes, host_bytes=host_bytes):
             return f"recipes/configs/{name}.yaml"
     return None

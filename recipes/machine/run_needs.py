@@ -23,7 +23,7 @@ from recipes.machine.host_system import (
     system_in_words,
     why_no_gpu,
 )
-from recipes.machine.memory import GIB, adapter_weights, predict
+from recipes.machine.memory import GIB, adapter_weights, predict_memory
 from recipes.machine.recipe_choice import best_recipe, shortages
 from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base
@@ -169,15 +169,15 @@ def check_memory(settings: Mapping[str, Any], base: list[BaseModel], *, gpu_foun
 
     config = base[0].read_config()
     room = free_room(choose_device())
-    fit = predict(settings, config)
+    need = predict_memory(settings, config)
     best = best_recipe(config, **room)
     hint = f"the best recipe for this card is {best}" if best else "none of the project's recipes fits this card"
-    if missing := shortages(fit, **room):
+    if missing := shortages(need, **room):
         wsl = [MORE_MEMORY_IN_WSL] if in_wsl() else []
         raise InputError("; ".join([*missing, *wsl, hint]))
-    check_page_locking(fit.host_gib * GIB)
+    check_page_locking(need.host_gib * GIB)
     return (
-        f"about {fit.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, {fit.host_gib:.1f} of "
+        f"about {need.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, {need.host_gib:.1f} of "
         f"{room['host_bytes'] / GIB:.1f} GiB on the host; {hint}"
     )
 
@@ -192,7 +192,7 @@ def check_disk(settings: Mapping[str, Any], base: list[BaseModel], source: list[
         needs.append(("the base model", Path(constants.HF_HUB_CACHE), DOWNLOAD_BYTES[name]))
     else:
         config = base[0].read_config()
-        if features := predict(settings, config).disk_bytes_a_frame:
+        if features := predict_memory(settings, config).disk_bytes_a_frame:
             kept_splits = [each.dataset[split] for each in source for split in each.dataset if split != TEST]
             frames = sum(map(len, kept_splits))
             needs.append(("vision features", from_root(settings["vision_cache"]), features * frames))

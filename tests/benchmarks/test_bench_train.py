@@ -10,7 +10,7 @@ from benchmarks.bench_train import as_table
 from benchmarks.measuring.flops import language_flops, vision_flops
 from benchmarks.project_card import seconds_a_frame, seconds_an_answer
 from data_prep.files import PROJECT_ROOT
-from tests.recipes.machine.test_fit import CONFIG, settings_of
+from tests.recipes.machine.test_memory import CONFIG, settings_of
 
 
 def speed(frames: int, rate: float) -> dict[str, Any]:

@@ -17,9 +17,9 @@ import yaml
 from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
 from data_prep.files import PROJECT_ROOT
-from recipes.machine.memory import predict
+from recipes.machine.memory import predict_memory
 from recipes.training.settings import RecipeArguments
-from tests.recipes.machine.test_fit import CONFIG as SIZES_OF_THE_7B
+from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
 
 DOCUMENTS = [
     PROJECT_ROOT / "README.md",
@@ -35,7 +35,7 @@ NEEDS_A_GPU = {
 }
 # The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_checkup.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
+# Run by test_app.py, test_run_needs.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",
@@ -322,10 +322,10 @@ def test_start_figures_are_those_of_the_benchmark() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["8gb", "6gb"])
-def test_predicted_figures_are_those_of_fit(recipe: str) -> None:
+def test_predicted_figures_are_those_of_the_prediction(recipe: str) -> None:
     settings = yaml.safe_load((PROJECT_ROOT / f"recipes/configs/qwen2vl_7b_{recipe}.yaml").read_text())
     peaks = [
-        predict({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
+        predict_memory({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
         for frames in (1, 2, 4, 8)
     ]
     row = f"| {recipe[0]} GB recipe, GiB | " + " | ".join(f"{peak:.2f}" for peak in peaks) + " |"

@@ -21,7 +21,7 @@ from recipes.model.base import BaseModel, find_base
 from recipes.model.device import compile_layers, has_room_to_merge, use_all_cores
 from recipes.model.quantized import compute_exactly_on_cpu, quantization_config, quantized_modules, unpack_quantized
 from tests.made_bases import write_packed
-from tests.recipes.machine.test_fit import CONFIG as SIZES_OF_THE_7B
+from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
 
 CPU = torch.device("cpu")
 LORA: dict[str, Any] = {"r": 4, "alpha": 8, "dropout": 0.0, "use_rslora": False}

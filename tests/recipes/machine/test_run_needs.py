@@ -22,8 +22,8 @@ from recipes import doctor
 from recipes.machine import host_system, run_needs
 from recipes.machine.run_needs import FAILED, OK, SKIPPED, examine
 from recipes.model.base import BaseModel, find_base
-from tests.recipes.machine.test_fit import CONFIG as SIZES_OF_THE_7B
-from tests.recipes.machine.test_fit import CONFIG_2B as SIZES_OF_THE_2B
+from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
+from tests.recipes.machine.test_memory import CONFIG_2B as SIZES_OF_THE_2B
 from tests.tiny_data import many_clips, write_data
 
 

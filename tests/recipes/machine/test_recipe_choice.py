@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 
-from recipes.machine.memory import GIB, Fit
+from recipes.machine.memory import GIB, MemoryNeed
 from recipes.machine.recipe_choice import PROCESS_BYTES, RESERVED, best_recipe, shortages
-from tests.recipes.machine.test_fit import CONFIG as SIZES_OF_THE_7B
+from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
 
-NEEDED = Fit(card={"weights": 3 * GIB, "rest": 1 * GIB}, host={"embedding": 2 * GIB}, disk_bytes_a_frame=0)
+NEEDED = MemoryNeed(card={"weights": 3 * GIB, "rest": 1 * GIB}, host={"embedding": 2 * GIB}, disk_bytes_a_frame=0)
 
 
 @pytest.mark.parametrize(
