@@ -20,8 +20,8 @@ from data_prep.hub.source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS, UNSAFE
 from recipes.adapter.model_card import model_card
 from recipes.adapter.safety_record import SafetyRecord
-from recipes.machine.memory import predict_memory
-from recipes.machine.recipe_choice import best_recipe, shortages
+from recipes.machine.memory import predict_memory, shortages
+from recipes.machine.recipe_choice import best_recipe
 from recipes.metrics.threshold import choose_threshold, fixed_threshold
 from recipes.model.base import BaseModel, find_base
 from recipes.model.base_files import check_precision

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from data_prep.disk.byte_counts import GIB
 from data_prep.files import PROJECT_ROOT
 from recipes.layers.sizes import base_weights, visual_tokens
-from recipes.machine.memory import GIB, predict_memory
+from recipes.machine.memory import PROCESS_BYTES, RESERVED, MemoryNeed, predict_memory, shortages
 
 # The 7B's config.json, as far as sizes go.
 CONFIG: dict[str, Any] = {
@@ -141,3 +142,21 @@ def test_base_packed_with_single_quantisation_takes_more() -> None:
 )
 def test_visual_tokens_of_a_frame(size: tuple[int, int], max_pixels: int, tokens: int) -> None:
     assert visual_tokens(*size, max_pixels) == tokens
+
+
+NEEDED = MemoryNeed(card={"weights": 3 * GIB, "rest": 1 * GIB}, host={"embedding": 2 * GIB})
+
+
+@pytest.mark.parametrize(
+    ("card_gib", "host_gib", "said"),
+    [
+        (4 * RESERVED, 2 + PROCESS_BYTES / GIB, []),
+        (4.1, 64, ["the card has 4.1 GiB free, and about 4.2 are needed"]),
+        (64, 5, ["host memory has 5.0 GiB free, and about 6.0 are needed"]),
+        (1, 1, ["the card has 1.0 GiB free, and about 4.2", "host memory has 1.0 GiB free, and about 6.0"]),
+    ],
+)
+def test_what_is_short_is_named_with_both_figures(card_gib: float, host_gib: float, said: list[str]) -> None:
+    found = shortages(NEEDED, card_bytes=card_gib * GIB, host_bytes=host_gib * GIB)
+    assert len(found) == len(said)
+    assert all(text.startswith(beginning) for text, beginning in zip(found, said, strict=True))

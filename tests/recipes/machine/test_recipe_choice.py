@@ -2,26 +2,9 @@ from typing import Any
 
 import pytest
 
-from recipes.machine.memory import GIB, MemoryNeed
-from recipes.machine.recipe_choice import PROCESS_BYTES, RESERVED, best_recipe, shortages
+from data_prep.disk.byte_counts import GIB
+from recipes.machine.recipe_choice import best_recipe
 from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
-
-NEEDED = MemoryNeed(card={"weights": 3 * GIB, "rest": 1 * GIB}, host={"embedding": 2 * GIB}, disk_bytes_a_frame=0)
-
-
-@pytest.mark.parametrize(
-    ("card_gib", "host_gib", "said"),
-    [
-        (4 * RESERVED, 2 + PROCESS_BYTES / GIB, []),
-        (4.1, 64, ["the card has 4.1 GiB free, and about 4.2 are needed"]),
-        (64, 5, ["host memory has 5.0 GiB free, and about 6.0 are needed"]),
-        (1, 1, ["the card has 1.0 GiB free, and about 4.2", "host memory has 1.0 GiB free, and about 6.0"]),
-    ],
-)
-def test_what_is_short_is_named_with_both_figures(card_gib: float, host_gib: float, said: list[str]) -> None:
-    found = shortages(NEEDED, card_bytes=card_gib * GIB, host_bytes=host_gib * GIB)
-    assert len(found) == len(said)
-    assert all(text.startswith(beginning) for text, beginning in zip(found, said, strict=True))
 
 
 @pytest.mark.parametrize(
