@@ -25,7 +25,7 @@ def test_only_results_reach_stdout(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_reader_that_goes_away_ends_a_script_without_a_traceback() -> None:
     program = (
-        "from data_prep.errors import run_script\n"
+        "from data_prep.console import run_script\n"
         "from data_prep.console import results_alone_on_stdout\n"
         "def main(argv):\n"
         "    with results_alone_on_stdout() as results:\n"
@@ -46,7 +46,7 @@ def test_reader_that_goes_away_ends_a_script_without_a_traceback() -> None:
 
 ASKING = (
     "import os, sys\n"
-    "from data_prep.errors import run_script\n"
+    "from data_prep.console import run_script\n"
     "from data_prep.console import stream_alone_on_stdin\n"
     "def ask():\n"
     "    try:\n"

@@ -188,7 +188,7 @@ import importlib, json, os, sys, traceback
 from pathlib import Path
 import datasets
 from data_prep.disk.disk_errors import told
-from data_prep.errors import run_script
+from data_prep.console import run_script
 told(PermissionError(13, "Permission denied", "/"))
 for name, (script, arguments) in json.loads(sys.argv[2]).items():
     main = importlib.import_module(script).main
@@ -429,7 +429,7 @@ def test_what_can_t_be_replaced_at_once_is_kept_until_the_new_is_there(
 def script(body: str, before: str = "", **streams: Any) -> subprocess.CompletedProcess[str]:
     """Run a script of one line, after one that goes before it."""
     main = f"def main(argv):\n    {body}\n    return 0"
-    program = f"{before}\nfrom data_prep.errors import run_script\n{main}\nrun_script(main)"
+    program = f"{before}\nfrom data_prep.console import run_script\n{main}\nrun_script(main)"
     environment = {**os.environ, "PYTHONPATH": str(PROJECT_ROOT), "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-c", program]
     return subprocess.run(command, text=True, stderr=subprocess.PIPE, env=environment, **streams)
