@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from benchmarks.measuring.machine import cpu_name, with_project
-from data_prep.clips.records import CLIPS_FILE, Clip, frame_name, read_clips, write_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips, write_clips
+from data_prep.clips.records import Clip, frame_name
 from data_prep.console import run_script
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root, hold_lock, sha256_of_file, to_root, write_json

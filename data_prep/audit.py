@@ -8,8 +8,8 @@ import json
 
 from data_prep.clips.audit import audit_clips
 from data_prep.clips.audit_in_words import audit_in_words
+from data_prep.clips.jsonl import CLIPS_FILE, read_finished_clips
 from data_prep.clips.lookalikes import near_identical
-from data_prep.clips.records import CLIPS_FILE, read_finished_clips
 from data_prep.console import run_script
 from data_prep.files import from_root
 

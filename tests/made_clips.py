@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.clips.records import DATASET_FOLDER
+from data_prep.clips.archive import DATASET_FOLDER
 from data_prep.media.mp4.boxes import boxes, find_boxes
 
 WIDTH, HEIGHT = 64, 48

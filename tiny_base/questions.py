@@ -9,7 +9,8 @@ from functools import cache
 
 import numpy as np
 
-from data_prep.demo.scenes import HALL, PATH_EDGE_METRES, RAIL_Z, WIDTH, Person, Scene, choose
+from data_prep.demo.scenes import choose
+from data_prep.demo.stage import HALL, PATH_EDGE_METRES, RAIL_Z, WIDTH, Person, Scene
 
 COUNTS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight")
 

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from joblib import Parallel, delayed
 
+from data_prep.clips.extraction import save_samples
 from data_prep.clips.records import Settings, frame_name
-from data_prep.extract_frames import save_samples
 from data_prep.media.frame_format import JPEG_QUALITY
 from data_prep.media.video import Video
 

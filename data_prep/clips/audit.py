@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from data_prep.clips.records import STATUSES, Clip, natural_key, standing
+from data_prep.clips.records import STATUSES, Clip, natural_key
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS
@@ -65,13 +65,22 @@ def by_content(clips: Iterable[Clip]) -> dict[str, list[Clip]]:
     return groups
 
 
+def conflicts_of(clips: Iterable[Clip]) -> dict[str, bool]:
+    """Say of clips that are one and the same, or look it, whether they stand in both splits and under both labels."""
+    clips = list(clips)
+    return {
+        "across_splits": len({clip.split for clip in clips}) > 1,
+        "both_labels": len({clip.label for clip in clips}) > 1,
+    }
+
+
 def identical_groups(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     """Return the groups of clips of identical content that have frames, in natural order of their first path.
 
     Each group says its SHA-256, its clips' paths, whether it stands in both splits and whether under both labels.
     """
     return [
-        {"sha256": sha256, "paths": [clip.path for clip in group], **standing(group)}
+        {"sha256": sha256, "paths": [clip.path for clip in group], **conflicts_of(group)}
         for sha256, group in by_content(clips).items()
         if len(group) > 1
     ]
@@ -82,7 +91,7 @@ def _leaking(clips: Iterable[Clip], split: str) -> list[tuple[Clip, dict[str, bo
 
     They are in natural order of their paths.
     """
-    groups = ((group, standing(group)) for group in by_content(clips).values())
+    groups = ((group, conflicts_of(group)) for group in by_content(clips).values())
     leaking = [(clip, where) for group, where in groups if any(where.values()) for clip in group if clip.split == split]
     return sorted(leaking, key=lambda each: natural_key(each[0].path))
 

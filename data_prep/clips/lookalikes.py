@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.clips.audit import by_content
-from data_prep.clips.records import Clip, natural_key, standing
+from data_prep.clips.audit import by_content, conflicts_of
+from data_prep.clips.records import Clip, natural_key
 from data_prep.media.images import read_grey
 
 HASH_SIDE = 16
@@ -61,7 +61,7 @@ def near_identical(data: Path, clips: Iterable[Clip]) -> list[dict[str, Any]]:
 
 def _described(clips: list[Clip], bits: int) -> dict[str, Any]:
     paths = sorted((clip.path for clip in clips), key=natural_key)
-    return {"paths": paths, "clips": len(paths), "different_bits": bits, **standing(clips)}
+    return {"paths": paths, "clips": len(paths), "different_bits": bits, **conflicts_of(clips)}
 
 
 class _Groups:

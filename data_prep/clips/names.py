@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
-from data_prep.clips.records import Source
+from data_prep.clips.archive import Source
 from data_prep.disk.litter import is_litter, is_unfinished
 
 MOST_BYTES = 143  # of a name on eCryptfs, which encrypted shares of a NAS are; most file systems take 255

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import signal
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from joblib.externals.loky import get_reusable_executor
+from tqdm import tqdm
 
 from data_prep.errors import InputError
 
@@ -95,6 +97,11 @@ def results(
                 yield _alone(work, died, each)
             else:
                 yield future.result()
+
+
+def with_progress(finished: Iterable[Any], total: int, title: str) -> Iterator[Any]:
+    """Yield results, one a clip, and show on a terminal how many of all have come."""
+    yield from tqdm(finished, total=total, desc=title, unit="clip", file=sys.stderr, disable=not sys.stderr.isatty())
 
 
 def _submit(pool: Pool, work: Callable[..., Any], arguments: Arguments) -> Future[Any]:

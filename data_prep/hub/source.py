@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 
 from data_prep.clips.audit import read_audit
-from data_prep.clips.records import CLIPS_FILE
+from data_prep.clips.jsonl import CLIPS_FILE
 from data_prep.console import quiet_without_terminal
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from data_prep.clips.records import CLIPS_FILE, Clip, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
+from data_prep.clips.records import Clip
 from data_prep.disk.disk_errors import named
 from data_prep.disk.plain_paths import plain_path
 from data_prep.errors import InputError

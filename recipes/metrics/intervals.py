@@ -68,7 +68,7 @@ def draw_clips(clips: int, resamples: int = RESAMPLES, seed: int = SEED) -> np.n
 def resampled_figures(
     scores: Scores, times: np.ndarray, *, threshold: float, prior: float | None = None
 ) -> dict[str, np.ndarray]:
-    """Return each figure of metrics.py in each resample, of shape (resamples,); NaN where it isn't defined.
+    """Return each figure of figures.py in each resample, of shape (resamples,); NaN where it isn't defined.
 
     `times` comes from draw_clips. A clip that was drawn k times counts as k clips. With a `prior`, UNSAFE frames weigh
     that share of each resample.

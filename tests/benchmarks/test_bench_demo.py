@@ -26,7 +26,8 @@ from benchmarks.bench_demo import (
     summarise,
     write_shuffled_data,
 )
-from data_prep.clips.records import CLIPS_FILE, Clip, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
+from data_prep.clips.records import Clip
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_json
 from data_prep.labels import PROMPT

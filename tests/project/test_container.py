@@ -33,7 +33,7 @@ TAKEN_IN = [
     "data_prep/extract_frames.py",
     "recipes/configs/demo_cpu.yaml",
     "recipes/configs/my_run.yaml",
-    "recipes/report.html.j2",
+    "recipes/report/report.html.j2",
     "recipes/sft_qwen2vl.py",
     "tiny_base/pretrain.py",
     "tiny_base/weights/config.json",

@@ -22,7 +22,7 @@ from huggingface_hub import constants as hub_constants
 from PIL import Image
 
 from benchmarks import bench_infer_cpu
-from data_prep.clips.records import CLIPS_FILE, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
 from data_prep.files import PROJECT_ROOT, sha256_of_file
 from data_prep.hub.source import open_dataset
 from data_prep.labels import PROMPT, SOURCE_CLASSES

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from data_prep.clips.records import CLIPS_FILE, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
+from data_prep.demo.record import RECORD_FILE
 from data_prep.files import PROJECT_ROOT
-from data_prep.make_demo_clips import RECORD_FILE
 
 DATA = PROJECT_ROOT / "data" / "demo"
 REPORT = PROJECT_ROOT / "outputs" / "demo" / "eval" / "report.json"

@@ -1,31 +1,36 @@
 """The documents show only commands that exist, with flags that exist, and figures that were measured."""
 
 import dataclasses
-import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from functools import cache
 from pathlib import Path
-from statistics import median
 
 import pytest
 import yaml
 
-from benchmarks import bench_report
-from benchmarks.bench_operating_point import DEFAULT, as_table
 from data_prep.files import PROJECT_ROOT
-from recipes.machine.memory import predict_memory
 from recipes.training.settings import RecipeArguments
-from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
+from tests.project.documents import (
+    DOCS,
+    DOCUMENTS,
+    README,
+    SMALL_BASE,
+    anchors_of,
+    blocks_of,
+    code_of,
+    commands_of,
+    links_of,
+    name_of,
+    tracked_folders,
+)
+from tests.project.test_layering import PACKAGES, ROOMS
 
-DOCUMENTS = [
-    PROJECT_ROOT / "README.md",
-    PROJECT_ROOT / "benchmarks" / "README.md",
-    PROJECT_ROOT / "tiny_base" / "weights" / "README.md",
-]
 SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {
     "benchmarks/bench_bases.py",
@@ -48,17 +53,13 @@ OWN_TEST = {
     "benchmarks/bench_start.py",
     "benchmarks/bench_report.py",
 }
+ACCELERATE_FLAGS = {"--config_file", "--quiet"}
+WHERE_SETTINGS_ARE_TOLD = ("training", "evaluation", "answering", "machines")
 
 
 def commands() -> list[str]:
-    """Return every shell command of the documents: lines of bash blocks, and table cells that begin with one."""
-    found = []
-    for document in DOCUMENTS:
-        text = document.read_text()
-        blocks = re.findall(r"^[ ]*```bash\n(.*?)```", text, flags=re.DOTALL | re.MULTILINE)
-        found += [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
-        found += re.findall(r"`((?:python|accelerate launch) [^`]+)`", text)
-    return sorted(set(found))
+    """Return every shell command of the documents, each once."""
+    return sorted({command for document in DOCUMENTS for command in commands_of(document)})
 
 
 @cache
@@ -77,22 +78,25 @@ def demo_steps() -> str:
     return done.stdout
 
 
+@cache
 def setting_names() -> set[str]:
     from trl import ModelConfig, SFTConfig
 
     return {field.name for part in (RecipeArguments, SFTConfig, ModelConfig) for field in dataclasses.fields(part)}
 
 
+def flags_of(script: str) -> set[str]:
+    if script == SFT:
+        return {f"--{name}" for name in setting_names() | {"config", "help"}}
+    return set(re.findall(r"--[a-z][a-z0-9-]*", help_of(script)))
+
+
 def check_script(words: list[str]) -> None:
     script, flags = words[0], [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
     assert (PROJECT_ROOT / script).is_file()
-    if script == SFT:
-        assert {flag[2:] for flag in flags} <= setting_names() | {"config", "help"}
-        configs = [words[index + 1] for index, word in enumerate(words) if word == "--config"]
-        assert all((PROJECT_ROOT / config).is_file() for config in configs)
-    else:
-        known = set(re.findall(r"--[a-z][a-z0-9-]*", help_of(script)))
-        assert set(flags) <= known
+    assert set(flags) <= flags_of(script)
+    configs = [words[index + 1] for index, word in enumerate(words) if word in ("--config", "--recipe")]
+    assert all((PROJECT_ROOT / config).is_file() for config in configs)
     assert script in NEEDS_A_GPU | TAKES_LONG | OWN_TEST or script in demo_steps(), f"no test runs {script}"
 
 
@@ -116,7 +120,7 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
     elif words[:2] == ["accelerate", "launch"]:
         script = words.index(SFT) if SFT in words else None
         launcher = words[2:script]
-        assert set(launcher) <= {"--config_file", "accelerate_config.yaml", "--quiet"}
+        assert set(launcher) <= ACCELERATE_FLAGS | {"accelerate_config.yaml"}
         if script is not None:
             check_script(words[script:])
     elif words[0] == "make":
@@ -151,22 +155,133 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
         )
 
 
-def test_documents_show_the_commands_that_matter() -> None:
-    shown = "\n".join(commands())
-    for step in ("make demo", "make test", "docker compose", SFT, "eval_qwen2vl.py", "infer.py", "extract_frames.py"):
-        assert step in shown
+def test_each_command_stands_once() -> None:
+    shown = Counter(command for document in DOCUMENTS for command in commands_of(document))
+    assert {command for command, times in shown.items() if times > 1} == set()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.parent.name)
+def test_readme_shows_the_whole_job() -> None:
+    (two, eight) = blocks_of(README.read_text(), "bash")
+    assert two.split("\n")[:-1] == ["make demo", "make test"]
+    steps = [next(word for word in line.split() if word.endswith(".py")) for line in eight.splitlines()]
+    assert steps == [
+        "data_prep/extract_frames.py",
+        "data_prep/build_jsonl.py",
+        "data_prep/push_dataset.py",
+        "recipes/doctor.py",
+        "recipes/sft_qwen2vl.py",
+        "recipes/eval_qwen2vl.py",
+        "recipes/infer.py",
+        "recipes/app.py",
+    ]
+    rows = re.findall(r"^\| `(\w+\.py)` \|", README.read_text(), flags=re.MULTILINE)
+    assert rows == [Path(step).name for step in steps]
+
+
+def scripts() -> dict[str, str]:
+    """Return the path of each script that the documents run, by its name."""
+    named = {word for command in commands() for word in command.split() if word.endswith(".py")}
+    return {Path(script).name: script for script in sorted(named)}
+
+
+@cache
+def flags_in_the_code() -> set[str]:
+    """Return what any script takes, and training."""
+    files = [path for package in PACKAGES for path in (PROJECT_ROOT / package).rglob("*.py")]
+    taken = [flag for file in files for flag in re.findall(r'"(--[a-z-]+)"', file.read_text())]
+    return flags_of(SFT) | ACCELERATE_FLAGS | set(taken)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_flags_named_in_passing_exist(document: Path) -> None:
+    for code in code_of(document):
+        words = code.split()
+        script = scripts().get(words[0])
+        if script or words[0].startswith("--"):
+            flags = {word.partition("=")[0] for word in words if word.startswith("--")}
+            assert flags <= (flags_of(script) if script else flags_in_the_code()), code
+
+
+@pytest.mark.parametrize("name", WHERE_SETTINGS_ARE_TOLD)
+def test_settings_named_in_passing_exist(name: str) -> None:
+    (document,) = [document for document in DOCS if document.stem == name]
+    for code in code_of(document):
+        setting = code.partition(":")[0]
+        if re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", setting):
+            assert setting in setting_names(), code
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_targets_of_make_named_in_passing_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (PROJECT_ROOT / "Makefile").read_text(), flags=re.MULTILINE))
+    assert {code.split()[1] for code in code_of(document) if code.startswith("make ")} <= targets
+
+
+def test_readme_is_one_page() -> None:
+    assert len(README.read_bytes()) < 10_000
+
+
+def test_readme_leads_to_every_document() -> None:
+    linked = {(README.parent / link.partition("#")[0]).resolve() for link in links_of(README)}
+    assert set(DOCUMENTS) - {README} <= linked
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
-        assert (document.parent / target).exists(), target
-    headings = {
-        re.sub(r"[^a-z0-9 _-]", "", line.lstrip("# ").lower()).replace(" ", "-")
-        for line in document.read_text().splitlines()
-        if line.startswith("#")
-    }
-    assert set(re.findall(r"\]\(#([^)]+)\)", document.read_text())) <= headings
+    """To a file or folder of the project, and where a heading is named, to one that stands there, once."""
+    for link in links_of(document):
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        if anchor:
+            assert anchors_of(target).count(anchor) == 1, link
+
+
+def test_pictures_are_shown() -> None:
+    shown = {(document.parent / link).resolve() for document in DOCUMENTS for link in links_of(document)}
+    pictures = {path for path in (PROJECT_ROOT / "docs").iterdir() if path.suffix in (".png", ".jpg")}
+    assert pictures <= shown
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_paths_named_in_passing_exist(document: Path) -> None:
+    """Those within the project; what scripts make in data, outputs and cache isn't there yet."""
+    tops = {folder for folder in tracked_folders() if "/" not in folder} - {"data", "outputs", "cache"}
+    for code in code_of(document):
+        if re.fullmatch(r"[\w.-]+(/[\w.*-]+)*/?", code) and code.partition("/")[0] in tops:
+            assert list(PROJECT_ROOT.glob(code)), code
+
+
+def tree_of_readme() -> list[str]:
+    """Return the folders that the README's tree has a line of, each below the one that its line is indented under."""
+    (block,) = [block for block in blocks_of(README.read_text(), "") if "data_prep/" in block]
+    folders: list[str] = []
+    for line in block.splitlines():
+        indent, name, _ = re.fullmatch(r"((?:  )*)([\w.-]+)/ +(\S.*)", line).groups()  # type: ignore[union-attr]
+        above = folders[-1].split("/") if folders else []
+        folders.append("/".join([*above[: len(indent) // 2], name]))
+    return folders
+
+
+def test_tree_has_a_line_for_each_folder() -> None:
+    """But for those of the caches, and for tests' that have the names of the packages' own."""
+    packages = {folder for folder in tracked_folders() if (PROJECT_ROOT / folder / "__init__.py").is_file()}
+    same = {f"tests/{folder}" for folder in packages}
+    folders = {folder for folder in tracked_folders() if not folder.startswith("cache/")} - same
+    assert tree_of_readme() == sorted(folders)
+
+
+def test_order_of_imports_is_the_one_that_is_held() -> None:
+    (design,) = [document for document in DOCS if document.stem == "design"]
+    (block,) = [block for block in blocks_of(design.read_text(), "") if "data_prep.disk" in block]
+    assert [line.split(", ") for line in block.splitlines()] == [sorted(rooms) for rooms in ROOMS]
+
+
+def test_licence_is_the_same_everywhere() -> None:
+    project = tomllib.loads((PROJECT_ROOT / "pyproject.toml").read_text())["project"]
+    assert project["license"] == "Apache-2.0"
+    assert "## Licence\n\nApache-2.0, as the base model." in README.read_text()
+    assert "\nlicense: apache-2.0\n" in SMALL_BASE.read_text()
 
 
 def test_compose_is_told_who_the_caller_is(tmp_path: Path) -> None:
@@ -223,155 +338,6 @@ def test_packages_to_carry_along_are_enough_to_install_from_without_an_index(sma
     assert done.returncode == 0, done.stderr
     listed = subprocess.run([python, "-m", "pip", "list"], env=alone, capture_output=True, text=True, check=True).stdout
     assert set(re.findall(r"^(groovy|idna|safe-unsafe) ", listed, re.MULTILINE)) == {"groovy", "idna", "safe-unsafe"}
-
-
-def test_training_figures_are_those_of_the_run() -> None:
-    arms = json.loads((PROJECT_ROOT / "benchmarks/results/train_7b_h100.json").read_text())["arms"]
-    readme = DOCUMENTS[0].read_text()
-    for name in ("8gb_capped", "6gb_capped"):
-        run = arms[name]
-        assert (run["status"], run["steps"]) == (0, 20)
-        assert f"| {run['peak_allocated_gib']:.2f} / {run['peak_reserved_gib']:.2f} GiB |" in readme
-        assert f"no more than {run['cap_gib']} GiB" in readme
-    for name in ("8gb", "6gb"):
-        one, four = (figures["peak_allocated_gib"] for figures in arms[name])
-        assert f"| {one:.2f}, {four:.2f} GiB |" in readme
-    stock = {figures["micro_batch"]: figures["frames_per_second"] for figures in arms["stock"]}
-    for name in ("computed", "cached"):
-        speed, share = arms["80gb"][name]["frames_per_second"], 100 * arms["80gb"][name]["share_of_matmul"]
-        assert f"| {speed:.1f}, {share:.0f} %, {speed / stock[16]:.1f} |" in readme
-    graphed = arms["80gb"]["computed_1_graph"]["frames_per_second"]
-    assert f"| {graphed:.1f}, {graphed / stock[1]:.1f} |" in readme
-
-
-def test_answering_figures_are_those_of_the_run() -> None:
-    arms = json.loads((PROJECT_ROOT / "benchmarks/results/infer_7b_h100.json").read_text())["arms"]
-    times = {
-        (arm, row["what"], row["tokens"], row["batch"]): row["p50_ms"]
-        for arm in ("stock", "small", "large")
-        for row in arms[arm]["times"]
-    }
-    ways = (("small", "graph"), ("large", "graph"), ("large", "compiled graph"))
-    readme = DOCUMENTS[0].read_text()
-    for tokens in (480, 252):
-        label = [times[arm, f"{way}, bytes to label", tokens, 1] for arm, way in ways]
-        assert f"| {', '.join(f'{each:.1f}' for each in label)} ms |" in readme
-    alone, stock = times["large", "compiled graph, model alone", 480, 1], times["stock", "generate", 480, 1]
-    assert f"| {alone:.1f} ms; {stock:.1f} ms |" in readme
-    rates = [32_000 / times["large", "compiled, model alone", tokens, 32] for tokens in (480, 252)]
-    assert f"| {rates[0]:.1f}, {rates[1]:.1f} frames/s |" in readme
-    assert f"| {arms['small']['peak_allocated_gib']:.2f} GiB; {arms['start']['again']:.1f} s |" in readme
-
-
-def test_other_bases_figures_are_those_of_the_run() -> None:
-    arms = json.loads((PROJECT_ROOT / "benchmarks/results/bases_2b_h100.json").read_text())["arms"]
-    document = (PROJECT_ROOT / "benchmarks/README.md").read_text()
-    rows = [run for arm in arms.values() for run in arm["runs"]]
-    assert len(rows) == 7
-    for row in rows:
-        gib = f"{row['peak_allocated_gib']:.2f} | {row['predicted_gib']:.2f}"
-        assert f"| {row['frames_at_once']} | {gib} |" in document, row["run"]
-    assert set(arms["packed"]["p_unsafe_off"].values()) == {0.0}
-    sizes = arms["packed"]["gigabytes"]
-    assert f"{sizes['2b_in_4_bits']:.2f} GB of disk instead of {sizes['2b']:.2f}" in document
-
-
-def test_p_s_distances_are_those_of_the_run() -> None:
-    found = json.loads((PROJECT_ROOT / "benchmarks/results/infer_7b_h100.json").read_text())["arms"]["equality"]
-    document = (PROJECT_ROOT / "benchmarks/README.md").read_text()
-    for way in ("plain, bf16", "4-bit, graph", "merged, graph", "merged, compiled graph"):
-        assert f"| {found[way]['max']:.3f} | {found[way]['median']:.4f} |" in document, way
-    for way in ("4-bit", "merged"):
-        each = [found[f"{way}, batches of {size}"] for size in (1, 2, 4, 8, 16, 32, 64)]
-        largest, middle = ([row[figure] for row in each] for figure in ("max", "median"))
-        bounds = f"{min(largest):.3f} to {max(largest):.3f} | {min(middle):.4f} to {max(middle):.4f}"
-        assert f"| {bounds} |" in document, way
-
-
-def test_small_model_s_figures_are_those_of_the_benchmark() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/infer_small_two_cores.json").read_text())
-    ours, command = results["ours"], sorted(results["command_seconds"])[1]
-    assert f"| {ours['first_ms']:.0f}, {ours['p50_ms']:.0f} ms; {command:.1f} s |" in DOCUMENTS[0].read_text()
-
-
-def test_frames_figures_are_those_of_the_benchmark() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/frames_two_cores.json").read_text())
-    cpu = {(each["arm"], each["gop"]): each["cpu_seconds_a_clip"] for each in results["arms"]}
-    ratios = ", ".join(f"1/{cpu['ffmpeg', gop] / cpu['ours', gop]:.1f}" for gop in (25, 50, 250))
-    assert f"| {ratios} |" in DOCUMENTS[0].read_text()
-
-
-def test_damage_figures_are_those_of_the_benchmark() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/damage_two_cores.json").read_text())
-    cells: dict[str, list[str]] = {}
-    for row in results["rows"]:
-        before, now = (row["noticed"][version]["altered"] for version in ("before", "now"))
-        cells.setdefault(row["kind"], []).append(f"{row['altered']}: {before} → {now}")
-    text = (PROJECT_ROOT / "benchmarks/README.md").read_text()
-    for kind, each in cells.items():
-        if len(each) == 4:
-            assert f"| {kind} | {' | '.join(each)} |" in text
-
-
-def test_start_figures_are_those_of_the_benchmark() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/start_two_cores.json").read_text())
-    before, now = ([start["total_seconds"] for start in results[name]] for name in ("starts_at_9264ce6", "starts"))
-    row = f"| total | {median(before):.1f} | {now[0]:.1f} | {median(now[1:]):.1f} |"
-    assert row in DOCUMENTS[1].read_text()
-    assert max(now) < 30
-
-
-@pytest.mark.parametrize("recipe", ["8gb", "6gb"])
-def test_predicted_figures_are_those_of_the_prediction(recipe: str) -> None:
-    settings = yaml.safe_load((PROJECT_ROOT / f"recipes/configs/qwen2vl_7b_{recipe}.yaml").read_text())
-    peaks = [
-        predict_memory({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
-        for frames in (1, 2, 4, 8)
-    ]
-    row = f"| {recipe[0]} GB recipe, GiB | " + " | ".join(f"{peak:.2f}" for peak in peaks) + " |"
-    assert row in DOCUMENTS[0].read_text()
-
-
-def test_demo_figures_are_those_of_the_benchmark() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/demo_two_cores.json").read_text())
-    arms, baselines = results["summary"]["arms"], results["runs"][0]["baselines"]
-    assert results["recipe_arm"] == "weighted" and results["seeds"] == [0, 1, 2]
-
-    def cell(arm: str, figure: str) -> str:
-        values = arms[arm][figure]
-        return f"{values['median']:.3f} ({', '.join(f'{value:.3f}' for value in values['by_seed'].values())})"
-
-    learned = {
-        "weighted": "the adapter, labels balanced",
-        "unweighted": "the adapter, labels as they are",
-        "shuffled": "control: trained on shuffled labels",
-    }
-    rows = [f"| {learned[arm]} | {cell(arm, 'frame_macro_f1')} | {cell(arm, 'clip_macro_f1')} |" for arm in learned]
-    for name, baseline in (("the base without an adapter", "base_model"), ("always UNSAFE", "always_unsafe")):
-        figures = baselines[baseline]
-        rows.append(f"| {name} | {figures['frame']['macro_f1']:.3f} | {figures['clip']['macro_f1']:.3f} |")
-    readme = DOCUMENTS[0].read_text()
-    assert "\n".join(rows) in readme
-    assert f"balanced accuracy {baselines['base_model']['frame']['balanced_accuracy']:.3f}" in readme
-
-
-def test_operating_points_are_those_of_the_benchmark() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/operating_point_two_cores.json").read_text())
-    assert results["seeds"] == [0, 1, 2]
-    assert as_table(results["ways"]) in DOCUMENTS[1].read_text()
-    best = max(results["ways"], key=lambda way: way["frame"]["macro_f1"]["mean"])
-    assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
-
-
-def test_report_s_figures_are_those_of_the_benchmark() -> None:
-    results = json.loads((PROJECT_ROOT / "benchmarks/results/report_two_cores.json").read_text())
-    assert bench_report.as_table(results) in DOCUMENTS[1].read_text()
-    arms = {(arm["what"], arm["version"], arm["frames"]): arm for arm in results["arms"]}
-    report, probe = arms["report", "now", 100_000], arms["probe", "now", 500_000]
-    assert report["whole_seconds"]["most"] < 60 and report["peak_gb"] < 2
-    assert probe["peak_gb"] < 4
-    for arm in (report, probe):
-        assert f"| {arm['whole_seconds']['median']:.0f} s; {arm['peak_gb']:.1f} GB |" in DOCUMENTS[0].read_text()
 
 
 def test_nothing_in_the_tree_names_a_machine() -> None:

@@ -13,6 +13,7 @@ from data_prep.files import PROJECT_ROOT
 from tests.image import base, check, engine
 from tests.image.check import Fault, check_answer, check_files, interpolated, run_arguments
 from tests.image.engine import NoEngine
+from tests.project.documents import DOCS, README, commands_of
 
 
 def test_without_an_engine_it_is_skipped_aloud(tmp_path: Path) -> None:
@@ -117,7 +118,7 @@ def test_what_is_left_in_the_code_or_isn_t_the_user_s_is_a_fault(tmp_path: Path)
         check_files(tmp_path, before, os.getuid())
 
 
-def test_job_in_the_image_is_the_readme_s() -> None:
-    readme = (PROJECT_ROOT / "README.md").read_text()
+def test_job_in_the_image_is_the_documents_own() -> None:
+    shown = " ".join(command for document in (README, *DOCS) for command in commands_of(document))
     for _, words in check.STEPS:
-        assert words[1] in readme
+        assert words[1] in shown.split()

@@ -9,7 +9,7 @@ from huggingface_hub import constants
 from safetensors.torch import load_file
 
 from data_prep import build_jsonl
-from data_prep.clips.records import CLIPS_FILE, read_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
 from data_prep.errors import InputError
 from data_prep.hub.source import open_dataset
 from data_prep.media.frame_format import FrameFormat

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from data_prep.demo.clips import MAX_SEED
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import PROMPT
-from data_prep.make_demo_clips import MAX_SEED
 from recipes.batches.collator import VisionCollator
 from recipes.layers.losses import IGNORED
 from recipes.model.loading import load_processor

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_prep.demo.scenes import HALL, Forklift, Light, Paint, Person, Scene, draw_scene
+from data_prep.demo.scenes import sample_scene
+from data_prep.demo.stage import HALL, Forklift, Light, Paint, Person, Scene
 from data_prep.labels import PROMPT
 from tiny_base.questions import IN_VIEW, TOPICS, all_texts, ask
 
@@ -41,7 +42,7 @@ THREE_BINS = Forklift(x=0.0, z=8.0, x_metres_per_second=-0.3, bins=3, stacks=2)
 
 
 def scene(digit: int, seed: int = 0) -> Scene:
-    return replace(draw_scene(digit, np.random.default_rng([seed, digit])), behaviour_from_seconds=0.0)
+    return replace(sample_scene(digit, np.random.default_rng([seed, digit])), behaviour_from_seconds=0.0)
 
 
 def answers(drawn: Scene, seconds: float = 0.0) -> dict[str, str | None]:

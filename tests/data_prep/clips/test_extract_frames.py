@@ -22,8 +22,9 @@ import pytest
 from PIL import Image
 
 from data_prep import build_jsonl, extract_frames
-from data_prep.clips import workers
-from data_prep.clips.records import DATASET_FOLDER, read_clips, write_clips
+from data_prep.clips import extraction, plan, workers
+from data_prep.clips.archive import DATASET_FOLDER
+from data_prep.clips.jsonl import read_clips, write_clips
 from data_prep.clips.workers import Pool
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
@@ -105,13 +106,13 @@ def names(folder: Path) -> list[str]:
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Return the paths of the clips that are decoded from here on."""
     paths: list[str] = []
-    original = extract_frames.extract_clip
+    original = extraction.extract_clip
 
     def spy(source: Path, folder: Path, clip: Any) -> Any:
         paths.append(clip.path)
         return original(source, folder, clip)
 
-    monkeypatch.setattr(extract_frames, "extract_clip", spy)
+    monkeypatch.setattr(extraction, "extract_clip", spy)
     yield paths
 
 
@@ -296,7 +297,7 @@ def test_slots_without_a_frame_have_no_sample(
 
 def interrupt_at(patch: pytest.MonkeyPatch, number: int) -> None:
     """Have the run interrupted when it comes to its `number`th clip."""
-    original, calls = extract_frames.extract_clip, []
+    original, calls = extraction.extract_clip, []
 
     def interrupted(source: Path, folder: Path, clip: Any) -> Any:
         calls.append(clip)
@@ -305,7 +306,7 @@ def interrupt_at(patch: pytest.MonkeyPatch, number: int) -> None:
             raise KeyboardInterrupt
         return original(source, folder, clip)
 
-    patch.setattr(extract_frames, "extract_clip", interrupted)
+    patch.setattr(extraction, "extract_clip", interrupted)
 
 
 def test_an_interrupted_run_keeps_its_finished_clips(
@@ -333,14 +334,14 @@ def test_an_emptied_frame_is_extracted_again(data: Path) -> None:
 
 
 def test_a_full_disk_keeps_finished_clips(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = extract_frames._save_frame
+    original = extraction._save_frame
 
     def full(image: Image.Image, path: Path, frame_format: FrameFormat) -> tuple[int, int]:
         if path.name == "0001.jpg":
             raise OSError(28, "No space left on device", str(path))
         return original(image, path, frame_format)
 
-    monkeypatch.setattr(extract_frames, "_save_frame", full)
+    monkeypatch.setattr(extraction, "_save_frame", full)
     make_dataset(data, {f"test/{SAFE_WALK}/4_te1.mp4": 1})
     with pytest.raises(OSError, match="No space left on device"):
         run(data)
@@ -397,14 +398,14 @@ UNREAD = [f"train/{WALK}/0_tr1.mp4", f"test/{SAFE_WALK}/4_te1.mp4"]
 
 
 def fail_to_read(patch: pytest.MonkeyPatch, paths: list[str]) -> None:
-    original = extract_frames.sha256_of_file
+    original = plan.sha256_of_file
 
     def read(path: Path) -> str:
         if path.as_posix().endswith(tuple(paths)):
             raise OSError(errno.EIO, "Input/output error", str(path))
         return original(path)
 
-    patch.setattr(extract_frames, "sha256_of_file", read)
+    patch.setattr(plan, "sha256_of_file", read)
 
 
 def test_clips_that_cannot_be_read_fail_alone_and_are_tried_again(
@@ -435,7 +436,7 @@ def test_a_clip_that_vanishes_between_listing_and_reading_or_decoding(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = {data / DATASET_FOLDER / path for path in UNREAD}
-    hash_clip, extract_clip = extract_frames.hash_clip, extract_frames.extract_clip
+    hash_clip, extract_clip = plan.hash_clip, extraction.extract_clip
 
     def before_reading(root: Path, clip: Any) -> Any:
         if clip.path == UNREAD[0]:
@@ -448,8 +449,8 @@ def test_a_clip_that_vanishes_between_listing_and_reading_or_decoding(
             source.mkdir()
         return extract_clip(source, folder, clip)
 
-    monkeypatch.setattr(extract_frames, "hash_clip", before_reading)
-    monkeypatch.setattr(extract_frames, "extract_clip", before_decoding)
+    monkeypatch.setattr(plan, "hash_clip", before_reading)
+    monkeypatch.setattr(extraction, "extract_clip", before_decoding)
     assert run(data) == 1
     assert not any(source.is_file() for source in sources)
     assert {clip.path: clip.reason for clip in read_clips(data / "clips.jsonl") if clip.status != "ok"} == {
@@ -612,7 +613,7 @@ def test_one_folder_by_two_names_is_not_removed(data: Path, monkeypatch: pytest.
     clip = next(clip for clip in clips if clip.video_id == "0_tr1")
     upper = replace(clip, path=f"train/{WALK}/gone.mp4", video_id="0_TR1")
     (data / upper.folder).symlink_to("0_tr1")
-    extract_frames._remove_lost(data, [*clips, upper], clips)
+    plan._remove_lost(data, [*clips, upper], clips)
     assert names(data / clip.folder) == ["0000.jpg", "0001.jpg"]
 
 

@@ -11,7 +11,7 @@ from data_prep.clips import lookalikes
 from data_prep.clips.lookalikes import near_identical
 from data_prep.clips.records import Clip
 from data_prep.demo.renderer import Renderer
-from data_prep.demo.scenes import draw_scene
+from data_prep.demo.scenes import sample_scene
 from data_prep.errors import InputError
 from tests.tiny_data import make_clip
 
@@ -23,7 +23,7 @@ def write_clip(data: Path, clip: Clip, pictures: list[Image.Image], quality: int
 
 
 def drawn(digit: int, seed: int) -> list[Image.Image]:
-    renderer = Renderer(draw_scene(digit, np.random.default_rng(seed)))
+    renderer = Renderer(sample_scene(digit, np.random.default_rng(seed)))
     return [renderer.frame(second) for second in (0.0, 1.0, 2.0)]
 
 

@@ -19,8 +19,9 @@ import pytest
 from huggingface_hub import constants
 from PIL import Image
 
-from data_prep import build_jsonl, extract_frames
-from data_prep.clips.records import CLIPS_FILE, read_clips
+from data_prep import build_jsonl
+from data_prep.clips import extraction
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips
 from data_prep.console import run_script
 from data_prep.disk.disk_errors import named, told
 from data_prep.disk.parquet_files import write_parquet
@@ -282,7 +283,7 @@ def test_a_frame_on_a_full_disk_is_never_taken_for_whole(tmp_path: Path) -> None
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     (tmp_path / "0000.jpg").symlink_to(FULL)
     with pytest.raises(OSError, match=r"No space left on device.*0000\.jpg"):
-        extract_frames._save_frame(Image.fromarray(noise), tmp_path / "0000.jpg", FrameFormat(None, 90))
+        extraction._save_frame(Image.fromarray(noise), tmp_path / "0000.jpg", FrameFormat(None, 90))
 
 
 def test_parquet_on_a_full_disk_is_an_error_and_no_abort(tmp_path: Path) -> None:

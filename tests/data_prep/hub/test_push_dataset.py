@@ -14,7 +14,8 @@ import pyarrow.parquet
 import pytest
 
 from data_prep import build_jsonl, push_dataset
-from data_prep.clips.records import CLIPS_FILE, Settings, write_clips
+from data_prep.clips.jsonl import CLIPS_FILE, write_clips
+from data_prep.clips.records import Settings
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.hub.old_versions import prune

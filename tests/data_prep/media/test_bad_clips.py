@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from data_prep import extract_frames
-from data_prep.clips.records import Clip, read_clips
+from data_prep.clips import extraction, plan
+from data_prep.clips.jsonl import read_clips
+from data_prep.clips.records import Clip
 from tests.made_clips import make_dataset
 
 WALK, SAFE_WALK = "0_safe_walkway_violation", "4_safe_walkway"
@@ -20,7 +22,7 @@ CLIPS = {
     for number in range(1, 4)
 }
 BAD = f"train/{WALK}/2.mp4"
-_extract_clip, _hash_clip = extract_frames.extract_clip, extract_frames.hash_clip
+_extract_clip, _hash_clip = extraction.extract_clip, plan.hash_clip
 
 
 def extract_or_die(source: Path, folder: Path, clip: Clip) -> Any:
@@ -79,7 +81,7 @@ def test_decoders_that_take_their_process_down(
     fresh: Path, extracted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(extract_frames, "extract_clip", extract_or_die)
+        patch.setattr(extraction, "extract_clip", extract_or_die)
         assert run(fresh) == 1
     killed, aborted = BAD, BAD.replace("2.mp4", "3.mp4")
     assert reasons(fresh) == {
@@ -96,7 +98,7 @@ def test_decoders_that_take_their_process_down(
 
 
 def test_a_process_that_dies_while_it_reads(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract_frames, "hash_clip", hash_or_die)
+    monkeypatch.setattr(plan, "hash_clip", hash_or_die)
     assert run(fresh) == 1
     assert reasons(fresh) == {BAD: "the process that read it died (SIGABRT)"}
     assert len(frames(fresh)) == 11

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from data_prep import build_jsonl, extract_frames, push_dataset
-from data_prep.clips.records import DATASET_FOLDER
+from data_prep.clips.archive import DATASET_FOLDER
 from data_prep.hub.source import open_dataset
 from data_prep.rows.jsonl import read_rows
 from tests.made_clips import real_clip

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from data_prep import build_jsonl, extract_frames, files
-from data_prep.clips.records import DATASET_FOLDER, read_clips, write_clips
+from data_prep.clips.archive import DATASET_FOLDER
+from data_prep.clips.jsonl import read_clips, write_clips
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import PROMPT
+from data_prep.rows import building
 from data_prep.rows.jsonl import Row, image_path, read_rows
 from tests.made_clips import make_dataset
 from tests.tiny_data import make_clip, unversioned, write_data
@@ -193,7 +195,7 @@ def test_a_folder_listed_in_another_unicode_form_is_the_recorded_one(data: Path)
     recorded = replace(clip, video_id="caf\u00e9")
     (data / clip.folder).rename(data / recorded.folder.replace("\u00e9", "e\u0301"))
     with pytest.raises(InputError, match=r"caf\u00e9: not the 1 frames"):  # not: frames without a record
-        build_jsonl._check_frames(data, [recorded, *(each for each in clips if each != clip)])
+        building.check_frames(data, [recorded, *(each for each in clips if each != clip)])
 
 
 def test_a_clip_that_could_not_be_read_is_left_out_aloud(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,8 @@ import datasets
 import pytest
 from PIL import Image
 
-from data_prep.clips.records import CLIPS_FILE, Clip, write_clips
+from data_prep.clips.jsonl import CLIPS_FILE, write_clips
+from data_prep.clips.records import Clip
 from data_prep.errors import InputError
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows import dataset

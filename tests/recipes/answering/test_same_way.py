@@ -17,9 +17,9 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
+from data_prep.clips.extraction import save_samples
 from data_prep.clips.records import Settings
 from data_prep.errors import InputError
-from data_prep.extract_frames import save_samples
 from data_prep.hub.source import FramesSource, open_dataset
 from data_prep.labels import LABELS
 from data_prep.media.frame_format import FrameFormat

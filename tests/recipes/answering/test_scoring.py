@@ -14,7 +14,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from benchmarks.measuring.held_generation import generate_held, question
 from data_prep.demo.renderer import Renderer
-from data_prep.demo.scenes import draw_scene
+from data_prep.demo.scenes import sample_scene
 from data_prep.labels import LABELS, PROMPT, UNSAFE
 from recipes.adapter.lora import load_adapter, lora_config
 from recipes.answering import scoring
@@ -257,7 +257,7 @@ def test_what_is_captured_is_an_input_or_the_scorer_s_own(
 def scenes(collator: VisionCollator) -> list[Image.Image]:
     """64 drawn frames, eight of each behaviour, of the size that nothing resizes."""
     return [
-        Renderer(draw_scene(digit, np.random.default_rng([digit, number]))).frame(1.0).resize((420, 224))
+        Renderer(sample_scene(digit, np.random.default_rng([digit, number]))).frame(1.0).resize((420, 224))
         for number in range(8)
         for digit in range(8)
     ]

@@ -8,15 +8,16 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import LeaveOneOut, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 
-from data_prep.demo.renderer import NoiseField, Renderer
-from data_prep.demo.scenes import HALL, LOADS, PATH_EDGE_METRES, PRESS_SHOP, RAIL_Z, SECONDS_IN_VIEW, Scene, draw_scene
+from data_prep.demo.renderer import Renderer
+from data_prep.demo.scenes import LOADS, sample_scene
+from data_prep.demo.stage import HALL, PATH_EDGE_METRES, PRESS_SHOP, RAIL_Z, SECONDS_IN_VIEW, Scene
 from data_prep.labels import SOURCE_CLASSES, UNSAFE
 
 SEEDS = range(24)
 
 
 def scene(digit: int, seed: int) -> Scene:
-    return draw_scene(digit, np.random.default_rng([seed, digit]))
+    return sample_scene(digit, np.random.default_rng([seed, digit]))
 
 
 def empty(drawn: Scene) -> Scene:
@@ -92,7 +93,7 @@ def test_forklift_carries_as_many_bins_as_its_class_says(digit: int, bins: set[i
 
 def test_load_can_be_fixed() -> None:
     for load in range(12):
-        drawn = draw_scene(7, np.random.default_rng(load), load=load)
+        drawn = sample_scene(7, np.random.default_rng(load), load=load)
         assert drawn.forklift is not None
         assert (drawn.forklift.bins, drawn.forklift.stacks) == LOADS[7][load % 6]
 
@@ -106,7 +107,9 @@ def test_open_panel_is_a_dark_cavity_in_the_upper_left() -> None:
 def test_panel_says_nothing_about_who_works_at_it() -> None:
     for digit in (1, 5):
         assert {scene(digit, seed).panel_open for seed in SEEDS} == {True, False}
-        assert {draw_scene(digit, np.random.default_rng(seed), panel_open=True).panel_open for seed in SEEDS} == {True}
+        assert {sample_scene(digit, np.random.default_rng(seed), panel_open=True).panel_open for seed in SEEDS} == {
+            True
+        }
 
 
 def test_behaviour_comes_into_view_when_it_is_marked() -> None:
@@ -159,14 +162,3 @@ def test_background_does_not_tell_the_label(camera: object) -> None:
 def test_same_generator_state_draws_the_same_pixels() -> None:
     assert np.array_equal(pixels(scene(3, 1)), pixels(scene(3, 1)))
     assert not np.array_equal(pixels(scene(3, 1)), pixels(scene(3, 2)))
-
-
-@pytest.mark.parametrize(("right", "down"), [(0, 0), (1, 0), (0, 1), (1, 1), (639, 359), (320, 7)])
-def test_noise_is_moved_and_never_wraps_a_colour(right: int, down: int) -> None:
-    """Black stays black under negative noise, and white white under positive."""
-    rng = np.random.default_rng(0)
-    noise = np.clip(rng.normal(0, 60, size=(360, 640)), -128, 127).astype(np.int16)
-    picture = rng.integers(0, 256, size=(360, 640, 4), dtype=np.uint8)
-    moved = np.roll(noise, (down, right), axis=(0, 1))[..., None]
-    noisy = NoiseField(noise).added_to(picture.reshape(360, -1), right=right, down=down).reshape(picture.shape)
-    assert np.array_equal(noisy, np.clip(picture + moved, 0, 255))

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from data_prep import audit, extract_frames
+from data_prep.clips.archive import DATASET_FOLDER
 from data_prep.clips.audit import audit_clips, identical_groups, leaks_in_train, read_audit
 from data_prep.clips.audit import twins_of_test_clips as twins
 from data_prep.clips.audit_in_words import audit_in_words
-from data_prep.clips.records import CLIPS_FILE, DATASET_FOLDER, Clip, read_clips, write_clips
+from data_prep.clips.jsonl import CLIPS_FILE, read_clips, write_clips
+from data_prep.clips.records import Clip
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from data_prep.labels import SOURCE_CLASSES

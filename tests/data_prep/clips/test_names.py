@@ -2,8 +2,8 @@
 
 import pytest
 
+from data_prep.clips.archive import Source
 from data_prep.clips.names import MOST_BYTES, assign_video_ids, folder_key, folder_name
-from data_prep.clips.records import Source
 from data_prep.labels import source_class_of_folder
 
 COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
