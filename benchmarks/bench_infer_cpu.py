@@ -9,7 +9,6 @@ infer.py is timed as a command.
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.measuring.machine import cpu_name, with_project
+from benchmarks.measuring.machine import processor, with_project
 from data_prep.console import run_script
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root
@@ -42,8 +41,7 @@ def main(argv: list[str]) -> int:
         commands = [seconds_of_command(adapter.folder, frames[0]) for _ in range(COMMANDS)]
         times = measure(adapter, [frame.read_bytes() for frame in frames])
     figures = {
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        **processor(),
         **versions(),
         "command_seconds": commands,
         **times,

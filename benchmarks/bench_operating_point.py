@@ -10,8 +10,6 @@ seeds; intervals come from a bootstrap over clips, the same clips for every seed
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED, machine
+from benchmarks.measuring.demo_runs import UNWEIGHTED, WEIGHTED, run_python
+from benchmarks.measuring.machine import machine
 from data_prep.console import run_script
 from data_prep.errors import InputError
-from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
+from data_prep.files import from_root, to_root, write_json
 from recipes.metrics.comparison import Evaluation, read_evaluation
 from recipes.metrics.figures import class_ids, compute_figures, mean_by_clip
 from recipes.metrics.intervals import Scores, draw_clips, interval, resampled_figures
@@ -101,8 +100,8 @@ def evaluation_of(folder: Path, split: str) -> Evaluation:
         return sorted(path.parent for path in folder.glob("eval/**/report.json") if split_of(path) == split)
 
     if not found():
-        command = [sys.executable, "recipes/eval_qwen2vl.py", "--adapter", str(folder), "--split", split]
-        subprocess.run([*command, "--skip-base-model"], cwd=PROJECT_ROOT, env=dict(os.environ), check=True)
+        evaluate = ["recipes/eval_qwen2vl.py", "--adapter", str(folder), "--split", split, "--skip-base-model"]
+        run_python(evaluate, f"evaluating {to_root(folder)}")
     return read_evaluation(found()[0])
 
 

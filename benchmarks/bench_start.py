@@ -8,10 +8,8 @@ time in a process of its own. The first time reads every frame once, as the firs
 """
 
 import argparse
-import io
 import json
 import multiprocessing
-import os
 import resource
 import sys
 import time
@@ -23,12 +21,12 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from benchmarks.measuring.machine import cpu_name
+from benchmarks.made.many_rows import FRAME_BYTES, make_rows, open_rows
+from benchmarks.measuring.machine import processor
+from benchmarks.measuring.recipe_arguments import recipe_arguments
 from data_prep.console import run_script
 from data_prep.files import from_root, write_json
-from data_prep.hub.source import FramesSource
-from data_prep.labels import LABELS, PROMPT
-from data_prep.rows.dataset import TEST, TRAIN, VALIDATION, frame_features
+from data_prep.labels import TRAIN, VALIDATION
 from recipes import sft_qwen2vl
 from recipes.model.base import find_base
 from recipes.report.contents import versions
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     from recipes.training.trainer import SafetyTrainer
 
 BASE, CONFIG = "./tiny_base/weights", "recipes/configs/demo_cpu.yaml"
-SIDE, FRAME_BYTES, FRAMES_PER_CLIP, ROWS_AT_ONCE = 56, 1000, 20, 1000
-CONTENT = "0" * 64  # stands for the content hash, which the data set's own check finds out
 
 
 def main(argv: list[str]) -> int:
@@ -55,8 +51,7 @@ def main(argv: list[str]) -> int:
     in_its_own_process(make_entries, out)
     starts = [in_its_own_process(measure, out) for _ in range(args.rounds)]
     results = {
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        **processor(),
         **versions(),
         "rows": args.rows,
         "frame_bytes": FRAME_BYTES,
@@ -73,59 +68,6 @@ def in_its_own_process(function: Callable[[Path], Any], out: Path) -> Any:
         return pool.submit(function, out).result()
 
 
-def make_rows(out: Path, rows: int) -> None:
-    """Write the splits as Arrow files, a tenth for validation, unless they are there."""
-    from datasets.arrow_writer import ArrowWriter
-
-    sizes = {TRAIN: rows - rows // 10, VALIDATION: rows // 10, TEST: len(LABELS)}
-    first = 0
-    for split, size in sizes.items():
-        path = arrow_file(out, split)
-        if not path.exists():
-            unfinished = path.with_suffix(".unfinished")
-            with ArrowWriter(path=str(unfinished), features=frame_features()) as writer:
-                for begin in range(first, first + size, ROWS_AT_ONCE):
-                    writer.write_batch(made_rows(range(begin, min(begin + ROWS_AT_ONCE, first + size))))
-                writer.finalize()
-            unfinished.rename(path)
-        first += size
-
-
-def arrow_file(out: Path, split: str) -> Path:
-    """Return where a split's rows lie."""
-    return out / f"{split}.arrow"
-
-
-def made_rows(numbers: range) -> dict[str, list[Any]]:
-    """Return the columns of some rows. A frame's bytes are a picture's and its number, so that each is its own."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (SIDE, SIDE), "gray").save(file, "JPEG")
-    picture = file.getvalue()
-    return {
-        "image": [
-            {"bytes": picture + str(n).encode().rjust(FRAME_BYTES - len(picture)), "path": None} for n in numbers
-        ],
-        "prompt": [PROMPT for _ in numbers],
-        "response": [LABELS[n % len(LABELS)] for n in numbers],
-        "clip": [f"clip{n // FRAMES_PER_CLIP}" for n in numbers],
-        "sample": [n % FRAMES_PER_CLIP for n in numbers],
-        "source_class": ["0" for _ in numbers],
-    }
-
-
-def open_rows(out: Path) -> FramesSource:
-    """Return the made data set."""
-    from datasets import Dataset, DatasetDict, NamedSplit
-
-    splits = {
-        split: Dataset.from_file(str(arrow_file(out, split)), split=NamedSplit(split))
-        for split in (TRAIN, VALIDATION, TEST)
-    }
-    return FramesSource(DatasetDict(splits), "made", None, CONTENT)
-
-
 def prepared(out: Path) -> sft_qwen2vl.Run:
     """Return the run that the demo's recipe is on the made data set."""
     settings = {
@@ -135,10 +77,9 @@ def prepared(out: Path) -> sft_qwen2vl.Run:
         "vision_cache": out / "vision",
         "report_to": "none",
     }
-    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    source = open_rows(out)
+    arguments, source = recipe_arguments(CONFIG, settings), open_rows(out)
     with patch.object(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: source):
-        return sft_qwen2vl.prepare_run(read_settings(["--config", str(from_root(CONFIG)), *flags]), find_base(BASE))
+        return sft_qwen2vl.prepare_run(read_settings(arguments), find_base(BASE))
 
 
 def make_entries(out: Path) -> None:

@@ -15,7 +15,7 @@ from data_prep.clips.records import Clip
 from data_prep.console import run_script
 from data_prep.errors import printable
 from data_prep.files import check_writable, from_root
-from data_prep.labels import SPLITS
+from data_prep.labels import SPLITS, TRAIN, rows_file
 from data_prep.rows.building import check_frames, read_extracted_clips, rows_by_split, write_splits
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
     write_splits(data, rows, {"left_out_of_train": left_out, **audit})
     print(audit_in_words(audit))
     print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))
-    counts = ", ".join(f"{split}.jsonl {len(rows[split])} rows" for split in SPLITS)
+    counts = ", ".join(f"{rows_file(split)} {len(rows[split])} rows" for split in SPLITS)
     print(f"{counts}; {time.monotonic() - started:.1f} s", file=sys.stderr)
     return 0
 
@@ -51,9 +51,9 @@ def main(argv: list[str]) -> int:
 def _left_out_in_words(left_out: list[dict[str, Any]], leaks: int) -> str:
     """Say which training clips have no rows and why, a line each."""
     if not left_out:
-        return "train.jsonl: every clip" + (f", {leaks} leaks kept" if leaks else "")
+        return f"{rows_file(TRAIN)}: every clip" + (f", {leaks} leaks kept" if leaks else "")
     frames = sum(leak["frames"] for leak in left_out)
-    lines = [f"train.jsonl: {len(left_out)} clips, {frames} frames left out (--keep-leaks keeps them)"]
+    lines = [f"{rows_file(TRAIN)}: {len(left_out)} clips, {frames} frames left out (--keep-leaks keeps them)"]
     for leak in left_out:
         reasons = [reason for key, reason in REASONS.items() if leak[key]]
         lines.append(f"  {leak['path']}: {', and '.join(reasons)}")

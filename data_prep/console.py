@@ -15,6 +15,8 @@ from typing import IO
 from data_prep.disk.disk_errors import named, told
 from data_prep.errors import InputError, one_line
 
+_STDIN, _STDOUT, _STDERR = range(3)  # the descriptors, which libraries in C go by, too
+
 
 def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -> None:
     """Run a script's `main` on the command line's arguments and exit with its status.
@@ -26,20 +28,15 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
     on stderr. Windows itself, whose files can't be locked as everything here does, is refused.
     """
     if sys.platform == "win32":
-        print("error: Windows itself can't run this; use WSL 2 or Docker Desktop, see README.md", file=sys.stderr)
+        _complain("Windows itself can't run this; use WSL 2 or Docker Desktop, see README.md")
         sys.exit(2)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    if not (reads_stdin and _is_open(0)):
-        empty_stdin()
-    _have_a_name()
-    threading.excepthook = _say_of_thread
+    _set_up(reads_stdin=reads_stdin)
     try:
         status = main(sys.argv[1:])
         with named(Path("/dev/stdout")):
             print(end="", flush=True)
     except InputError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        _complain(one_line(error))
         status = 2
     except BrokenPipeError:  # whoever read the answers has gone
         status = 1
@@ -50,10 +47,23 @@ def run_script(main: Callable[[list[str]], int], *, reads_stdin: bool = False) -
         line = told(error)
         if line is None:
             raise
-        print(f"error: {line}; then run the same command again, finished work is kept", file=sys.stderr)
+        _complain(f"{line}; then run the same command again, finished work is kept")
         status = 2
     _flush_or_drop_stdout()
     sys.exit(status)
+
+
+def _set_up(*, reads_stdin: bool) -> None:
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if not (reads_stdin and _is_open(_STDIN)):
+        empty_stdin()
+    _have_a_name()
+    threading.excepthook = _say_of_thread
+
+
+def _complain(line: str) -> None:
+    print(f"error: {line}", file=sys.stderr)
 
 
 def _have_a_name() -> None:
@@ -64,23 +74,23 @@ def _have_a_name() -> None:
         os.environ["USER"] = str(os.getuid())
 
 
-def _flush_or_drop_stdout() -> None:
-    """Write what stdout holds, or let go of it where that fails: Python would complain once more at its end."""
-    try:
-        print(end="", flush=True)
-    except OSError:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, 1)
-        os.close(nothing)
-
-
 def _say_of_thread(failed: threading.ExceptHookArgs) -> None:
     """Show what ended a thread, a library's, as run_script shows what ends the script."""
     line = told(failed.exc_value) if failed.exc_value else None
     if line is None:
         threading.__excepthook__(failed)
     else:
-        print(f"error: {line}", file=sys.stderr)
+        _complain(line)
+
+
+def _flush_or_drop_stdout() -> None:
+    """Write what stdout holds, or let go of it where that fails: Python would complain once more at its end."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, _STDOUT)
+        os.close(nothing)
 
 
 def _is_open(descriptor: int) -> bool:
@@ -94,9 +104,39 @@ def _is_open(descriptor: int) -> bool:
 def empty_stdin() -> None:
     """Put an empty file in stdin's place, for libraries in C, too."""
     nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
-    if nothing != 0:
+    os.dup2(nothing, _STDIN)
+    if nothing != _STDIN:
         os.close(nothing)
+
+
+@contextmanager
+def stream_alone_on_stdin() -> Iterator[IO[bytes]]:
+    """Give a file of what comes on stdin, which is empty meanwhile for all other code: none of it can take a line."""
+    kept = os.dup(_STDIN)
+    empty_stdin()
+    try:
+        with open(kept, "rb", closefd=False) as lines:
+            yield lines
+    finally:
+        os.dup2(kept, _STDIN)
+        os.close(kept)
+
+
+@contextmanager
+def results_alone_on_stdout() -> Iterator[IO[str]]:
+    """Give a file that writes to stdout, and meanwhile send to stderr all else that any code writes to stdout.
+
+    That holds for libraries in C, too, which know nothing of sys.stdout.
+    """
+    sys.stdout.flush()
+    kept = os.dup(_STDOUT)
+    os.dup2(_STDERR, _STDOUT)
+    try:
+        with open(kept, "w", encoding="utf-8", closefd=False) as results, redirect_stdout(sys.stderr):
+            yield results
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
 
 
 def quiet_without_terminal() -> None:
@@ -143,33 +183,3 @@ def reach_this_machine_directly(host: str) -> None:
     listed = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     excepted = ",".join(filter(None, [listed, "localhost", "127.0.0.1", "::1", host]))
     os.environ.update(no_proxy=excepted, NO_PROXY=excepted)
-
-
-@contextmanager
-def results_alone_on_stdout() -> Iterator[IO[str]]:
-    """Give a file that writes to stdout, and meanwhile send to stderr all else that any code writes to stdout.
-
-    That holds for libraries in C, too, which know nothing of sys.stdout.
-    """
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with open(kept, "w", encoding="utf-8", closefd=False) as results, redirect_stdout(sys.stderr):
-            yield results
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
-
-
-@contextmanager
-def stream_alone_on_stdin() -> Iterator[IO[bytes]]:
-    """Give a file of what comes on stdin, which is empty meanwhile for all other code: none of it can take a line."""
-    kept = os.dup(0)
-    empty_stdin()
-    try:
-        with open(kept, "rb", closefd=False) as lines:
-            yield lines
-    finally:
-        os.dup2(kept, 0)
-        os.close(kept)

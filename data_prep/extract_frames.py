@@ -19,7 +19,8 @@ from data_prep.clips.records import Clip, Settings
 from data_prep.clips.workers import Pool, processes_here, processes_on_dask
 from data_prep.console import run_script
 from data_prep.errors import InputError, printable
-from data_prep.files import from_root, hold_lock
+from data_prep.files import from_root
+from data_prep.locks import hold_lock
 from data_prep.media.frame_format import JPEG_QUALITY
 
 LOCK_FILE = ".extract_frames.lock"

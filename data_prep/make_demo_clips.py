@@ -17,7 +17,7 @@ from data_prep.demo.clips import MAX_SEED, PlannedClip, encode_clip, plan_clips,
 from data_prep.demo.record import Settings, hash_of_drawing, prepare, write_record
 from data_prep.errors import InputError
 from data_prep.files import from_root, sha256_of_file, write_atomic
-from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, UNSAFE
+from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, TEST, TRAIN, UNSAFE
 
 
 def main(argv: list[str]) -> int:
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     out = from_root(arguments.out)
     started = time.monotonic()
     settings = Settings(arguments.seed, arguments.train_clips, arguments.test_clips, hash_of_drawing())
-    plan = with_copies(plan_clips("train", settings.train_clips) + plan_clips("test", settings.test_clips))
+    plan = with_copies(plan_clips(TRAIN, settings.train_clips) + plan_clips(TEST, settings.test_clips))
     missing = prepare(out, settings, plan)
     _draw_clips(out / DATASET_FOLDER, missing, settings.seed, arguments.workers)
     hashes = {clip.path: sha256_of_file(out / DATASET_FOLDER / clip.path) for clip in plan}

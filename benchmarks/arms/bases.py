@@ -3,11 +3,7 @@
 What an arm returns is printed as the last line, in JSON.
 """
 
-import argparse
-import contextlib
-import gc
 import json
-import os
 import shutil
 import sys
 import time
@@ -18,7 +14,9 @@ from typing import Any
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
-from data_prep.files import from_root
+from benchmarks.measuring.arms import measure_arm
+from benchmarks.measuring.card import free_what_was_left
+from benchmarks.measuring.recipe_arguments import config_of, recipe_arguments
 from data_prep.hub.source import open_dataset
 from data_prep.media.images import read_image
 from recipes import eval_qwen2vl, sft_qwen2vl
@@ -33,21 +31,6 @@ from recipes.model.quantized import quantization_config
 
 UPDATES = 3
 WORKERS = 2
-# What torch sets aside for cuBLAS a thread on the cards that the small recipes are for; see train_arms.py.
-SMALL_CARD_WORKSPACE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:2:16:8"}
-
-
-def main(argv: list[str]) -> int:
-    """See one arm through."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("arm", choices=sorted(ARMS))
-    parser.add_argument("--out", required=True, help="the benchmark's folder, with 2b/ and data/")
-    args = parser.parse_args(argv)
-    os.environ |= {"HF_HUB_OFFLINE": "1", **SMALL_CARD_WORKSPACE}
-    with contextlib.redirect_stdout(sys.stderr):
-        figures = ARMS[args.arm](from_root(args.out))
-    print(json.dumps(figures))
-    return 0
 
 
 def train_and_evaluate(out: Path, name: str, recipe: str, base: Path, *, frames: int, **changed: Any) -> dict[str, Any]:
@@ -105,15 +88,7 @@ def arguments_of(out: Path, folder: Path, recipe: str, base: Path, changed: dict
         "logging_steps": 1,
         **changed,
     }
-    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    return ["--config", str(from_root(f"recipes/configs/qwen2vl_7b_{recipe}.yaml")), *flags]
-
-
-def free_what_was_left() -> None:
-    """Let go of a finished run's memory and forget its peak."""
-    gc.collect()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
+    return recipe_arguments(config_of(recipe), settings)
 
 
 def six_gb(out: Path) -> dict[str, Any]:
@@ -184,4 +159,4 @@ ARMS: dict[str, Callable[[Path], dict[str, Any]]] = {
 }
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(measure_arm(sys.argv[1:], __doc__, ARMS, as_on_small_cards=ARMS))

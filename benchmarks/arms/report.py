@@ -3,8 +3,8 @@
     python benchmarks/arms/report.py report --data outputs/bench_report/frames_10000 --out outputs/bench_report/report
     python benchmarks/arms/report.py probe --frames 20000 --hidden 3584 --out outputs/bench_report
 
-It imports nothing of benchmarks/, so that PYTHONPATH decides which version of the project it measures. It prints one
-line of JSON: seconds by step, and the most memory that the process held, before the work and in all, in GB.
+Every version of the project is measured by the script of this name that it has itself. It prints one line of JSON:
+seconds by step, and the most memory that the process held, before the work and in all, in GB.
 """
 
 import argparse
@@ -110,7 +110,9 @@ def time_probe(frames: int, hidden: int, out: Path) -> dict[str, Any]:
 
 
 def kept(frames: int, weight: np.ndarray, seed: int, folder: Path) -> tuple[Any, np.ndarray]:
-    """Return drawn features, kept as this version keeps what it pools, and their class ids."""
+    """Return drawn features, kept as what is pooled is kept, and their class ids."""
+    from recipes.metrics.stored_features import store
+
     truth: list[np.ndarray] = []
 
     def drawn() -> Any:
@@ -120,12 +122,7 @@ def kept(frames: int, weight: np.ndarray, seed: int, folder: Path) -> tuple[Any,
             truth.append((part @ weight + 1 + rng.normal(size=len(part)) > 0).astype(int))
             yield part * 3 + 10
 
-    try:
-        from recipes.metrics.stored_features import store
-    except ImportError:  # as it was before features were stored
-        features: Any = np.concatenate(list(drawn()))
-    else:
-        features = store(drawn(), folder)
+    features = store(drawn(), folder)
     return features, np.concatenate(truth)
 
 

@@ -1,9 +1,11 @@
 """Damaged clips by number: the same seed and number make the same clip."""
 
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.random import Generator
@@ -13,6 +15,8 @@ from benchmarks.damage.encoded_clips import Recipe, encode
 from benchmarks.damage.header_damage import damaged_header
 from benchmarks.damage.packet_clips import PacketClip, read_packets
 from benchmarks.damage.packet_damage import KINDS
+
+Damaged = TypeVar("Damaged", bound="OfKind")
 
 CODECS = {"libx264": "H.264", "libx265": "HEVC", "libsvtav1": "AV1", "mpeg4": "MPEG-4 part 2"}  # as encoders name them
 
@@ -25,6 +29,26 @@ class DamagedClip:
     codec: str
     recipe: str
     damage: str
+
+
+class OfKind(Protocol):
+    """Whatever is known of a damaged clip: its codec, as CODECS names it, and the kind of damage."""
+
+    @property
+    def codec(self) -> str:
+        """One of CODECS' values."""
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS."""
+
+
+def by_codec_and_kind(found: Iterable[Damaged]) -> dict[tuple[str, str], list[Damaged]]:
+    """Group what is known of damaged clips, in the order in which codecs and kinds come first."""
+    groups: dict[tuple[str, str], list[Damaged]] = {}
+    for each in found:
+        groups.setdefault((each.codec, each.kind), []).append(each)
+    return groups
 
 
 def clip_with_damaged_header(seed: int, number: int) -> DamagedClip:

@@ -17,7 +17,10 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from data_prep.media.video import Video
+try:
+    from data_prep.media.video import Video
+except ImportError:  # as it was before modules had folders
+    from data_prep.video import Video  # type: ignore[no-redef]
 
 GIB = 2**30
 

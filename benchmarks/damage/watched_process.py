@@ -19,10 +19,10 @@ class Fault(Exception):
 
 
 class WatchedProcess:
-    """One that runs a script of benchmarks/ on the version of the project in `root`; a context manager."""
+    """One that runs a script of this folder on the version of the project in `root`; a context manager."""
 
     def __init__(self, script: str, *arguments: str, root: Path = PROJECT_ROOT, seconds: float) -> None:
-        self._command = [sys.executable, str(PROJECT_ROOT / "benchmarks" / script), *arguments]
+        self._command = [sys.executable, str(Path(__file__).parent / script), *arguments]
         self._root, self._seconds = root, seconds
         self._child: subprocess.Popen[bytes] | None = None
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 -- it lives as long as this object

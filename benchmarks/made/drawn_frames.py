@@ -12,6 +12,7 @@ from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.rows.jsonl import Row, write_rows
 
 WIDTH, HEIGHT = 1920, 1080
+MAX_PIXELS = {480: 401408, 252: 200704}  # by the visual tokens that such a frame gets
 FRAMES_PER_CLIP = 4
 
 

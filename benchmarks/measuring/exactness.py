@@ -6,8 +6,9 @@ path in bf16 stands beside ours, so that what rounding alone costs can be seen.
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from peft import get_peft_model
@@ -31,14 +32,21 @@ from recipes.model.forward import frame_features
 from recipes.model.quantized import unpack_quantized
 from recipes.training.trainer import answer_loss, training_inputs
 
-Gradients = dict[str, torch.Tensor]
+Batch = dict[str, torch.Tensor]
+
+
+class Pass(NamedTuple):
+    """What a forward and backward pass gives: the loss, and the gradients by the adapter matrix's name."""
+
+    loss: float
+    gradients: dict[str, torch.Tensor]
 
 
 def exactness(out: Path, max_pixels: int) -> dict[str, Any]:
     """Return, for each way to compute, the relative error of loss and gradients against the plain path in fp32."""
     truth = _fp32(out, _batch(out, max_pixels, torch.float32))
     torch.cuda.empty_cache()
-    plain: tuple[float, Gradients] | None = None
+    plain: Pass | None = None
     found = {}
     for name, figures in _bf16(out, _batch(out, max_pixels, torch.bfloat16)):
         plain = plain or figures
@@ -47,58 +55,72 @@ def exactness(out: Path, max_pixels: int) -> dict[str, Any]:
     return found
 
 
-def _fp32(out: Path, batch: dict[str, torch.Tensor]) -> tuple[float, Gradients]:
+def _fp32(out: Path, batch: Batch) -> Pass:
     model = _adapted(out, torch.float32)
     _use_own_modules(model)
     unpack_quantized(model, torch.float32)
     model.gradient_checkpointing_enable({"use_reentrant": False})  # exact, and 80 GB don't hold it all otherwise
-    return _loss_and_gradients(model, lambda: _plain_loss(model, batch))
+    return _pass(model, lambda: _plain_loss(model, batch))
 
 
-def _bf16(out: Path, batch: dict[str, torch.Tensor]) -> Iterator[tuple[str, tuple[float, Gradients]]]:
-    """Yield loss and gradients of every way in bf16. Each builds on the model that the one before left."""
+def _bf16(out: Path, batch: Batch) -> Iterator[tuple[str, Pass]]:
+    """Yield every way in bf16. Each builds on the model that the one before left."""
     model = _adapted(out, torch.bfloat16)
     base = model.get_base_model()
-
-    def ours(name: str, of: dict[str, torch.Tensor] = batch) -> tuple[str, tuple[float, Gradients]]:
-        return name, _loss_and_gradients(model, lambda: answer_loss(base, training_inputs(base, of)))
-
     _use_own_modules(model)
     with torch.autocast("cuda", torch.bfloat16):
-        yield "plain", _loss_and_gradients(model, lambda: _plain_loss(model, batch))
+        yield "plain", _pass(model, lambda: _plain_loss(model, batch))
     use_fused_modules(model)
     fuse_lora(model)
-    yield ours("fused")
-    model.gradient_checkpointing_enable({"use_reentrant": False})
-    yield ours("fused, checkpointing")
-    model.gradient_checkpointing_disable()
-    on_card = base.get_input_embeddings(), base.lm_head
-    keep_on_host(base, embedding=True, head=True)
-    yield ours("fused, embedding and head on the host")
-    base.set_input_embeddings(on_card[0])
-    base.lm_head = on_card[1]
     features = frame_features(base.model.visual, batch["pixel_values"].cuda(), batch["image_grid_thw"]).cpu()
     cached = {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"image_features": features}
-    yield ours("fused, features kept", cached)
+    yield from _each_option(model, base, batch, cached)
+    yield from _small_cards(model, base, batch, cached)
+    yield from _large_card(model, base, batch, cached)
+
+
+def _each_option(model: Any, base: Any, batch: Batch, cached: Batch) -> Iterator[tuple[str, Pass]]:
+    yield "fused", _our_pass(model, base, batch)
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    yield "fused, checkpointing", _our_pass(model, base, batch)
+    model.gradient_checkpointing_disable()
+    with _on_host(base):
+        yield "fused, embedding and head on the host", _our_pass(model, base, batch)
+    yield "fused, features kept", _our_pass(model, base, cached)
+
+
+def _small_cards(model: Any, base: Any, batch: Batch, cached: Batch) -> Iterator[tuple[str, Pass]]:
     _adapters_in(model, torch.bfloat16)
     model.gradient_checkpointing_enable({"use_reentrant": False})
-    keep_on_host(base, embedding=True, head=True)
-    yield ours("the 8 GB recipe's: adapter in bf16, checkpointing, embedding and head on the host")
-    yield ours("the 6 GB recipe's: the same, features kept", cached)
+    with _on_host(base):
+        name = "the 8 GB recipe's: adapter in bf16, checkpointing, embedding and head on the host"
+        yield name, _our_pass(model, base, batch)
+        yield "the 6 GB recipe's: the same, features kept", _our_pass(model, base, cached)
     model.gradient_checkpointing_disable()
-    base.set_input_embeddings(on_card[0])
-    base.lm_head = on_card[1]
     _adapters_in(model, torch.float32)
+
+
+def _large_card(model: Any, base: Any, batch: Batch, cached: Batch) -> Iterator[tuple[str, Pass]]:
     unpack_quantized(model, torch.bfloat16)
     join_adapters(model, base.model.language_model)
-    yield ours("fused, unpacked")
+    yield "fused, unpacked", _our_pass(model, base, batch)
     compile_layers(model)
-    yield ours("the 80 GB recipe's: fused, unpacked, compiled")
-    yield ours("the 80 GB recipe's, features kept", cached)
+    yield "the 80 GB recipe's: fused, unpacked, compiled", _our_pass(model, base, batch)
+    yield "the 80 GB recipe's, features kept", _our_pass(model, base, cached)
     yield "the 80 GB recipe's, as a CUDA graph", _from_graph(model, base, batch)
 
 
-def _batch(out: Path, max_pixels: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+@contextmanager
+def _on_host(base: Any) -> Iterator[None]:
+    """Keep embedding and LM head on the host for a while."""
+    embedding, head = base.get_input_embeddings(), base.lm_head
+    keep_on_host(base, embedding=True, head=True)
+    yield
+    base.set_input_embeddings(embedding)
+    base.lm_head = head
+
+
+def _batch(out: Path, max_pixels: int, dtype: torch.dtype) -> Batch:
     rows = open_dataset(str(out / "data")).rows("train")
     collator = VisionCollator(loading.load_processor(out / "base"), max_pixels, dtype=dtype)
     return collator([rows[0], rows[len(rows) - 1]])
@@ -132,7 +154,7 @@ def _adapters_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
             weight.data = weight.data.to(dtype)
 
 
-def _plain_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def _plain_loss(model: Any, batch: Batch) -> torch.Tensor:
     inputs = {name: tensor.cuda() for name, tensor in batch.items()}
     labels, weights = inputs.pop("labels"), inputs.pop("loss_weights")
     logits = model(**inputs, use_cache=False).logits[:, -labels.shape[1] - 1 : -1].float()
@@ -140,16 +162,20 @@ def _plain_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return (losses * weights).sum() / len(labels)
 
 
-def _loss_and_gradients(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> tuple[float, Gradients]:
+def _our_pass(model: torch.nn.Module, base: torch.nn.Module, batch: Batch) -> Pass:
+    return _pass(model, lambda: answer_loss(base, training_inputs(base, batch)))
+
+
+def _pass(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> Pass:
     model.zero_grad()
     loss = loss_of()
     loss.backward()
     gradients = _gradients(model)
     model.zero_grad()
-    return float(loss), gradients
+    return Pass(float(loss), gradients)
 
 
-def _from_graph(model: torch.nn.Module, base: torch.nn.Module, batch: dict[str, torch.Tensor]) -> Any:
+def _from_graph(model: torch.nn.Module, base: torch.nn.Module, batch: Batch) -> Pass:
     """Return loss and gradients as the third call leaves them, the first that is a graph's replay."""
 
     def loss_and_gradients(inputs: Any, _variant: None) -> torch.Tensor:
@@ -165,10 +191,10 @@ def _from_graph(model: torch.nn.Module, base: torch.nn.Module, batch: dict[str, 
         for weight in trained:
             weight.grad.zero_()
         loss = graphed(training_inputs(base, batch))
-    return float(loss), _gradients(model)
+    return Pass(float(loss), _gradients(model))
 
 
-def _gradients(model: torch.nn.Module) -> Gradients:
+def _gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     """Return every adapter matrix's gradient. Raises RuntimeError where one has none, or nothing but zeros."""
     gradients = {
         name: weight.grad.float().cpu() for name, weight in model.named_parameters() if weight.grad is not None
@@ -179,17 +205,17 @@ def _gradients(model: torch.nn.Module) -> Gradients:
     return gradients
 
 
-def _errors(found: tuple[float, Gradients], truth: tuple[float, Gradients]) -> dict[str, float]:
+def _errors(found: Pass, truth: Pass) -> dict[str, float]:
     """Return the relative errors of the loss, of all gradients as one vector, and of the worst single matrix."""
-    names = sorted(truth[1])
-    differences = {name: float((found[1][name] - truth[1][name]).norm()) for name in names}
-    norms = {name: float(truth[1][name].norm()) for name in names}
+    names = sorted(truth.gradients)
+    differences = {name: float((found.gradients[name] - truth.gradients[name]).norm()) for name in names}
+    norms = {name: float(truth.gradients[name].norm()) for name in names}
 
     def whole(values: dict[str, float]) -> float:
         return sum(value**2 for value in values.values()) ** 0.5
 
     return {
-        "loss": abs(found[0] - truth[0]) / abs(truth[0]),
+        "loss": abs(found.loss - truth.loss) / abs(truth.loss),
         "gradients": whole(differences) / whole(norms),
         "worst_matrix": max(differences[name] / norms[name] for name in names),
     }

@@ -11,7 +11,7 @@ from typing import Any
 from data_prep.clips.records import STATUSES, Clip, natural_key
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
-from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS
+from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS, TEST, TRAIN, rows_file
 
 AUDIT_FILE = "audit.json"
 SCHEMA_VERSION = 3
@@ -109,7 +109,7 @@ def twins_of_test_clips(clips: Iterable[Clip]) -> list[dict[str, Any]]:
             "in_train": where["across_splits"],
             "other_label": where["both_labels"],
         }
-        for clip, where in _leaking(clips, "test")
+        for clip, where in _leaking(clips, TEST)
     ]
 
 
@@ -126,7 +126,7 @@ def leaks_in_train(clips: Iterable[Clip]) -> list[dict[str, Any]]:
             "in_test": where["across_splits"],
             "both_labels": where["both_labels"],
         }
-        for clip, where in _leaking(clips, "train")
+        for clip, where in _leaking(clips, TRAIN)
     ]
 
 
@@ -173,7 +173,7 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
         built = {split: entry["sha256"] for split, entry in audit["jsonl"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: damaged; run data_prep/build_jsonl.py again") from None
-    if known and all(sha256_of_file(folder / f"{split}.jsonl") == sha256 for split, sha256 in built.items()):
+    if known and all(sha256_of_file(folder / rows_file(split)) == sha256 for split, sha256 in built.items()):
         return with_groups(audit)
     print(f"warning: {file.name} isn't of these rows, so it is left out; build_jsonl.py makes both", file=sys.stderr)
     return None

@@ -4,7 +4,7 @@ from typing import Any
 
 from data_prep.clips.records import earlier_in_words
 from data_prep.errors import printable
-from data_prep.labels import SAFE, SPLITS, UNSAFE
+from data_prep.labels import SAFE, SPLITS, TEST, TRAIN, UNSAFE
 
 SHIFT = 0.1  # a smaller difference of shares isn't worth a line
 
@@ -91,7 +91,7 @@ def _unsafe_share(counts: dict[str, Any]) -> float:
 
 def _prior_shift_in_words(splits: dict[str, Any]) -> list[str]:
     """Say so where the share of UNSAFE frames differs by more than SHIFT between train and test."""
-    train, test = (_unsafe_share(splits[split]) for split in ("train", "test"))
+    train, test = (_unsafe_share(splits[split]) for split in (TRAIN, TEST))
     if abs(train - test) <= SHIFT:
         return []
     commoner = UNSAFE if train > test else SAFE

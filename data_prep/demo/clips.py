@@ -9,12 +9,12 @@ import numpy as np
 from data_prep.demo.renderer import Renderer
 from data_prep.demo.scenes import sample_scene
 from data_prep.demo.stage import HEIGHT, WIDTH, Scene
-from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, UNSAFE, SourceClass
+from data_prep.labels import SAFE, SOURCE_CLASSES, SPLITS, TEST, TRAIN, UNSAFE, SourceClass
 
 FRAMES_PER_SECOND = 24
 MIN_SECONDS, MAX_SECONDS = 3.0, 8.0
 MAX_SEED = 2**31 - 1  # the small base is pretrained on scenes from the seeds above
-UNSAFE_SHARE = {"train": 0.8, "test": 0.5}  # the published data: 0.799 and 0.512
+UNSAFE_SHARE = {TRAIN: 0.8, TEST: 0.5}  # the published data: 0.799 and 0.512
 ENCODER_OPTIONS = {"preset": "ultrafast", "threads": "1"}  # more threads change the bytes with the machine
 QUALITIES = range(24, 33)  # x264's crf: higher is coarser
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.disk.byte_counts import size_in_words
-from data_prep.disk.places import SHARED_MEMORY, how_to_be_let_in, other_place, room_at
+from data_prep.disk.places import SHARED_MEMORY, how_to_be_let_in, other_place, room_at, temporary_folder
 
 _AGAIN = "see whether its disk or share is still mounted and sound"
+_ANEW = f"{_AGAIN}; mount the share anew"
 _IN_USE = "another program uses it; wait for that or end it"
 _NOT_SO = "look what lies there, and move it away"
 _UNABLE = "this file system can't do that; {elsewhere}, on another one"
@@ -28,8 +29,8 @@ _REMEDIES = {
     errno.EIO: f"{_AGAIN}: dmesg says what the disk reports",
     errno.ENODEV: _AGAIN,
     errno.ENXIO: _AGAIN,
-    errno.ESTALE: f"{_AGAIN}; mount the share anew",
-    errno.ENOTCONN: f"{_AGAIN}; mount the share anew",
+    errno.ESTALE: _ANEW,
+    errno.ENOTCONN: _ANEW,
     errno.ENOENT: f"was it moved or removed meanwhile? If not, {_AGAIN}",
     errno.EUCLEAN: "its file system is damaged; have it checked with fsck",
     errno.ENAMETOOLONG: "give it a shorter name, or {elsewhere}, with a shorter path",
@@ -128,7 +129,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 def _trouble(error: BaseException) -> Trouble | None:
     text = str(error)
     if _NO_TEMPORARY in text:
-        return Trouble(errno.ENOSPC, text[text.index(_NO_TEMPORARY) :], (os.environ.get("TMPDIR", "/tmp"),))
+        return Trouble(errno.ENOSPC, text[text.index(_NO_TEMPORARY) :], (str(temporary_folder()),))
     if isinstance(error, OSError) and isinstance(error.errno, int):
         number, words = error.errno, error.strerror or os.strerror(error.errno)
         paths = tuple(os.fsdecode(path) for path in (error.filename, error.filename2) if _is_path(path))

@@ -10,7 +10,7 @@ from pathlib import Path
 from data_prep.disk.byte_counts import size_in_words
 
 SHARED_MEMORY = Path("/dev/shm")
-_PROJECT = Path(__file__).resolve().parents[2]
+PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # Folders that are nobody's to take over: these, and in the case of the second all below.
 _SHARED = {Path(path) for path in ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/tmp")}
 _SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
@@ -18,7 +18,7 @@ _SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "
 
 def other_place(path: Path | None) -> str:
     """Say how another folder is had in a path's stead."""
-    cache, temporary = _hf_home(), Path(tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp")
+    cache, temporary = _hf_home(), temporary_folder()
     if path is None or any(path.is_relative_to(folder) for folder in _given()):
         return "name another folder"
     if path == SHARED_MEMORY:
@@ -26,6 +26,11 @@ def other_place(path: Path | None) -> str:
     if path.is_relative_to(cache) or (path in cache.parents and not os.path.lexists(path)):
         return "set HF_HOME to another folder"
     return f"{'set TMPDIR to' if path.is_relative_to(temporary) else 'name'} another folder"
+
+
+def temporary_folder() -> Path:
+    """Return where temporary files go, without a look whether they can."""
+    return Path(tempfile.tempdir or os.environ.get("TMPDIR") or "/tmp")
 
 
 def _hf_home() -> Path:
@@ -39,7 +44,7 @@ def _hf_home() -> Path:
 
 def _given() -> list[Path]:
     """Return the paths that the command line names."""
-    return [_PROJECT / word.rpartition("=")[2] for word in sys.argv[1:] if "/" in word]
+    return [PROJECT_ROOT / word.rpartition("=")[2] for word in sys.argv[1:] if "/" in word]
 
 
 def room_at(path: Path) -> str:
@@ -119,7 +124,7 @@ def _top(barrier: Path, owner: int) -> Path:
 
 def _places() -> set[Path]:
     """Return the folders that are worked in, as wholes."""
-    return {*_given(), *(_PROJECT / name for name in ("data", "outputs", "cache")), _hf_home()}
+    return {*_given(), *(PROJECT_ROOT / name for name in ("data", "outputs", "cache")), _hf_home()}
 
 
 def _user(number: int) -> str:

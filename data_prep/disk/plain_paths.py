@@ -6,6 +6,7 @@ import re
 import tempfile
 from pathlib import Path
 
+_PREFIX = "plain-paths-"  # of the folders that hold links
 _READ_OTHERWISE = re.compile(r"[*?\[\]{}!:#%\\]")
 
 
@@ -30,8 +31,8 @@ def plain_path(folder: Path) -> Path:
 
 def _links() -> Path:
     """Return a folder that nobody else can put links into."""
-    folder = Path(tempfile.gettempdir()) / f"plain-paths-{os.getuid()}"
+    folder = Path(tempfile.gettempdir()) / f"{_PREFIX}{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
-        return Path(tempfile.mkdtemp(prefix="plain-paths-"))
+        return Path(tempfile.mkdtemp(prefix=_PREFIX))
     return folder

@@ -7,15 +7,17 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.hub.pushing import MANIFEST, hub_folder, kept_folder, push_lock, resolve_version
+from data_prep.hub.layout import MANIFEST, Version, snapshots
+from data_prep.hub.loading import resolve_version
+from data_prep.hub.staging import push_lock
 
 
 @dataclass(frozen=True)
 class Pruned:
     """Which older versions of a data set go, which stay because a run was trained on them, and the bytes that frees."""
 
-    gone: list[str]
-    kept: list[str]
+    gone: list[Version]
+    kept: list[Version]
     freed: int
 
 
@@ -38,7 +40,7 @@ def find_prunable(repo_id: str, in_use: Collection[str]) -> Pruned:
     """Return what prune would remove; `in_use` are content hashes of versions to keep. Nothing is changed."""
     latest = resolve_version(repo_id, None)
     older = [version for version in _pushed(repo_id) if version != latest]
-    kept = [version for version in older if _content_hash(repo_id, version) in in_use]
+    kept = [version for version in older if _content_hash(version) in in_use]
     gone = [version for version in older if version not in kept]
     files = [*_files_alone(repo_id, gone), *(file for folder in _copies(repo_id, gone) for file in folder.rglob("*"))]
     return Pruned(gone, kept, sum(file.lstat().st_size for file in files if file.is_file()))
@@ -57,37 +59,33 @@ def prune(repo_id: str, in_use: Collection[str]) -> Pruned:
         for file in _files_alone(repo_id, found.gone):
             file.unlink(missing_ok=True)
         for version in found.gone:
-            shutil.rmtree(_snapshot(repo_id, version))
+            shutil.rmtree(version.snapshot)
     return found
 
 
-def _pushed(repo_id: str) -> list[str]:
+def _pushed(repo_id: str) -> list[Version]:
     """Return the versions that pushes left, those included of which a killed call removed the files already."""
-    snapshots = sorted((hub_folder(repo_id) / "snapshots").iterdir())
-    return [folder.name for folder in snapshots if os.path.lexists(folder / MANIFEST)]
+    found = [Version(repo_id, folder.name) for folder in sorted(snapshots(repo_id).iterdir())]
+    return [version for version in found if os.path.lexists(version.snapshot / MANIFEST)]
 
 
-def _snapshot(repo_id: str, version: str) -> Path:
-    return hub_folder(repo_id) / "snapshots" / version
-
-
-def _content_hash(repo_id: str, version: str) -> str | None:
+def _content_hash(version: Version) -> str | None:
     """Return the content hash of a version, None where it is damaged.
 
     Raises OSError where its manifest can't be read: a run may have been trained on it.
     """
     try:
-        return str(json.loads((_snapshot(repo_id, version) / MANIFEST).read_bytes())["content_hash"])
+        return str(json.loads((version.snapshot / MANIFEST).read_bytes())["content_hash"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
 
-def _files_alone(repo_id: str, gone: Iterable[str]) -> set[Path]:
+def _files_alone(repo_id: str, gone: Iterable[Version]) -> set[Path]:
     """Return the files behind these versions that no other snapshot in the data set's folder refers to."""
-    snapshots = {folder: _files_of(folder) for folder in (hub_folder(repo_id) / "snapshots").iterdir()}
-    leaving = {_snapshot(repo_id, version) for version in gone}
-    used = {file for folder, files in snapshots.items() if folder not in leaving for file in files}
-    return {file for folder in leaving for file in snapshots[folder]} - used
+    files_by_snapshot = {folder: _files_of(folder) for folder in snapshots(repo_id).iterdir()}
+    leaving = {version.snapshot for version in gone}
+    used = {file for folder, files in files_by_snapshot.items() if folder not in leaving for file in files}
+    return {file for folder in leaving for file in files_by_snapshot[folder]} - used
 
 
 def _files_of(snapshot: Path) -> set[Path]:
@@ -95,7 +93,7 @@ def _files_of(snapshot: Path) -> set[Path]:
     return {path.resolve() for path in snapshot.rglob("*") if path.is_file()}
 
 
-def _copies(repo_id: str, gone: Iterable[str]) -> list[Path]:
+def _copies(repo_id: str, gone: Iterable[Version]) -> list[Path]:
     """Return the folders with Arrow copies of these versions, and of the latest as long as it was an older one."""
-    folders = (kept_folder(repo_id, version) for version in (*gone, resolve_version(repo_id, None)))
+    folders = (version.kept for version in (*gone, resolve_version(repo_id, None)))
     return [folder for folder in folders if folder.is_dir()]

@@ -11,28 +11,22 @@ from data_prep.clips.jsonl import CLIPS_FILE
 from data_prep.console import quiet_without_terminal
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
-from data_prep.hub.pushing import (
+from data_prep.hub.layout import is_repo_id
+from data_prep.hub.loading import (
     check_sizes,
     is_pushed,
-    is_repo_id,
     load_pushed,
     pushed_audit,
     pushed_format,
     read_manifest,
     resolve_version,
 )
-from data_prep.labels import LABELS
+from data_prep.labels import LABELS, TEST, TRAIN, VALIDATION, rows_file
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import (
-    TEST,
-    TRAIN,
-    VALIDATION,
-    build_dataset,
-    content_hash,
-    read_frame_format,
-    split_frames,
-    summary,
-)
+from data_prep.rows.content import content_hash, summary
+from data_prep.rows.dataset import build_dataset
+from data_prep.rows.frames import read_frame_format
+from data_prep.rows.validation import split_frames
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -75,7 +69,7 @@ class FramesSource:
 
 
 def _is_frames_folder(folder: Path) -> bool:
-    return any((folder / f"{split}.jsonl").is_file() for split in (TRAIN, TEST))
+    return any((folder / rows_file(split)).is_file() for split in (TRAIN, TEST))
 
 
 def _folder_of(name: str, revision: str | None) -> Path | None:
@@ -83,7 +77,7 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
     folder = from_root(name)
     if name.startswith((".", "/", "~")):
         if not _is_frames_folder(folder):
-            raise InputError(f"{folder}: holds no {TRAIN}.jsonl; run data_prep/build_jsonl.py --data {name} first")
+            raise InputError(f"{folder}: holds no {rows_file(TRAIN)}; run data_prep/build_jsonl.py --data {name} first")
         return folder
     pushed = is_repo_id(name) and is_pushed(name)
     if pushed and revision is None and _is_frames_folder(folder):
@@ -94,7 +88,7 @@ def _folder_of(name: str, revision: str | None) -> Path | None:
     if not pushed and not _is_frames_folder(folder):
         raise InputError(
             f"data set {name!r} is neither an id pushed to the local Hub cache ({constants.HF_HUB_CACHE}; none is "
-            f"fetched from the Hub) nor a folder with {TRAIN}.jsonl; run extract_frames.py, build_jsonl.py and "
+            f"fetched from the Hub) nor a folder with {rows_file(TRAIN)}; run extract_frames.py, build_jsonl.py and "
             "push_dataset.py of data_prep/ first, or set HF_HOME to where it was pushed (make demo pushes to cache/hf)"
         )
     return None if pushed else folder
@@ -115,11 +109,11 @@ def open_dataset(name: str, *, revision: str | None = None) -> FramesSource:
     folder = _folder_of(name, revision)
     quiet_without_terminal()
     if folder is None:
-        full = resolve_version(name, revision)
-        dataset = load_pushed(name, full)
-        manifest = read_manifest(name, full)
-        audit, frames = pushed_audit(name, full), pushed_format(manifest)
-        return FramesSource(dataset, name, full, manifest["content_hash"], audit, frames)
+        version = resolve_version(name, revision)
+        dataset = load_pushed(name, version.revision)
+        manifest = read_manifest(version)
+        audit, frames = pushed_audit(version), pushed_format(manifest)
+        return FramesSource(dataset, name, version.revision, manifest["content_hash"], audit, frames)
     _refuse_revision(name, revision)
     dataset = build_dataset(folder)
     audit, frames = read_audit(folder), read_frame_format(folder)
@@ -130,7 +124,7 @@ def _labels_of(name: str, revision: str | None) -> dict[str, set[str]]:
     """Return the answers that each split holds, from the manifest or the JSONL files."""
     folder = _folder_of(name, revision)
     if folder is None:
-        splits = check_sizes(name, resolve_version(name, revision))["splits"]
+        splits = check_sizes(resolve_version(name, revision))["splits"]
         return {split: {label for label, n in entry["labels"].items() if n} for split, entry in splits.items()}
     _refuse_revision(name, revision)
     return {split: {frame.response for frame in frames} for split, frames in split_frames(folder).items()}

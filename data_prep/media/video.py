@@ -1,16 +1,14 @@
-"""Which frames make one a second, and decoding them: by timestamp, upright, RGB, whatever the headers say.
+"""A clip's frames, so many a second: by timestamp, upright, RGB, whatever the headers say.
 
 A first pass over the packets, nothing decoded, tells when and in which order frames are shown, what is missing, and
-which frames are samples. Of a sound H.264 clip, frames that are no samples and that no sample needs aren't decoded;
-what is decoded comes out as it would if all were. At the first sign of damage the clip is decoded anew, every frame:
-what a decoder makes up for what is missing depends on all that it has seen. Where packets don't tell the order of
-presentation, a decoder does: such a clip is decoded twice.
+which frames are samples. Of a sound H.264 clip, frames that are no samples and that no sample needs aren't decoded; at
+the first sign of damage the clip is decoded anew, every frame. Where packets don't tell the order of presentation, a
+decoder does: such a clip is decoded twice.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,28 +16,18 @@ from typing import Any, Self
 import av
 from PIL import Image
 
-from data_prep.media.bitstreams.coded_picture import Role
 from data_prep.media.bitstreams.pictures import picture_reader
+from data_prep.media.decoding import Decoding, Sampled, Unsound
 from data_prep.media.mp4.opening import open_mp4
 from data_prep.media.pixels import Upright
 from data_prep.media.survey import NO_TIME, Plan, Survey
 
-# Packets are kept from the first pass to the next up to so many bytes; a larger clip is read again. Where only samples
-# are decoded, a group of pictures is held until it is decoded, and its samples until it is known that all are whole. A
-# clip with a larger group is decoded as it comes, every frame, and so is a group with more samples.
+# Packets are kept from the first pass to the next up to so many bytes; a larger clip is read again.
 MAX_KEPT_BYTES = 16 * 2**20
-MAX_HELD_BYTES = 64 * 2**20
-MAX_HELD_SAMPLES = 16
 
 # By which decoders notice more of what is damaged while nothing is said of sound clips: of single bits flipped, AV1's
 # 99 of 100 instead of 84. HEVC's "explode" would notice 17 instead of 4, and stumbles over sound clips' messages (SEI).
 _STRICTEST = {"libdav1d": {"strict": "very"}}
-
-Sampled = Iterator[tuple[int | None, Any]]
-
-
-class _Unsound(Exception):
-    """The clip can't be decoded in this way: every frame must be, or the order of presentation isn't as planned."""
 
 
 class Video:
@@ -62,10 +50,10 @@ class Video:
         opened = open_mp4(self._path)
         self._container, self._stream, self._edits = opened.container, opened.stream, opened.edits
         self._left_out = opened.faults  # of the file
-        self._faults: Counter[str] = Counter()  # of this way of decoding
         self._decoder = self._stream.codec_context
         self._decoder.thread_count = 1  # the clips are what is decoded in parallel
         self._decoder.options = _STRICTEST.get(self._decoder.name, {})
+        self._decoding = Decoding(self._decoder, self._survey)
 
     def __enter__(self) -> Self:
         return self
@@ -79,7 +67,7 @@ class Video:
     def faults(self) -> Counter[str]:
         """How often each kind of damage was met, in words."""
         times = self._plan.timeline.faults if self._plan else Counter[str]()
-        return +(self._left_out + self._survey.faults + times + self._faults + self._upright.faults)
+        return +(self._left_out + self._survey.faults + times + self._decoding.faults + self._upright.faults)
 
     @property
     def reason(self) -> str | None:
@@ -120,7 +108,7 @@ class Video:
                         yield sample, self._upright(frame)
                         last = sample
                 return
-            except _Unsound:
+            except Unsound:
                 continue
 
     def _look_through(self) -> None:
@@ -139,6 +127,7 @@ class Video:
         survey.faults["packets beyond the file's end"] += self._packets_beyond_end()
         survey.finish()
         self._survey, self._held = survey, held if held_bytes <= MAX_KEPT_BYTES else None
+        self._decoding = Decoding(self._decoder, survey)
 
     def _read(self, faults: Counter[str]) -> Iterator[Any]:
         latest = NO_TIME
@@ -167,9 +156,9 @@ class Video:
         """Yield the ways of decoding the clip's samples, the cheapest first; one that doesn't suit says so."""
         plan = self._plan = self._survey.plan(rate, 1 / self._stream.time_base)
         if plan and self._survey.is_skippable:
-            yield lambda: self._only_needed(plan)
+            yield lambda: self._decoding.only_needed(self._packets(), plan)
         if plan:
-            yield lambda: self._as_planned(plan)
+            yield lambda: self._decoding.as_planned(self._packets(), plan)
         yield lambda: self._in_decoded_order(rate)
 
     def _start_anew(self) -> None:
@@ -177,106 +166,20 @@ class Video:
         self._open()
         self._upright.reopen(self._stream)
 
-    def _packets(self) -> Iterator[tuple[int, Any]]:
-        """Yield the packets with their numbers, which they bear in place of their times, and so do their frames."""
-        count = 0
-        for number, packet in enumerate(self._read(Counter()) if self._held is None else self._held):
-            packet.pts = number
-            yield number, packet
-            count += 1
-        self._faults["packets that came the first time and not again"] += len(self._survey) - count
-
-    def _decode(self, packet: Any) -> list[Any]:
-        """Decode a packet, or with None all that the decoder still holds."""
-        try:
-            frames = self._decoder.decode(packet)
-        except (av.FFmpegError, ValueError):  # one packet is lost; the decoder goes on with the next
-            self._faults["undecodable packets"] += 1
-            return []
-        self._faults["damaged frames"] += sum(frame.is_corrupt for frame in frames)
-        return [frame for frame in frames if frame.pts in range(len(self._survey))]
-
-    def _every_frame(self) -> Iterator[tuple[int, Any]]:
-        """Yield (its packet's number, frame) as they are decoded, each packet's first one."""
-        came = bytearray(len(self._survey))
-        for _, packet in chain(self._packets(), [(0, None)]):
-            for frame in self._decode(packet):
-                if not came[frame.pts] and frame.pts not in self._survey.discarded:
-                    came[frame.pts] = True
-                    yield frame.pts, frame
-        without = len(came) - sum(came) - len(self._survey.discarded) - self._faults["undecodable packets"]
-        self._faults["packets that gave no frame"] += max(without, 0)
-
-    def _as_planned(self, plan: Plan) -> Sampled:
-        """Decode every frame. Raises _Unsound where they don't come in the planned order."""
-        rank = -1
-        for number, frame in self._every_frame():
-            if plan.ranks[number] < rank or (rank < 0 and not plan.begins_with(number)):
-                raise _Unsound
-            rank = plan.ranks[number]
-            yield plan.samples[number], frame
-
     def _in_decoded_order(self, rate: Fraction) -> Sampled:
         """Decode every frame twice, first to learn the order in which they are shown."""
-        decoded = [number for number, _ in self._every_frame()]
+        decoded = [number for number, _ in self._decoding.every_frame(self._packets())]
         shown, undecoded = self._survey.with_undecoded(decoded)
         plan = self._plan = self._survey.plan_of(shown, undecoded, rate, 1 / self._stream.time_base)
         if not decoded:
             return
         self._start_anew()
-        for number, frame in self._every_frame():
+        for number, frame in self._decoding.every_frame(self._packets()):
             yield plan.samples[number], frame
 
-    def _only_needed(self, plan: Plan) -> Sampled:
-        """Decode what an H.264 clip's samples need. Raises _Unsound where every frame must be decoded."""
-        wanted = plan.firsts()
-        for group in self._groups():
-            for number, frame in self._group(group, wanted):
-                if number in wanted:
-                    yield plan.samples[number], frame
-        if self._faults.total():
-            raise _Unsound
-
-    def _groups(self) -> Iterator[list[tuple[int, Any]]]:
-        """Yield the packets of each group of pictures, from an IDR picture up to the next, with their numbers."""
-        group: list[tuple[int, Any]] = []
-        held_bytes = 0
-        for number, packet in self._packets():
-            if self._survey.roles[number] is Role.FRESH_START:
-                yield group
-                group, held_bytes = [], 0
-            group.append((number, packet))
-            held_bytes += packet.size
-            if held_bytes > MAX_HELD_BYTES:
-                raise _Unsound
-        yield group
-
-    def _group(self, group: list[tuple[int, Any]], wanted: set[int]) -> Iterable[tuple[int, Any]]:
-        """Return a group's samples, or all of its frames, as they are decoded, where that is as good."""
-        numbers = [number for number, _ in group]
-        samples = wanted.intersection(numbers)
-        if not samples:
-            return []
-        begins_fresh = self._survey.roles[numbers[0]] is Role.FRESH_START
-        if not begins_fresh or len(samples) > MAX_HELD_SAMPLES or not self._survey.discarded.isdisjoint(numbers):
-            return self._whole(group)
-        last = max(samples)
-        roles = self._survey.roles
-        needed = [each for each in group if each[0] <= last and (roles[each[0]] is not Role.LEAF or each[0] in samples)]
-        return [each for each in self._whole(needed) if each[0] in samples]
-
-    def _whole(self, group: list[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
-        """Yield every frame of a group. Raises _Unsound where one doesn't come, or comes damaged."""
-        missing = {number for number, _ in group} - self._survey.discarded
-        for packet in [*(packet for _, packet in group), None]:
-            for frame in self._decode(packet):
-                missing.discard(frame.pts)
-                yield frame.pts, frame
-            if any(self._faults.values()):
-                raise _Unsound
-        if missing:
-            raise _Unsound
-        self._decoder.flush_buffers()
+    def _packets(self) -> Iterable[Any]:
+        """Return the packets anew, as they were surveyed."""
+        return self._read(Counter()) if self._held is None else self._held
 
 
 def _kept(packet: Any) -> Any:

@@ -12,7 +12,7 @@ from data_prep.clips.jsonl import CLIPS_FILE, read_finished_clips
 from data_prep.clips.records import Clip, earlier_in_words
 from data_prep.errors import InputError
 from data_prep.files import as_json, write_together
-from data_prep.labels import LABELS, PROMPT, SPLITS
+from data_prep.labels import LABELS, PROMPT, SPLITS, TEST, TRAIN, rows_file
 from data_prep.rows.jsonl import Row, as_jsonl
 
 _AGAIN = "run data_prep/extract_frames.py again"
@@ -59,11 +59,11 @@ def _rows_of(clips: Iterable[Clip]) -> list[Row]:
 
 def _check_labels(rows: dict[str, list[Row]], left_out: int) -> None:
     hint = f"; {left_out} clips were left out of it as leaks, which --keep-leaks keeps" if left_out else ""
-    if not rows["test"]:
+    if not rows[TEST]:
         raise InputError("test: no frames; the data set's test folder holds no clip that could be decoded")
-    if not rows["train"]:
+    if not rows[TRAIN]:
         raise InputError(f"train: no frames; the data set's train folder holds no clip that could be decoded{hint}")
-    found = {row.response for row in rows["train"]}
+    found = {row.response for row in rows[TRAIN]}
     if found != set(LABELS):
         raise InputError(
             f"train holds one class only, {', '.join(found)}; both {' and '.join(LABELS)} are needed{hint}"
@@ -81,6 +81,6 @@ def write_splits(data: Path, rows: dict[str, list[Row]], audit: dict[str, Any]) 
         split: {"rows": len(rows[split]), "sha256": hashlib.sha256(content).hexdigest()}
         for split, content in jsonl.items()
     }
-    contents = {f"{split}.jsonl": content for split, content in jsonl.items()}
+    contents = {rows_file(split): content for split, content in jsonl.items()}
     contents[AUDIT_FILE] = as_json({"schema_version": SCHEMA_VERSION, "jsonl": built, **audit})
-    write_together(data, contents, remove_first=(AUDIT_FILE, "test.jsonl"))
+    write_together(data, contents, remove_first=(AUDIT_FILE, rows_file(TEST)))

@@ -13,7 +13,7 @@ from data_prep.disk.places import standing
 from data_prep.errors import InputError
 from data_prep.files import check_writable, from_root, to_root
 from data_prep.hub.source import FramesSource, check_dataset, open_dataset
-from data_prep.rows.dataset import TEST, TRAIN
+from data_prep.labels import TEST, TRAIN
 from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
 from recipes.machine.memory import adapter_weights, predict_memory, shortages

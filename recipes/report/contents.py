@@ -11,8 +11,8 @@ import numpy as np
 
 from data_prep.clips.records import frame_name
 from data_prep.hub.source import FramesSource
-from data_prep.labels import LABELS, SOURCE_CLASSES
-from data_prep.rows.dataset import TEST, TRAIN, count_splits
+from data_prep.labels import LABELS, SOURCE_CLASSES, TEST, TRAIN
+from data_prep.rows.content import count_splits
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.metrics.comparison import compare, mcnemar_in_words
 from recipes.metrics.figures import POSITIVE, calibration, class_ids, confusion_matrix

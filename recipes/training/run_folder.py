@@ -11,7 +11,8 @@ from typing import Any
 
 from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError
-from data_prep.files import HELD_SUFFIX, hold_lock, if_supported, replace, sync, write_json
+from data_prep.files import if_supported, replace, sync, write_json
+from data_prep.locks import HELD_SUFFIX, hold_lock
 from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.training.checkpoints import last_whole_checkpoint

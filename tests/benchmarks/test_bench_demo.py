@@ -9,30 +9,18 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench_demo
-from benchmarks.bench_demo import (
-    ARMS,
-    FIGURES,
-    Demo,
-    Mark,
-    as_table,
-    by_visibility,
-    finish_run,
-    join_mark,
-    main,
-    read_marks,
-    relabelled,
-    shuffle_labels,
-    summarise,
-    write_shuffled_data,
-)
+from benchmarks.bench_demo import FIGURES, as_table, main, summarise
+from benchmarks.measuring import demo_runs
+from benchmarks.measuring.demo_marks import Mark, by_visibility, join_mark, read_marks
+from benchmarks.measuring.demo_runs import ARMS, Demo, finish_run
+from benchmarks.measuring.shuffled_labels import relabelled, shuffle_labels, write_shuffled_data
 from data_prep.clips.jsonl import CLIPS_FILE, read_clips
 from data_prep.clips.records import Clip
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file, write_json
 from data_prep.labels import PROMPT
-from data_prep.rows.dataset import split_frames
 from data_prep.rows.jsonl import read_rows
+from data_prep.rows.validation import split_frames
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.model.base import BaseModel
 from tests.tiny_data import make_clip, many_clips, write_data
@@ -74,7 +62,7 @@ def test_each_seed_shuffles_in_its_own_way_and_always_the_same() -> None:
 
 def test_shuffled_folder_passes_the_project_s_own_checks(demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "seed0"
-    write_shuffled_data(demo, folder, seed=0)
+    write_shuffled_data(demo.data, demo.clips, folder, seed=0)
     old, new = split_frames(demo.data), split_frames(folder)
     assert new["test"] == [
         frame.__class__(**{**vars(frame), "where": frame.where.replace(str(demo.data), str(folder))})
@@ -92,7 +80,7 @@ def test_shuffled_folder_passes_the_project_s_own_checks(demo: Demo, tmp_path: P
 def test_shuffled_folder_holds_the_same_pictures(demo: Demo, tmp_path: Path) -> None:
     folder = tmp_path / "seed1"
     for _ in range(2):  # what stands there already is replaced
-        write_shuffled_data(demo, folder, seed=1)
+        write_shuffled_data(demo.data, demo.clips, folder, seed=1)
     for split in ("train", "test"):
         rows = zip(read_rows(demo.data / f"{split}.jsonl"), read_rows(folder / f"{split}.jsonl"), strict=True)
         for old, new in rows:
@@ -236,7 +224,7 @@ def refuse_to_run(arguments: list[str], doing: str) -> float:
 
 
 def test_finished_run_is_kept(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench_demo, "run_python", refuse_to_run)
+    monkeypatch.setattr(demo_runs, "run_python", refuse_to_run)
     report = finished_run(demo, tmp_path / "out" / "weighted" / "seed0")
     record = finish_run(demo, tmp_path / "out", "weighted", 0)
     assert record["training_seconds"] == {"wall": 61.5, "train_runtime": 50.0}
@@ -283,7 +271,7 @@ def test_data_changed_since_the_push_is_refused(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("data_prep.hub.source.open_dataset", opened)
     monkeypatch.setattr("recipes.model.base.find_base", found)
     with pytest.raises(InputError, match="holds other data than"):
-        bench_demo.open_demo(tmp_path)
+        demo_runs.open_demo(tmp_path)
 
 
 @pytest.mark.parametrize("seeds", [["-1"], ["1", "1"]])

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import bench_frames
 from benchmarks.arms import frames
 from benchmarks.arms.frames import sample_by_time
+from benchmarks.made import moving_clip
 from data_prep.files import PROJECT_ROOT
 from tests.made_clips import write_lively_mp4
 
@@ -42,14 +43,14 @@ def small_clip(path: Path, gop: int, frames: int) -> Path:
 def test_way_that_gives_other_frames_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = small_clip(tmp_path / "clip.mp4", 24, 70)
 
-    def one_late(arm: str, clips: list[Path], workers: int, out: Path, folders: object) -> dict[str, float]:
+    def one_late(way: bench_frames.Way, clips: list[Path], workers: int, out: Path) -> dict[str, float]:
         folder = out / "frames" / "0"
-        frames.run(arm, clip, folder)
+        frames.run(way.arm, clip, folder)
         (folder / "0001.jpg").replace(folder / "0000.jpg")
         return {}
 
     monkeypatch.setattr(bench_frames, "timed", one_late)
-    found = bench_frames.compared("ours", clip, tmp_path)
+    found = bench_frames.compared(bench_frames.Way("ours"), clip, tmp_path)
     assert found["count"] == 2
     assert found["largest_mean_difference"] > 8
 
@@ -57,9 +58,9 @@ def test_way_that_gives_other_frames_is_seen(tmp_path: Path, monkeypatch: pytest
 def test_clips_of_the_benchmark_have_the_distance_of_keyframes_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_frames, "WIDTH", 960)
-    monkeypatch.setattr(bench_frames, "HEIGHT", 832)
-    path = bench_frames.make_clip(tmp_path / "clip.mp4", 5, 12)
+    monkeypatch.setattr(moving_clip, "WIDTH", 960)
+    monkeypatch.setattr(moving_clip, "HEIGHT", 832)
+    path = moving_clip.make_clip(tmp_path / "clip.mp4", 5, 12)
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     assert [number for number, packet in enumerate(packets) if packet.is_keyframe] == [0, 5, 10]

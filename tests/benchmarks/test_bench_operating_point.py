@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED
 from benchmarks.bench_operating_point import DEFAULT, Run, Way, as_table, compare_ways, read_run
+from benchmarks.measuring.demo_runs import UNWEIGHTED, WEIGHTED
 from data_prep.errors import InputError
 from recipes.metrics.comparison import Evaluation
 from recipes.metrics.figures import class_ids

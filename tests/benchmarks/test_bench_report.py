@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import bench_report
+from benchmarks.arms import report as report_arm
 
 
 def test_whole_benchmark_on_few_frames(
@@ -16,13 +17,15 @@ def test_whole_benchmark_on_few_frames(
 
     def in_process(root: Path, work: list[str]) -> dict[str, Any]:
         roots.append(root)
-        assert report.main(work) == 0
+        assert report_arm.main(work) == 0
         found: dict[str, Any] = json.loads(capsys.readouterr().out.splitlines()[-1])
         return found
 
     monkeypatch.setattr(bench_report, "measured", in_process)
     sizes = ["--frames", "80", "--probe-frames", "100", "300", "--hidden", "8", "--before-frames", "200"]
     before = tmp_path / "c0ffee"
+    (before / bench_report.SCRIPT).parent.mkdir(parents=True)
+    (before / bench_report.SCRIPT).touch()
     assert bench_report.main(["--out", str(tmp_path), *sizes, "--rounds", "2", "--before", str(before)]) == 0
     results = json.loads((tmp_path / "bench_report.json").read_text())
     out = capsys.readouterr().out

@@ -8,7 +8,8 @@ import pytest
 from data_prep.demo.scenes import sample_scene
 from data_prep.demo.stage import HALL, Forklift, Light, Paint, Person, Scene
 from data_prep.labels import PROMPT
-from tiny_base.questions import IN_VIEW, TOPICS, all_texts, ask
+from tiny_base.questions import all_texts, ask
+from tiny_base.topics import IN_VIEW, TOPICS
 
 PERSON = Person(
     x=0.0,

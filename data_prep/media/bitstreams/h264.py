@@ -9,12 +9,12 @@ type 1, tell only one of the two.
 
 from data_prep.media.bitstreams.bit_reader import BitReader, Unreadable
 from data_prep.media.bitstreams.coded_picture import Picture, Role, SliceLayout
-from data_prep.media.bitstreams.h264_headers import Pps, Sps, read_pps, read_slice, read_sps
+from data_prep.media.bitstreams.h264_headers import IDR_SLICE, Pps, Sps, read_pps, read_slice, read_sps
 from data_prep.media.bitstreams.h264_numbers import H264Numbers
 from data_prep.media.bitstreams.nal_units import Configuration, avc_configuration, bounds, unescaped
 from data_prep.media.bitstreams.parameter_sets import ParameterSets
 
-_SLICE, _PARTITION_A, _PARTITION_C, _IDR_SLICE = 1, 2, 4, 5
+_SLICE, _PARTITION_A, _PARTITION_C = 1, 2, 4
 _SPS, _PPS, _SPS_EXTENSION, _SUBSET_SPS = 7, 8, 13, 15
 _PARAMETER_SETS = {_SPS, _PPS, _SPS_EXTENSION, _SUBSET_SPS}
 _ORDER_BYTES = 40  # a slice's header up to its picture's order is shorter
@@ -45,9 +45,9 @@ class H264Reader:
             kind = header & 0b11111
             if kind in _PARAMETER_SETS:
                 self._parameters.take(kind, bytes(packet[first:end]))
-            elif _SLICE <= kind <= _IDR_SLICE:
+            elif _SLICE <= kind <= IDR_SLICE:
                 role = _role(role, kind, header)
-                if kind <= _PARTITION_A or kind == _IDR_SLICE:
+                if kind <= _PARTITION_A or kind == IDR_SLICE:
                     starts.append(_first_macroblock(packet, first + 1))
                     if starts[-1] == 0 or len(starts) == 1:
                         firsts.append(bytes(packet[first : min(end, first + _HEADER_BYTES)]))
@@ -99,7 +99,7 @@ class _ParameterSets(ParameterSets[Sps, Pps]):
 
 def _role(role: Role | None, kind: int, header: int) -> Role:
     """Return the role of a picture, by what its slices before this one told and this one's header."""
-    if kind == _IDR_SLICE or role is Role.FRESH_START:
+    if kind == IDR_SLICE or role is Role.FRESH_START:
         return Role.FRESH_START
     return Role.REFERENCE if header & 0b1100000 else role or Role.LEAF
 

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from data_prep.media.bitstreams.bit_reader import BitReader, Unreadable
 
+IDR_SLICE = 5  # type of NAL unit
 _HIGH_PROFILES = {44, 83, 86, 100, 110, 118, 122, 128, 134, 135, 138, 139, 244}
 _BASELINE, _EXTENDED = 66, 88
-_IDR_SLICE = 5
 _P, _B, _I, _SP, _SI = range(5)
 _MMCO_ALL_UNUSED = 5
 
@@ -62,7 +62,7 @@ class Slice(NamedTuple):
         return self.kind in (_I, _SI)
 
 
-ParameterSets = Mapping[int, tuple[Sps, Pps]]  # by the PPS's number
+SetPairs = Mapping[int, tuple[Sps, Pps]]  # by the PPS's number
 
 
 def read_sps(unit: bytes) -> Sps:
@@ -130,12 +130,12 @@ def read_pps(unit: bytes) -> Pps:
     return Pps(number, sps, bool(bottom_order), references, bool(weighted_p), weighted_b, bool(bits.flag()))
 
 
-def read_slice(unit: bytes, sets: ParameterSets) -> Slice:
+def read_slice(unit: bytes, sets: SetPairs) -> Slice:
     """Read a slice's header up to its picture's order (7.3.3). Raises Unreadable, also where its sets are unknown."""
     return _read_slice(BitReader(unit[1:]), unit[0], sets)
 
 
-def _read_slice(bits: BitReader, header: int, sets: ParameterSets) -> Slice:
+def _read_slice(bits: BitReader, header: int, sets: SetPairs) -> Slice:
     bits.ue()
     kind = bits.ue_upto(9) % 5
     number = bits.ue()
@@ -148,7 +148,7 @@ def _read_slice(bits: BitReader, header: int, sets: ParameterSets) -> Slice:
     field = 0
     if not sps.frames_only and bits.flag():
         field = 1 + bits.flag()
-    if header & 0b11111 == _IDR_SLICE:
+    if header & 0b11111 == IDR_SLICE:
         bits.ue()
     order_lsb = bottom_delta = 0
     if sps.order_type == 0:
@@ -158,7 +158,7 @@ def _read_slice(bits: BitReader, header: int, sets: ParameterSets) -> Slice:
     return Slice(sps, pps, kind, frame_num, field, order_lsb, bottom_delta)
 
 
-def empties_references(unit: bytes, sets: ParameterSets) -> bool:
+def empties_references(unit: bytes, sets: SetPairs) -> bool:
     """Return whether a reference picture, no IDR, makes all others unused, so that numbers begin anew (7.4.3, 7.4.3.3).
 
     `unit` is its slice's. Raises Unreadable.

@@ -2,10 +2,8 @@
 
 from data_prep.media.bitstreams.bit_reader import Unreadable
 from data_prep.media.bitstreams.coded_picture import PeriodNumbers
-from data_prep.media.bitstreams.h264_headers import ParameterSets, Slice, empties_references
+from data_prep.media.bitstreams.h264_headers import IDR_SLICE, SetPairs, Slice, empties_references
 from data_prep.media.bitstreams.nal_units import unescaped
-
-_IDR_SLICE = 5
 
 
 class H264Numbers:
@@ -14,7 +12,7 @@ class H264Numbers:
     def __init__(self) -> None:
         self._begun = False
         self._previous: int | None = None  # frame_num of the last reference picture, PrevRefFrameNum
-        self._previous_slice: tuple[bytes, ParameterSets] | None = None  # its own, unless it was an IDR picture
+        self._previous_slice: tuple[bytes, SetPairs] | None = None  # its own, unless it was an IDR picture
         self._first_field: Slice | None = None  # that the next picture may complete
         self._open_start: int | None = (
             None  # the number of the first picture of all, where that is an intra picture but no IDR one
@@ -25,13 +23,13 @@ class H264Numbers:
         self._order_msb = self._order_lsb = 0
         self._frame_num = self._frame_num_offset = 0  # of the last picture of all
 
-    def take(self, read: Slice, unit: bytes, sets: ParameterSets) -> tuple[int, tuple[int, int] | None]:
+    def take(self, read: Slice, unit: bytes, sets: SetPairs) -> tuple[int, tuple[int, int] | None]:
         """Take in the next picture, by its first slice.
 
         `unit` holds the slice's header. Returns how many reference pictures are missing before it, and its (period,
         number) in the order of presentation, None where that isn't known.
         """
-        is_idr, is_reference = unit[0] & 0b11111 == _IDR_SLICE, bool(unit[0] & 0b1100000)
+        is_idr, is_reference = unit[0] & 0b11111 == IDR_SLICE, bool(unit[0] & 0b1100000)
         is_second = self._completes(read)
         self._first_field = read if read.field and not is_second else None
         missing = 0

@@ -54,7 +54,7 @@ class Pps:
     extra_bits: int
 
 
-ParameterSets = Mapping[int, tuple[Sps, Pps]]  # by the PPS's number
+SetPairs = Mapping[int, tuple[Sps, Pps]]  # by the PPS's number
 
 
 class Slice(NamedTuple):
@@ -159,7 +159,7 @@ def read_pps(unit: bytes) -> Pps:
     return Pps(number, sps, bool(bits.flag()), bool(bits.flag()), bits.bits(3))
 
 
-def read_address(unit: bytes, kind: int, sets: ParameterSets) -> tuple[int, bool]:
+def read_address(unit: bytes, kind: int, sets: SetPairs) -> tuple[int, bool]:
     """Return where in its picture a slice segment begins, in blocks, and whether it stands on its own (7.3.6.1).
 
     One that doesn't leans on the header of the one before. Raises Unreadable.
@@ -168,7 +168,7 @@ def read_address(unit: bytes, kind: int, sets: ParameterSets) -> tuple[int, bool
     return address, not is_dependent
 
 
-def _read_address(bits: BitReader, kind: int, sets: ParameterSets) -> tuple[int, int, Sps, Pps]:
+def _read_address(bits: BitReader, kind: int, sets: SetPairs) -> tuple[int, int, Sps, Pps]:
     is_first = bits.flag()
     if BLA_W_LP <= kind <= LAST_IRAP:
         bits.flag()
@@ -180,7 +180,7 @@ def _read_address(bits: BitReader, kind: int, sets: ParameterSets) -> tuple[int,
     return 0 if is_first else bits.bits(sps.address_bits), is_dependent, sps, pps
 
 
-def read_slice(unit: bytes, kind: int, sets: ParameterSets) -> Slice:
+def read_slice(unit: bytes, kind: int, sets: SetPairs) -> Slice:
     """Read an independent slice segment's header up to its reference pictures (7.3.6.1). Raises Unreadable."""
     bits = BitReader(unit[2:])
     _, is_dependent, sps, pps = _read_address(bits, kind, sets)

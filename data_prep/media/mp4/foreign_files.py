@@ -25,7 +25,7 @@ def _make_mp4(reading: str, writing: str, note: str = "") -> str:
 PICTURE = "put the clip itself there or take the file out"
 _SOUND = "it holds no video: take it out"
 _UNPACK = "unpack it and put the clips in its place"
-_ROW_OF_PICTURES = _make_mp4("-f mjpeg -framerate 25", _ENCODE, _GUESSED_RATE)
+_ROW_OF_PICTURES = ("a row of JPEG pictures", _make_mp4("-f mjpeg -framerate 25", _ENCODE, _GUESSED_RATE))
 _SIGNATURES = [
     (rb"RIFF....AVI ", "an AVI file", _make_mp4("-f avi", _ENCODE)),
     (rb"RIFF....WAVE", "a WAV sound file", _SOUND),
@@ -101,7 +101,7 @@ def _signed(head: bytes) -> Told:
         return "an FLV file", _make_mp4("-f flv", _COPY if _flv_codec(head) in _IN_MP4 else _ENCODE)
     if head.startswith(b"\xff\xd8\xff"):
         if b"\xff\xd9\xff\xd8" in head:
-            return "a row of JPEG pictures", _ROW_OF_PICTURES
+            return _ROW_OF_PICTURES
         return "a JPEG picture", PICTURE
     if head.startswith(b"PK\x03\x04") and head[6:7] and head[6] & 1:
         return "an encrypted zip archive", f"{_UNPACK}, with its password"
@@ -125,7 +125,7 @@ def _text(head: bytes) -> Told:
     if b"/annex/objects/" in head[:1000]:
         return "a pointer of git-annex", "fetch the clip: git annex get IN.mp4"
     if re.match(rb"--.{1,200}?Content-[Tt]ype: *image/jpeg", head, re.DOTALL):
-        return "a row of JPEG pictures", _ROW_OF_PICTURES
+        return _ROW_OF_PICTURES
     text = _decoded(head)
     if text is None:
         return None
@@ -194,10 +194,14 @@ def _is_pack(head: bytes, start: int) -> bool:
 
 
 def _program_stream(head: bytes, pack: int) -> Told:
-    behind = f" behind a recorder's header of {pack} bytes" if pack else ""
+    behind, skip = _behind_header(pack)
     maker = " (Hikvision)" if head.startswith(b"IMKH") else ""
-    skip = f" -skip_initial_bytes {pack}" if pack else ""
     return f"an MPEG program stream{behind}{maker}", _make_mp4(f"-f mpeg{skip}", _ENCODE)
+
+
+def _behind_header(size: int) -> tuple[str, str]:
+    """Return what a recorder's header of so many bytes before a stream adds to its name and to its command."""
+    return (f" behind a recorder's header of {size} bytes", f" -skip_initial_bytes {size}") if size else ("", "")
 
 
 def _raw_video(head: bytes) -> Told:
@@ -205,8 +209,7 @@ def _raw_video(head: bytes) -> Told:
         first = re.search(parameters, head)
         if first and _are_units(head[first.start() :], codec):
             start = len(head[: first.start()].rstrip(b"\0"))
-            behind = f" behind a recorder's header of {start} bytes" if start else ""
-            skip = f" -skip_initial_bytes {start}" if start else ""
+            behind, skip = _behind_header(start)
             return f"raw {name} video{behind}", _make_mp4(f"-f {codec}{skip} -framerate 25", _ENCODE, _GUESSED_RATE)
     return None
 

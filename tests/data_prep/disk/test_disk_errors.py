@@ -26,11 +26,14 @@ from data_prep.console import run_script
 from data_prep.disk.disk_errors import named, told
 from data_prep.disk.parquet_files import write_parquet
 from data_prep.errors import InputError
-from data_prep.files import PROJECT_ROOT, check_writable, hold_lock, replace, write_atomic, write_together
+from data_prep.files import PROJECT_ROOT, check_writable, replace, write_atomic, write_together
+from data_prep.hub.loading import load_pushed
 from data_prep.hub.old_versions import prune
-from data_prep.hub.pushing import load_pushed, push_local
+from data_prep.hub.pushing import push_local
+from data_prep.locks import hold_lock
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import build_dataset, content_hash
+from data_prep.rows.content import content_hash
+from data_prep.rows.dataset import build_dataset
 from tests.tiny_data import many_clips, write_data
 
 FULL = Path("/dev/full")

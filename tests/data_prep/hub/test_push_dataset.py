@@ -21,7 +21,7 @@ from data_prep.files import PROJECT_ROOT
 from data_prep.hub.old_versions import prune
 from data_prep.hub.source import FramesSource, open_dataset
 from data_prep.media.frame_format import FrameFormat
-from data_prep.rows.dataset import content_hash
+from data_prep.rows.content import content_hash
 from tests.hub_stub import HubStub, Repo, hub_stub
 from tests.tiny_data import many_clips, write_data
 
@@ -210,7 +210,7 @@ def test_pruning_that_was_killed_is_finished_by_the_next(
     with pytest.raises(InputError, match=r"is no version"):
         open_dataset("local/tiny", revision=first.revision)
     open_dataset("local/tiny")
-    assert prune("local/tiny", []).gone == [first.revision]
+    assert [version.revision for version in prune("local/tiny", []).gone] == [first.revision]
     assert blobs(tmp_path, "local/tiny") == files
 
 

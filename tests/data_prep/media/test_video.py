@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from data_prep.errors import VideoError
-from data_prep.media import video
+from data_prep.media import decoding, video
+from data_prep.media.decoding import Decoding
 from data_prep.media.video import Video
 from tests.made_clips import (
     number_of,
@@ -358,14 +359,14 @@ def test_frames_that_no_sample_needs_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: str, most: int
 ) -> None:
     path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": options, "crf": "30"})
-    decoded, decode = [], Video._decode
+    decoded, decode = [], Decoding._decode
 
-    def counted(clip: Video, packet: object) -> list[object]:
-        frames = decode(clip, packet)
+    def counted(each: Decoding, packet: object) -> list[object]:
+        frames = decode(each, packet)
         decoded.extend(frames)
         return frames
 
-    monkeypatch.setattr(Video, "_decode", counted)
+    monkeypatch.setattr(Decoding, "_decode", counted)
     assert len(every_sample(path, "1")[0]) == 4
     assert 4 <= len(decoded) <= most
 
@@ -390,7 +391,7 @@ def test_groups_too_large_to_hold_are_decoded_as_they_come(tmp_path: Path, monke
     path = write_lively_mp4(tmp_path / "clip.mp4", {"x264-params": "keyint=48:scenecut=0", "crf": "30"})
     expected = [every_sample(path, fps) for fps in ("1", "2")]
     with monkeypatch.context() as patched:
-        patched.setattr(video, "MAX_HELD_BYTES", 5_000)
+        patched.setattr(decoding, "MAX_HELD_BYTES", 5_000)
         assert every_sample(path, "1") == expected[0]
-    monkeypatch.setattr(video, "MAX_HELD_SAMPLES", 1)
+    monkeypatch.setattr(decoding, "MAX_HELD_SAMPLES", 1)
     assert every_sample(path, "2") == expected[1]

@@ -27,8 +27,8 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 )
 
 from data_prep.errors import InputError
-from data_prep.files import hold_lock
 from data_prep.hub.source import open_dataset
+from data_prep.locks import hold_lock
 from recipes import sft_qwen2vl
 from recipes.adapter.safety_record import read_record
 from recipes.answering.scoring import Scorer, score_rows

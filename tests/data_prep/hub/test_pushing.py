@@ -10,49 +10,18 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pytest
-from huggingface_hub import constants
 
-from data_prep import files
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
-from data_prep.hub.pushing import check_repo_id, load_pushed, push_local
+from data_prep.hub.layout import check_repo_id
+from data_prep.hub.loading import load_pushed
+from data_prep.hub.pushing import push_local
 from data_prep.hub.source import check_dataset, open_dataset
-from data_prep.rows.dataset import build_dataset, content_hash
+from data_prep.rows.content import content_hash
+from tests.data_prep.hub.conftest import REPO_ID, use_home
 from tests.hub_stub import Repo, hub_stub
-from tests.tiny_data import make_clip, many_clips, write_data
 
-REPO_ID = "local/safe-unsafe-frames"
-
-
-def use_home(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
-    """Point both libraries at `home` as HF_HOME would, and take them offline."""
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", home / "datasets")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    datasets.disable_progress_bars()
-    use_home(monkeypatch, tmp_path / "home")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "home"
-
-
-@pytest.fixture(scope="module")
-def versions(tmp_path_factory: pytest.TempPathFactory) -> list[datasets.DatasetDict]:
-    """Three data sets that differ in the answer of their first test row or in their clips."""
-    folder = tmp_path_factory.mktemp("versions")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "hf")
-        data = write_data(folder / "data", many_clips(train_per_class=2))
-        first = build_dataset(data)
-        text = (data / "test.jsonl").read_text()
-        (data / "test.jsonl").write_text(text.replace('"UNSAFE"', '"SAFE"', 1))
-        second = build_dataset(data)
-        (data / "test.jsonl").write_text(text.replace("CCTV", "video"))
-        return [first, second, build_dataset(data)]
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def hub_folder(home: Path) -> Path:
@@ -82,14 +51,6 @@ def test_what_is_pushed_is_what_is_loaded(versions: list[datasets.DatasetDict]) 
         "(SAFE 8, UNSAFE 8); validation 16 frames of 8 clips (SAFE 8, UNSAFE 8); test 16 frames of 8 clips "
         "(SAFE 8, UNSAFE 8)"
     )
-
-
-def test_rows_of_a_source_come_undecoded(versions: list[datasets.DatasetDict]) -> None:
-    push_local(versions[0], REPO_ID)
-    row = open_dataset(REPO_ID).rows("validation")[0]
-    assert row["image"]["bytes"].startswith(b"\xff\xd8") and row["image"]["path"] == "0000.jpg"
-    with pytest.raises(InputError, match="has no split 'dev'; it has train, validation, test"):
-        open_dataset(REPO_ID).rows("dev")
 
 
 def test_same_data_same_version_other_data_another(versions: list[datasets.DatasetDict], home: Path) -> None:
@@ -374,19 +335,6 @@ def test_a_pushed_id_is_never_asked_of_the_hub(
     assert content_hash(datasets.load_dataset(REPO_ID)) == ours
 
 
-def test_an_id_that_was_not_pushed_is_refused_offline_and_online(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    for check in (open_dataset, check_dataset):
-        with pytest.raises(InputError, match=r"neither an id pushed to the local Hub cache .*push_dataset\.py"):
-            check("someone/frames")
-    (home / "hub/datasets--someone--frames/refs").mkdir(parents=True)  # downloaded by a library, never pushed
-    (home / "hub/datasets--someone--frames/refs/main").write_text("0" * 40)
-    with pytest.raises(InputError, match="neither an id pushed"):
-        open_dataset("someone/frames")
-    with pytest.raises(InputError, match="never fetched from the Hub"):
-        load_pushed("someone/frames")
-
-
 @pytest.mark.parametrize("repo_id", ["local/safe-unsafe-frames", "me/a.b_c-d9", "a/b"])
 def test_ids_that_round_trip(repo_id: str) -> None:
     check_repo_id(repo_id)
@@ -403,74 +351,6 @@ def test_ids_that_would_not_round_trip(repo_id: str, versions: list[datasets.Dat
         with pytest.raises(InputError, match="repo id"):
             call(repo_id)
     assert not home.exists()
-
-
-def test_a_name_is_a_folder_or_a_pushed_id(
-    versions: list[datasets.DatasetDict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(files, "PROJECT_ROOT", tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    write_data(tmp_path / "data/demo", many_clips(train_per_class=2))
-    for name in ("data/demo", "./data/demo", str(tmp_path / "data/demo"), "~/data/demo"):
-        source = open_dataset(name)
-        assert (source.id, source.revision, source.content_hash) == ("data/demo", None, content_hash(versions[0]))
-        check_dataset(name)
-    assert source.describe().startswith(f"data/demo (folder, content {source.content_hash[:12]}): train 16 frames")
-    revision = push_local(versions[1], "data/demo")
-    for check in (open_dataset, check_dataset):
-        with pytest.raises(InputError, match=r"is both .*write \./data/demo for the folder, or name a revision"):
-            check("data/demo")
-    assert open_dataset("./data/demo").revision is None
-    assert open_dataset("data/demo", revision=revision[:8]).revision == revision
-    for name in ("./data", "/nonexistent", "~/data"):
-        with pytest.raises(InputError, match=r"holds no train\.jsonl; run data_prep/build_jsonl\.py"):
-            open_dataset(name)
-    with pytest.raises(InputError, match="is a folder and has no versions"):
-        open_dataset("./data/demo", revision=revision)
-
-
-def test_check_dataset_looks_at_every_row(tmp_path: Path) -> None:
-    data = write_data(tmp_path / "data", many_clips(train_per_class=2))
-    check_dataset(str(data))
-    train = (data / "train.jsonl").read_text()
-    unsafe = "".join(line for line in train.splitlines(True) if '"UNSAFE"' in line)
-    for text, complaint in [
-        ("", r"train\.jsonl: holds no row"),
-        (train[:-20], r"train\.jsonl:32: not a whole JSON object"),
-        (train.replace('"SAFE"', '"safe"', 1), r"train\.jsonl:17: response 'safe'"),
-        (unsafe, "train has no SAFE frame, but needs both SAFE and UNSAFE"),
-    ]:
-        (data / "train.jsonl").write_text(text)
-        with pytest.raises(InputError, match=complaint):
-            check_dataset(str(data))
-    (data / "train.jsonl").write_text(train)
-    (data / "frames/test/safe/7_te0/0001.jpg").unlink()
-    with pytest.raises(InputError, match=r"test\.jsonl:16: image .* is missing"):
-        check_dataset(str(data))
-
-
-def test_check_dataset_wants_both_labels_and_a_validation_split(tmp_path: Path) -> None:
-    lone = write_data(tmp_path / "lone", many_clips(train_per_class=1))
-    with pytest.raises(InputError, match="has no validation split"):
-        check_dataset(str(lone))
-    clips = [make_clip("train", 0, "0_tr0"), make_clip("train", 0, "0_tr1"), make_clip("test", 4, "4_te0")]
-    one_label = write_data(tmp_path / "one", clips)
-    push_local(build_dataset(one_label), REPO_ID)
-    for name in (str(one_label), REPO_ID):
-        with pytest.raises(InputError, match="train has no SAFE frame"):
-            check_dataset(name)
-
-
-def test_check_dataset_imports_nothing_heavy(versions: list[datasets.DatasetDict], home: Path) -> None:
-    push_local(versions[0], REPO_ID)
-    program = (
-        "import sys; from data_prep.hub.source import check_dataset; "
-        f"check_dataset({REPO_ID!r}); print(sorted({{'datasets', 'pyarrow', 'torch', 'numpy'}} & set(sys.modules)))"
-    )
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    environment |= {"HF_HOME": str(home)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
-    assert done.stdout == "[]\n", done.stderr
 
 
 def test_a_push_waits_for_the_one_before_it(versions: list[datasets.DatasetDict], home: Path) -> None:
