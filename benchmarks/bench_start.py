@@ -104,7 +104,7 @@ def entry_of(run: sft_qwen2vl.Run, encoded: bytes) -> bytes:
     """Return what the vision cache keeps of a frame, given as its encoded bytes."""
     import torch
 
-    from recipes.model.forward import frame_features as features_of
+    from recipes.model.forward import image_features as features_of
     from recipes.model.loading import load_tower
 
     cache = sft_qwen2vl.vision_cache_of(run)

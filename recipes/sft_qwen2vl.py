@@ -365,9 +365,9 @@ def fill_vision_cache(run: Run) -> None:
     """
     if not run.recipe.cache_vision_features:
         return
-    from recipes.batches.vision_cache import EncodedFrames, fill
+    from recipes.batches.vision_cache import EncodedFrames, fill_cache
 
-    computed = fill(
+    computed = fill_cache(
         vision_cache_of(run),
         EncodedFrames(run.source, ("train", "validation")),
         build_collator(run),

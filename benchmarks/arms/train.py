@@ -22,7 +22,7 @@ from benchmarks.measuring.training_speed import fixed_batch, measure, measure_as
 from data_prep.files import from_root
 from data_prep.hub.source import open_dataset
 from recipes import sft_qwen2vl
-from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill
+from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
 from recipes.model.base import find_base
 from recipes.training.command_line import read_settings
 
@@ -140,7 +140,7 @@ def keep_features(out: Path, trainer: Any) -> dict[str, Any]:
     cache = VisionCache(out / "vision", base, max_pixels=max_pixels_of("80gb"), dtype=torch.bfloat16)
     frames = EncodedFrames(open_dataset(str(out / "data")), ("train",))
     begin = time.perf_counter()
-    filled = fill(
+    filled = fill_cache(
         cache,
         frames,
         trainer.data_collator,

@@ -11,6 +11,7 @@ from PIL import Image
 from data_prep.files import write_json
 from data_prep.labels import LABELS, SOURCE_CLASSES, UNSAFE, SourceClass
 from data_prep.rows.dataset import dataset_columns
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 
 FRAMES_A_CLIP = 10
 SKILLS = {"adapter": 2.0, "base_model": 0.2, "linear_probe": 1.2}  # of a clip's own lean, in logits
@@ -51,6 +52,6 @@ def _record() -> dict[str, Any]:
     """Return a safety.json for frames that no adapter was asked about."""
     names = ("base_model", "base_revision", "dataset", "dataset_hash")
     settings = {"dtype": "bfloat16", "load_in_4bit": True, "dataset_revision": None, "seed": 0, "max_pixels": 100352}
-    answering = {"threshold": 0.5, "threshold_from": "fixed", "training_prior": 0.5}
+    answering = {"threshold": PLAIN_THRESHOLD, "threshold_from": "fixed", "training_prior": 0.5}
     asking = {"prompt": "SAFE or UNSAFE?", "labels": list(LABELS)}
     return {**asking, **dict.fromkeys(names, "drawn"), **settings, **answering}

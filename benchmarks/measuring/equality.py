@@ -18,6 +18,7 @@ from data_prep.labels import LABELS, UNSAFE
 from data_prep.media.images import read_image
 from recipes.answering.scoring import label_token_ids
 from recipes.batches.collator import VisionCollator
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.device import compile_layers
 from recipes.model.quantized import quantization_config
 
@@ -109,17 +110,17 @@ def scores(
 
 
 def difference(found: torch.Tensor, expected: torch.Tensor, generated: list[str]) -> dict[str, float]:
-    """Return the largest difference of P, and in how many frames the label differs at 0.5.
+    """Return the largest difference of P, and in how many frames the label differs at the plain threshold.
 
     `other_labels` counts against `expected`, `unlike_generate` against the generated labels; in the latter, frames
     within NOISE of the threshold don't count, and `too_close` says how many those are.
     """
     unsafe = torch.tensor([label == UNSAFE for label in generated])
-    close = (found - 0.5).abs() <= NOISE
+    close = (found - PLAIN_THRESHOLD).abs() <= NOISE
     return {
         "max": float((found - expected).abs().max()),
         "median": float((found - expected).abs().median()),
-        "other_labels": int(((found >= 0.5) != (expected >= 0.5)).sum()),
-        "unlike_generate": int((((found >= 0.5) != unsafe) & ~close).sum()),
+        "other_labels": int(((found >= PLAIN_THRESHOLD) != (expected >= PLAIN_THRESHOLD)).sum()),
+        "unlike_generate": int((((found >= PLAIN_THRESHOLD) != unsafe) & ~close).sum()),
         "too_close": int(close.sum()),
     }

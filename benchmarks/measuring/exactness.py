@@ -28,7 +28,7 @@ from recipes.model import loading
 from recipes.model.base import find_base
 from recipes.model.cuda_graphs import ORDINARY_CALLS, GraphedFunction
 from recipes.model.device import compile_layers
-from recipes.model.forward import frame_features
+from recipes.model.forward import image_features
 from recipes.model.quantized import unpack_quantized
 from recipes.training.trainer import answer_loss, training_inputs
 
@@ -72,7 +72,7 @@ def _bf16(out: Path, batch: Batch) -> Iterator[tuple[str, Pass]]:
         yield "plain", _pass(model, lambda: _plain_loss(model, batch))
     use_fused_modules(model)
     fuse_lora(model)
-    features = frame_features(base.model.visual, batch["pixel_values"].cuda(), batch["image_grid_thw"]).cpu()
+    features = image_features(base.model.visual, batch["pixel_values"].cuda(), batch["image_grid_thw"]).cpu()
     cached = {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"image_features": features}
     yield from _each_option(model, base, batch, cached)
     yield from _small_cards(model, base, batch, cached)

@@ -55,16 +55,7 @@ def load_adapter(
     except (SafetensorError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise InputError(f"adapter {folder}: damaged or for another base ({reason}); train it again") from None
-    with safe_open(weights, framework="pt") as file:
-        differing = set(file.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
-    if differing:
-        raise InputError(
-            f"adapter {folder}: {len(differing)} weights are missing or unknown, among them {min(differing)}; "
-            f"it is damaged or for another base, train it again"
-        )
-    for name, weight in adapted.named_parameters():
-        if ".lora_" in name and not torch.isfinite(weight).all():
-            raise InputError(f"adapter {folder}: {name} holds values that are no numbers; train it again")
+    _check_weights(adapted, weights)
     if merge:
         if quantized_modules(model):
             raise RuntimeError("an adapter is never merged into 4-bit weights; unpack_quantized first")
@@ -73,3 +64,17 @@ def load_adapter(
         return merged
     fuse_lora(adapted)
     return adapted.eval()
+
+
+def _check_weights(adapted: PeftModel, file: Path) -> None:
+    """Raise InputError unless an adapter has exactly the weights in its file, and all of them are finite."""
+    with safe_open(file, framework="pt") as stored:
+        differing = set(stored.keys()) ^ set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if differing:
+        raise InputError(
+            f"adapter {file.parent}: {len(differing)} weights are missing or unknown, among them {min(differing)}; "
+            f"it is damaged or for another base, train it again"
+        )
+    for name, weight in adapted.named_parameters():
+        if ".lora_" in name and not torch.isfinite(weight).all():
+            raise InputError(f"adapter {file.parent}: {name} holds values that are no numbers; train it again")

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import batches
 from recipes.metrics.stored_features import StoredFeatures, store
-from recipes.model.forward import Batch, with_features
+from recipes.model.forward import Batch, add_image_features
 
 
 def pool(features: torch.Tensor, grids: torch.Tensor, merge: int) -> torch.Tensor:
@@ -38,6 +38,6 @@ def pooled_features(
 
 
 def pooled_batch(model: Any, batch: Batch) -> np.ndarray:
-    """Return the pooled features of a batch's frames, of shape (frames, hidden); see with_features."""
+    """Return the pooled features of a batch's frames, of shape (frames, hidden); see add_image_features."""
     merge = model.config.vision_config.spatial_merge_size
-    return pool(with_features(model, batch)["image_features"], batch["image_grid_thw"], merge).cpu().numpy()
+    return pool(add_image_features(model, batch)["image_features"], batch["image_grid_thw"], merge).cpu().numpy()

@@ -17,7 +17,7 @@ from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import batches
 from recipes.metrics.linear_probe import LinearProbe
 from recipes.model.cuda_graphs import GraphedFunction
-from recipes.model.forward import Batch, inputs_on_device, last_hidden, place_frames, rows_of_head, with_features
+from recipes.model.forward import Batch, add_image_features, insert_image_features, last_hidden, rows_of_head, to_device
 
 Grids = tuple[tuple[int, ...], ...]
 
@@ -70,11 +70,11 @@ class Scorer:
         """Return what a call returns, in fp32 on the model's device, unchecked and without waiting for it."""
         grids: Grids = tuple(map(tuple, batch["image_grid_thw"].tolist()))
         with self._one_at_a_time:
-            inputs = inputs_on_device(self.base, batch)
+            inputs = to_device(self.base, batch)
             return self._p_unsafe(inputs, grids) if self._graphed is None else self._graphed(inputs, grids)
 
     def _p_unsafe(self, inputs: Mapping[str, torch.Tensor], grids: Grids) -> torch.Tensor:
-        hidden = last_hidden(self.base, place_frames(self.base, inputs, torch.tensor(grids)), 1)[:, 0]
+        hidden = last_hidden(self.base, insert_image_features(self.base, inputs, torch.tensor(grids)), 1)[:, 0]
         # In fp32, or two logits around 20 come in steps of an eighth: a bf16 product has eight bits for all of it.
         return (hidden.float() @ self._rows.t()).softmax(dim=-1)[:, LABELS.index(UNSAFE)]
 
@@ -130,7 +130,7 @@ def score_in_ways(
     without: list[np.ndarray] = []
     by_probe: list[np.ndarray] = []
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True):
-        seen = with_features(score.base, batch)
+        seen = add_image_features(score.base, batch)
         with_it.append(score(seen))
         if without_adapter:
             with model.disable_adapter():

@@ -2,18 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import numpy as np
 import torch
 from PIL import Image
-from qwen_vl_utils import smart_resize
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2.functional import resize
 from transformers.processing_utils import ProcessorMixin
 
 from data_prep.labels import LABELS, chat_messages
 from data_prep.media.frame_format import shrunk_to
 from data_prep.media.images import read_image
 from recipes.batches.loader import Row, encoded_image
+from recipes.batches.shrinking import shrunk, shrunk_on, shrunk_size
 from recipes.layers.losses import IGNORED
 
 DECISION_SHARE = 0.5
@@ -100,7 +97,7 @@ class VisionCollator:
         image = shrunk_to(image, self.max_side)
         images = self.processor.image_processor
         size = shrunk_size(image, self.max_pixels, images.patch_size * images.merge_size)
-        frame = _shrunk(image, size) if self.device.type == "cpu" else shrunk_on(self.device, image, size)
+        frame = shrunk(image, size) if self.device.type == "cpu" else shrunk_on(self.device, image, size)
         # The frame comes resized; a second resize would blur it and break the one pixel limit.
         pixels = images(images=[frame], do_resize=False, return_tensors="pt")
         return pixels["pixel_values"].to(self.dtype), pixels["image_grid_thw"].cpu()
@@ -151,35 +148,6 @@ class VisionCollator:
         image = torch.stack([torch.zeros_like(rows), rows, columns]).flatten(1) + before
         text = torch.arange(len(ids) - before - 1 + following) + before + max(height, width)
         return expanded, torch.cat([torch.arange(before).expand(3, -1), image, text.expand(3, -1)], dim=1)
-
-
-def shrunk_size(image: Image.Image, max_pixels: int, multiple: int) -> tuple[int, int]:
-    """Return the height and width, multiples of `multiple`, at which the model sees an image: qwen-vl-utils' size.
-
-    That has at most `max_pixels`. Of a strip so narrow that qwen-vl-utils leaves nothing of a side, one multiple stays,
-    and of its length what the limit allows.
-    """
-    height, width = smart_resize(image.height, image.width, multiple, max_pixels=max_pixels)
-    longest = max_pixels // multiple**2 * multiple if 0 in (height, width) else max(height, width)
-    return min(max(height, multiple), longest), min(max(width, multiple), longest)
-
-
-def _shrunk(image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-    """Return an RGB image as uint8 of shape (3, height, width), resized to `size` as qwen-vl-utils does."""
-    height, width = size
-    return torch.from_numpy(np.array(image.convert("RGB").resize((width, height)))).permute(2, 0, 1)
-
-
-def shrunk_on(device: torch.device, image: Image.Image, size: tuple[int, int]) -> torch.Tensor:
-    """Return the same computed on `device`, no value of a frame wider than high further from it than 2 of 255.
-
-    Like Pillow it goes first over rows and then over columns, and rounds to whole values after either. Pillow itself
-    begins with the columns of some frames that are higher than wide.
-    """
-    frame = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1).float()
-    for sides in ([image.height, size[1]], [*size]):
-        frame = resize(frame, sides, InterpolationMode.BICUBIC, antialias=True).round_().clamp_(0, 255)
-    return frame.to(torch.uint8)
 
 
 def _token_shares(count: int) -> torch.Tensor:

@@ -23,7 +23,7 @@ from data_prep.hub.source import FramesSource
 from recipes.batches.collator import PIXELS_VERSION, VisionCollator
 from recipes.batches.loader import batches, encoded_image
 from recipes.model.base import BaseModel
-from recipes.model.forward import FEATURES_VERSION, frame_features
+from recipes.model.forward import FEATURES_VERSION, image_features
 from recipes.model.loading import load_tower
 
 WRITERS = 16
@@ -113,7 +113,7 @@ def _digests(frames: "EncodedFrames", file: Path) -> Iterator[bytes]:
         yield digests[begin : begin + _DIGEST_BYTES]
 
 
-def fill(
+def fill_cache(
     cache: VisionCache,
     frames: "EncodedFrames",
     collator: VisionCollator,
@@ -136,7 +136,7 @@ def fill(
     progress = tqdm(total=len(positions), desc="vision features", unit="frame", disable=not sys.stderr.isatty())
     with progress, ThreadPoolExecutor(WRITERS) as writers:  # each entry waits for the disk
         for encoded, batch in loader:
-            features = frame_features(tower, batch["pixel_values"].to(device), batch["image_grid_thw"]).cpu()
+            features = image_features(tower, batch["pixel_values"].to(device), batch["image_grid_thw"]).cpu()
             sizes = (batch["image_grid_thw"].prod(1) // tower.spatial_merge_size**2).tolist()
             list(writers.map(cache.write, encoded, features.split(sizes), batch["image_grid_thw"]))
             progress.update(len(encoded))

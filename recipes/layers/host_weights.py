@@ -1,4 +1,4 @@
-"""What can live in host memory while a GPU trains: the token embedding, the LM head, the optimizer and its state."""
+"""What lives in host memory while a GPU computes: the frozen token embedding, the frozen LM head."""
 
 from collections.abc import Callable, Iterator
 

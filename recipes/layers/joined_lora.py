@@ -1,20 +1,14 @@
-"""Frozen weights in 16 or 32 bits that take their adapters in as further columns and rows.
-
-[x, x A^T] [W, s B]^T is x W^T + s (x A^T) B^T: what an adapter adds comes out of the large product itself instead of a
-second pass over its output, and so does its part of the gradients. Linears of one input become one product.
-"""
+"""Attention and MLPs whose frozen weights take their adapters in, and with that become fewer and larger products."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.nn.functional import silu
 from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP, Qwen2VLAttention
 
-from recipes.layers.fused_lora import FusedLora, FusedMlp, add_product
+from recipes.layers.fused_lora import FusedLora, FusedMlp
+from recipes.layers.joined_functions import joined_linears, joined_mlp
 from recipes.layers.joined_linears import JoinedAttention, joinable_attention
-
-Gradients = tuple[torch.Tensor | None, ...]
 
 
 def _stack(layers: Sequence[Any]) -> torch.Tensor:
@@ -22,8 +16,9 @@ def _stack(layers: Sequence[Any]) -> torch.Tensor:
 
     PEFT's modules keep views of their parts.
     """
-    weights = [layer.parts()[0] for layer in layers]
-    width, room = weights[0].shape[1], sum(layer.parts()[3].shape[0] for layer in layers)
+    linears = [layer.parts() for layer in layers]
+    weights = [linear.weight for linear in linears]
+    width, room = weights[0].shape[1], sum(len(linear.a) for linear in linears)
     stack = weights[0].new_zeros(sum(map(len, weights)), width + room)
     for layer, weight, rows in zip(layers, weights, stack.split([len(weight) for weight in weights]), strict=True):
         view = rows[:, :width]
@@ -36,125 +31,10 @@ def _refresh_stack(stack: torch.Tensor, layers: Sequence[Any]) -> None:
     """Write each adapter's s B into the columns kept for it."""
     row, column = 0, layers[0].in_features
     for layer in layers:
-        _, _, _, _, b, scaling = layer.parts()
-        out, r = b.shape
-        stack[row : row + out, column : column + r] = b * scaling
+        linear = layer.parts()
+        out, r = linear.b.shape
+        stack[row : row + out, column : column + r] = linear.b * linear.scaling
         row, column = row + out, column + r
-
-
-def _stacked_product(
-    rows: torch.Tensor, stack: torch.Tensor, a: Sequence[torch.Tensor], bias: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the linears' outputs side by side, of shape (tokens, sum of out), and x A^T of all of them."""
-    low_rank = rows @ torch.cat(list(a)).to(rows.dtype).t()
-    widened = torch.cat([rows, low_rank], dim=1)
-    return (widened @ stack.t() if bias is None else torch.addmm(bias, widened, stack.t())), low_rank
-
-
-def _stacked_gradients(
-    rows: torch.Tensor,
-    low_rank: torch.Tensor,
-    gradient: torch.Tensor,
-    stack: torch.Tensor,
-    a: Sequence[torch.Tensor],
-    outs: Sequence[int],
-    scalings: Sequence[float],
-) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Return the gradient of x, of shape (tokens, in), and those of every A and B, one linear after the other."""
-    width, ranks = rows.shape[1], [len(each) for each in a]
-    of_b = (gradient.t() @ low_rank).split(list(outs))
-    of_x_and_low_rank = gradient @ stack
-    of_low_rank = of_x_and_low_rank[:, width:].contiguous()
-    of_a = (of_low_rank.t() @ rows).split(ranks)
-    of_x = add_product(of_x_and_low_rank[:, :width], of_low_rank, torch.cat(list(a)).to(rows.dtype), 1.0)
-    of_adapters = []
-    for number, scaling in enumerate(scalings):
-        own = of_b[number].split(ranks, dim=1)[number]
-        of_adapters += [of_a[number].to(a[number].dtype), (own * scaling).to(a[number].dtype)]
-    return of_x, of_adapters
-
-
-class _JoinedLinears(torch.autograd.Function):
-    """Linears of one input; returns their outputs side by side."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        stack: torch.Tensor,
-        bias: torch.Tensor | None,
-        scalings: tuple[float, ...],
-        *adapters: torch.Tensor,
-    ) -> torch.Tensor:
-        a, b = adapters[::2], adapters[1::2]
-        output, low_rank = _stacked_product(x.reshape(-1, x.shape[-1]), stack, a, bias)
-        ctx.save_for_backward(x, low_rank, stack, *a)
-        ctx.scalings, ctx.outs = scalings, [len(each) for each in b]
-        return output.view(*x.shape[:-1], -1)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, low_rank, stack, *a = ctx.saved_tensors
-        rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-        of_x, of_adapters = _stacked_gradients(rows, low_rank, gradient, stack, a, ctx.outs, ctx.scalings)
-        return of_x.reshape(x.shape) if ctx.needs_input_grad[0] else None, None, None, None, *of_adapters
-
-
-class _JoinedMlp(torch.autograd.Function):
-    """down(silu(gate(x)) * up(x)) on two weights that hold the adapters; see JoinedLoraMlp."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: torch.Tensor,
-        gate_up: torch.Tensor,
-        down: torch.Tensor,
-        gate_a: torch.Tensor,
-        gate_b: torch.Tensor,
-        up_a: torch.Tensor,
-        up_b: torch.Tensor,
-        down_a: torch.Tensor,
-        down_b: torch.Tensor,
-        scalings: tuple[float, float, float],
-    ) -> torch.Tensor:
-        gated_upped, low_rank = _stacked_product(x.reshape(-1, x.shape[-1]), gate_up, (gate_a, up_a))
-        gated, upped = gated_upped.chunk(2, dim=1)
-        output = (silu(gated) * upped) @ down.t()
-        hidden = x.shape[-1]
-        down_low_rank = output[:, hidden:].contiguous()
-        output = add_product(output[:, :hidden], down_low_rank, down_b.to(x.dtype).t(), scalings[2])
-        ctx.save_for_backward(x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b)
-        ctx.scalings = scalings
-        return output.view(x.shape)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
-        x, low_rank, gated_upped, down_low_rank, gate_up, down, gate_a, up_a, down_b = ctx.saved_tensors
-        of_down = ctx.scalings[2]
-        rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, x.shape[-1])
-        gated, upped = gated_upped.chunk(2, dim=1)
-        of_down_low_rank = gradient @ down_b.to(x.dtype) * of_down
-        of_down_b = gradient.t() @ down_low_rank * of_down
-        of_product = torch.cat([gradient, of_down_low_rank], dim=1) @ down
-        of_down_a = of_down_low_rank.t() @ (silu(gated) * upped)
-        of_gated_upped = torch.cat(
-            [torch.ops.aten.silu_backward(of_product * upped, gated), of_product * silu(gated)], dim=1
-        )
-        outs = (gated.shape[1], upped.shape[1])
-        of_x, of_adapters = _stacked_gradients(
-            rows, low_rank, of_gated_upped, gate_up, (gate_a, up_a), outs, ctx.scalings[:2]
-        )
-        of_down_weights = (of_down_a.to(gate_a.dtype), of_down_b.to(gate_a.dtype))
-        of_x = of_x.reshape(x.shape) if ctx.needs_input_grad[0] else None
-        return of_x, None, None, *of_adapters, *of_down_weights, None
-
-
-def _adapters(layers: Sequence[Any]) -> list[torch.Tensor]:
-    return [part for layer in layers for part in layer.parts()[3:5]]
-
-
-def _scalings(layers: Sequence[Any]) -> tuple[Any, ...]:
-    return tuple(layer.parts()[5] for layer in layers)
 
 
 class JoinedLoraMlp(FusedMlp):
@@ -163,24 +43,24 @@ class JoinedLoraMlp(FusedMlp):
     def join(self) -> None:
         """Move the frozen weights into two that have room for the adapters."""
         self.register_buffer("gate_up", _stack((self.gate_proj, self.up_proj)), persistent=False)
-        weight, _, _, a, _, _ = self.down_proj.parts()
-        below = torch.cat([weight, weight.new_zeros(len(a), weight.shape[1])])
-        self.down_proj.get_base_layer().weight = torch.nn.Parameter(below[: len(weight)], requires_grad=False)
-        self.register_buffer("down", below, persistent=False)
+        down = self.down_proj.parts()
+        extended = torch.cat([down.weight, down.weight.new_zeros(len(down.a), down.weight.shape[1])])
+        self.down_proj.get_base_layer().weight = torch.nn.Parameter(extended[: len(down.weight)], requires_grad=False)
+        self.register_buffer("down", extended, persistent=False)
         self.refresh()
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Write the adapter's values, which training changes, into the joined weights."""
         _refresh_stack(self.gate_up, (self.gate_proj, self.up_proj))
-        self.down[self.down_proj.out_features :] = self.down_proj.parts()[3]
+        self.down[self.down_proj.out_features :] = self.down_proj.parts().a
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the MLP's output, of the shape of `x`: (batch, length, hidden)."""
         if self.gate_proj.disable_adapters:
             return Qwen2MLP.forward(self, x)
         layers = (self.gate_proj, self.up_proj, self.down_proj)
-        return _JoinedMlp.apply(x, self.gate_up, self.down, *_adapters(layers), _scalings(layers))
+        return joined_mlp(x, self.gate_up, self.down, [layer.parts() for layer in layers])
 
 
 class JoinedLoraAttention(JoinedAttention):
@@ -189,7 +69,7 @@ class JoinedLoraAttention(JoinedAttention):
     def join(self) -> None:
         """Move the three frozen weights into one that has room for the adapters, and their biases into one."""
         layers = self._layers()
-        biases = [layer.parts()[2] for layer in layers]
+        biases = [layer.parts().bias for layer in layers]
         self.register_buffer("qkv", _stack(layers), persistent=False)
         self.register_buffer("qkv_bias", torch.cat(biases).detach(), persistent=False)
         self.refresh()
@@ -204,8 +84,7 @@ class JoinedLoraAttention(JoinedAttention):
 
     def project(self, hidden_states: torch.Tensor) -> torch.Tensor:
         """Return queries, keys and values side by side, of shape (batch, length, sum of their widths)."""
-        layers = self._layers()
-        return _JoinedLinears.apply(hidden_states, self.qkv, self.qkv_bias, _scalings(layers), *_adapters(layers))
+        return joined_linears(hidden_states, self.qkv, self.qkv_bias, [layer.parts() for layer in self._layers()])
 
     def forward(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attend as transformers' module does; as that very module where the adapter is switched off."""
@@ -241,4 +120,4 @@ def join_adapters(model: torch.nn.Module, language_model: torch.nn.Module) -> No
 
 
 def _unpacked(*layers: Any) -> bool:
-    return all(isinstance(layer, FusedLora) and layer.parts()[1] is None for layer in layers)
+    return all(isinstance(layer, FusedLora) and layer.parts().state is None for layer in layers)

@@ -4,15 +4,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-# The seven linears of a decoder layer. None of the vision tower's modules bears one of these names.
-LLM_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+# A decoder layer's linears. None of the vision tower's modules bears one of these names.
+ATTENTION_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj"]
+MLP_LINEARS = ["gate_proj", "up_proj", "down_proj"]
+LLM_LINEARS = [*ATTENTION_LINEARS, *MLP_LINEARS]
 
-
-PATCH = 28  # pixels to a side of one visual token
-
+PATCH_SIDE = 14  # pixels to a side of one patch, of which two by two become a visual token
+TOKEN_SIDE = 2 * PATCH_SIDE
 
 BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs, in bitsandbytes' NF4
-
 
 # The most of a 4-bit weight that stands unpacked at once: of the 7B's MLP, whose weights take 130 MiB each, a half.
 UNPACKED_BYTES = 68 * 2**20
@@ -20,10 +20,10 @@ UNPACKED_BYTES = 68 * 2**20
 
 def visual_tokens(width: int, height: int, max_pixels: int) -> int:
     """Return how many visual tokens a frame of that size costs once it is shrunk, as Qwen2-VL's processor counts."""
-    rows, columns = round(height / PATCH), round(width / PATCH)
-    if rows * columns * PATCH**2 > max_pixels:
+    rows, columns = round(height / TOKEN_SIDE), round(width / TOKEN_SIDE)
+    if rows * columns * TOKEN_SIDE**2 > max_pixels:
         shrink = math.sqrt(width * height / max_pixels)
-        rows, columns = math.floor(height / shrink / PATCH), math.floor(width / shrink / PATCH)
+        rows, columns = math.floor(height / shrink / TOKEN_SIDE), math.floor(width / shrink / TOKEN_SIDE)
     return max(rows, 1) * max(columns, 1)
 
 
@@ -77,4 +77,4 @@ def vision_weights(vision: Mapping[str, Any], hidden: int) -> float:
     width = vision["embed_dim"]
     block = 4 * width * width + 2 * width * int(width * vision["mlp_ratio"])
     merged = 4 * width
-    return vision["depth"] * block + merged * merged + merged * hidden + width * 3 * 2 * 14 * 14
+    return vision["depth"] * block + merged * merged + merged * hidden + width * 3 * 2 * PATCH_SIDE**2

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn import metrics as sk
 
 from data_prep.labels import LABELS, UNSAFE
+from recipes.metrics.threshold import PLAIN_THRESHOLD
 
 POSITIVE = LABELS.index(UNSAFE)
 CALIBRATION_BINS = 10
@@ -42,7 +43,7 @@ class SafetyMetric(evaluate.Metric):
         self,
         predictions: Sequence[float],
         references: Sequence[int],
-        threshold: float = 0.5,
+        threshold: float = PLAIN_THRESHOLD,
         prior: float | None = None,
     ) -> dict[str, float | None]:
         p_unsafe, truth = np.asarray(predictions), np.asarray(references)

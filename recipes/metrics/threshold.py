@@ -51,7 +51,7 @@ def choose_threshold(rule: str, p_unsafe: np.ndarray, truth: np.ndarray) -> tupl
     if fixed is not None:
         return fixed, FIXED
     levels = np.unique(np.r_[0.0, p_unsafe, 1.0])
-    thresholds = np.unique(np.r_[0.0, (levels[1:] + levels[:-1]) / 2, 0.5])
+    thresholds = np.unique(np.r_[0.0, (levels[1:] + levels[:-1]) / 2, PLAIN_THRESHOLD])
     unsafe, safe = np.sort(p_unsafe[truth == 1]), np.sort(p_unsafe[truth == 0])
     hits = len(unsafe) - np.searchsorted(unsafe, thresholds)
     false_alarms = len(safe) - np.searchsorted(safe, thresholds)
@@ -61,7 +61,7 @@ def choose_threshold(rule: str, p_unsafe: np.ndarray, truth: np.ndarray) -> tupl
         f1_of_safe = 2 * right / (right + len(unsafe) - hits + len(safe))
         macro_f1 = (f1 + f1_of_safe) / 2
         best = np.flatnonzero(np.isclose(macro_f1, macro_f1.max(), rtol=0, atol=1e-12))
-        chosen = best[np.abs(thresholds[best] - 0.5).argmin()]
+        chosen = best[np.abs(thresholds[best] - PLAIN_THRESHOLD).argmin()]
     else:
         chosen = np.flatnonzero(hits >= float(rule.removeprefix(RECALL)) * len(unsafe) - 1e-9)[-1]
     return float(thresholds[chosen]), (

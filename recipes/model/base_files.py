@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from data_prep.disk.disk_errors import named, told
 from data_prep.errors import InputError
-from recipes.layers.sizes import linear_shapes, quantization, text_config, ties_head
+from recipes.layers.sizes import ATTENTION_LINEARS, linear_shapes, quantization, text_config, ties_head
 
 MODEL_TYPE = "qwen2_vl"
 ARCHITECTURE = "Qwen2VLForConditionalGeneration"
@@ -26,7 +26,6 @@ USABLE = "Qwen/Qwen2-VL-2B-Instruct or Qwen/Qwen2-VL-7B-Instruct"
 _STATE = re.compile(r"\.weight\.quant_state\.bitsandbytes__(nf4|fp4)$")
 # The language model's names as published, and as newer versions of transformers save them.
 _LANGUAGE = re.compile(r"^model\.(?!visual\.)(language_model\.)?")
-_ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def _linears(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Return the (out, in) shape of each of the language model's linears, by the names of _own_name."""
     text = text_config(config)
     return {
-        f"layers.{layer}.{'self_attn' if linear in _ATTENTION else 'mlp'}.{linear}": shape
+        f"layers.{layer}.{'self_attn' if linear in ATTENTION_LINEARS else 'mlp'}.{linear}": shape
         for layer in range(text["num_hidden_layers"])
         for linear, shape in linear_shapes(text).items()
     }

@@ -13,8 +13,6 @@ from recipes.layers.sizes import base_weights
 from recipes.model.base import BaseModel
 
 MERGING_ROOM = 1.4  # times what the weights take in 16 bits; measured for the 7B: 1.25
-
-
 COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
 
 

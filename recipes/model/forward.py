@@ -17,11 +17,11 @@ from recipes.layers.host_weights import HostHead
 
 Batch = Mapping[str, torch.Tensor]
 
-FEATURES_VERSION = 1  # raised with every change in what frame_features gives for pixels: features are kept on disk
+FEATURES_VERSION = 1  # raised with every change in what image_features gives for pixels: features are kept on disk
 
 
 @torch.no_grad()
-def frame_features(
+def image_features(
     tower: torch.nn.Module, pixel_values: torch.Tensor, grids: torch.Tensor, positions: torch.Tensor | None = None
 ) -> torch.Tensor:
     """Return what the frozen vision tower sees, of shape (visual tokens, hidden), frame after frame.
@@ -56,7 +56,7 @@ def _features_of_one_size(
 def vision_positions(grids: torch.Tensor, merge: int, device: torch.device) -> torch.Tensor:
     """Return the positions of patches on `device`, once for neighbouring frames of one size: (patches, 2).
 
-    `grids`, of shape (frames, 3), is frame_features'. A CUDA graph can't wait for them from the host, and what the
+    `grids`, of shape (frames, 3), is image_features'. A CUDA graph can't wait for them from the host, and what the
     cache lets go of would be gone under it: to a graph they are an input.
     """
     parts = [_positions_of_one_size(tuple(grid), merge, device) for grid, _ in groupby(grids.tolist())]
@@ -68,7 +68,7 @@ def _positions_of_one_size(grid: tuple[int, ...], merge: int, device: torch.devi
     return get_vision_position_ids(torch.tensor([grid]), merge).to(device)
 
 
-def with_features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Batch:
+def add_image_features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Batch:
     """Return a batch that the tower has been over, its `image_features` on the tower's device: to be used repeatedly.
 
     One that has features already, from the kept ones, comes back as it is.
@@ -78,7 +78,7 @@ def with_features(model: Qwen2VLForConditionalGeneration, batch: Batch) -> Batch
     tower = model.model.visual
     pixels = batch["pixel_values"].to(next(tower.parameters()).device, non_blocking=True)
     others = {name: part for name, part in batch.items() if name != "pixel_values"}
-    return others | {"image_features": frame_features(tower, pixels, batch["image_grid_thw"])}
+    return others | {"image_features": image_features(tower, pixels, batch["image_grid_thw"])}
 
 
 def language_inputs(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
@@ -87,10 +87,10 @@ def language_inputs(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dic
     `batch` comes from VisionCollator and lies on the CPU; `model` is the base, with or without an adapter on it. The
     embeddings, of shape (batch, length, hidden), carry no gradient.
     """
-    return place_frames(model, inputs_on_device(model, batch), batch["image_grid_thw"])
+    return insert_image_features(model, to_device(model, batch), batch["image_grid_thw"])
 
 
-def inputs_on_device(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
+def to_device(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str, torch.Tensor]:
     """Return all that a forward pass reads of a batch, but for the frames' grids, on the model's device.
 
     `text_embeds` has shape (batch, length, hidden) and no frame in it yet; `marks` says where frames belong, as indices
@@ -115,10 +115,10 @@ def inputs_on_device(model: Qwen2VLForConditionalGeneration, batch: Batch) -> di
 
 
 @torch.no_grad()
-def place_frames(
+def insert_image_features(
     model: Qwen2VLForConditionalGeneration, inputs: Mapping[str, torch.Tensor], grids: torch.Tensor
 ) -> dict[str, torch.Tensor]:
-    """Return what the language model reads, from inputs_on_device: the frames' features in their places.
+    """Return what the language model reads, from to_device: the frames' features in their places.
 
     `text_embeds` is written over. Nothing of it waits for the device.
     """
@@ -126,7 +126,7 @@ def place_frames(
     if "image_features" in inputs:
         features = inputs["image_features"]
     else:
-        features = frame_features(model.model.visual, inputs["pixel_values"], grids, inputs["vision_positions"])
+        features = image_features(model.model.visual, inputs["pixel_values"], grids, inputs["vision_positions"])
     if len(marks) != len(features):
         raise ValueError(f"{len(marks)} image tokens in the batch, but {len(features)} features")
     embeddings.view(-1, embeddings.shape[-1]).index_copy_(0, marks, features.to(embeddings.dtype))

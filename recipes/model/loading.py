@@ -97,23 +97,9 @@ def load_base(
     config = Qwen2VLConfig.from_pretrained(base.folder, local_files_only=True)
     if packed_already is not None:
         config.quantization_config = quantization_as_used(packed_already, dtype)
-    if not sys.stderr.isatty():
-        disable_progress_bar()
-    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # warns of parts that lie on the host
     device_map = placement.device_map(device, tied=config.tie_word_embeddings)
-    model, loading = Qwen2VLForConditionalGeneration.from_pretrained(
-        base.folder,
-        config=config,
-        dtype=dtype,
-        quantization_config=quantization_config(dtype) if load_in_4bit and packed_already is None else None,
-        device_map=device_map,
-        attn_implementation="sdpa",  # a configuration may name a kernel on the Hub, which would be fetched and run
-        local_files_only=True,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
-    if missing := sorted(loading["missing_keys"]):
-        raise InputError(f"base model {base.name!r} lacks {len(missing)} weights, such as {missing[0]}; fetch it again")
+    pack = load_in_4bit and packed_already is None
+    model = _from_files(base, config, dtype=dtype, pack=pack, device_map=device_map)
     if len(device_map) > 1:
         _undo_dispatch(model, device)
     model.name_or_path = model.config._name_or_path = base.name  # what PEFT writes beside adapters, not a path here
@@ -127,6 +113,34 @@ def load_base(
         del model.model.visual
     use_fused_modules(model)
     return model.eval()
+
+
+def _from_files(
+    base: BaseModel,
+    config: Qwen2VLConfig,
+    *,
+    dtype: torch.dtype,
+    pack: bool,
+    device_map: dict[str, torch.device | str],
+) -> Qwen2VLForConditionalGeneration:
+    """Load a base as its files have it, or packed in 4 bits. Raises InputError where weights are missing."""
+    if not sys.stderr.isatty():
+        disable_progress_bar()
+    logging.getLogger("accelerate.big_modeling").setLevel(logging.ERROR)  # warns of parts that lie on the host
+    model, loading = Qwen2VLForConditionalGeneration.from_pretrained(
+        base.folder,
+        config=config,
+        dtype=dtype,
+        quantization_config=quantization_config(dtype) if pack else None,
+        device_map=device_map,
+        attn_implementation="sdpa",  # a configuration may name a kernel on the Hub, which would be fetched and run
+        local_files_only=True,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(f"base model {base.name!r} lacks {len(missing)} weights, such as {missing[0]}; fetch it again")
+    return model
 
 
 def _undo_dispatch(model: Qwen2VLForConditionalGeneration, device: torch.device) -> None:

@@ -7,8 +7,8 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from transformers import BitsAndBytesConfig, Qwen2VLForConditionalGeneration
 
-from recipes.layers.fused_lora import unpacked_rows
-from recipes.layers.sizes import LLM_LINEARS
+from recipes.layers.four_bit import Weight, unpacked_rows
+from recipes.layers.sizes import ATTENTION_LINEARS, MLP_LINEARS
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
 KEPT_IN_16_BITS = ["model.visual", "lm_head"]
@@ -44,7 +44,7 @@ def quantization_as_used(published: Mapping[str, Any], dtype: torch.dtype) -> di
 def unpack_quantized(model: Qwen2VLForConditionalGeneration, dtype: torch.dtype) -> None:
     """Write every 4-bit weight out in `dtype`, once: the same values as unpacking at each use, 12 GiB for the 7B."""
     for name, module in quantized_modules(model).items():
-        ((_, _, weight),) = unpacked_rows((module.weight, module.weight.quant_state), dtype, at_once=True)
+        ((_, _, weight),) = unpacked_rows(Weight(module.weight, module.weight.quant_state), dtype, at_once=True)
         plain = torch.nn.Linear(module.in_features, module.out_features, bias=module.bias is not None, device="meta")
         plain.weight = torch.nn.Parameter(weight, requires_grad=False)
         plain.bias = module.bias
@@ -87,7 +87,7 @@ def check_quantized(model: Qwen2VLForConditionalGeneration) -> None:
     expected = {
         f"model.language_model.layers.{layer}.{part}"
         for layer in range(model.config.text_config.num_hidden_layers)
-        for part in [f"self_attn.{name}" for name in LLM_LINEARS[:4]] + [f"mlp.{name}" for name in LLM_LINEARS[4:]]
+        for part in [f"self_attn.{name}" for name in ATTENTION_LINEARS] + [f"mlp.{name}" for name in MLP_LINEARS]
     }
     differing = quantized_modules(model).keys() ^ expected
     if differing:

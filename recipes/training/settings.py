@@ -9,11 +9,11 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from data_prep.errors import InputError
-from recipes.layers.sizes import LLM_LINEARS
-from recipes.metrics.threshold import check_rule
+from recipes.layers.sizes import LLM_LINEARS, TOKEN_SIDE
+from recipes.metrics.threshold import PLAIN_THRESHOLD, check_rule
 from recipes.training.library_settings import NO_EFFECT, REFUSED, USED, Known
 
-MIN_PIXELS = 4 * 28 * 28  # four visual tokens, qwen-vl-utils' own lower limit
+MIN_PIXELS = 4 * TOKEN_SIDE**2  # four visual tokens, qwen-vl-utils' own lower limit
 TRUE, FALSE, NULL = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0"), ("none", "null")
 
 
@@ -59,7 +59,7 @@ class RecipeArguments:
         metadata={"help": "Run a micro-batch as one CUDA graph: several times as fast at one frame; needs a GPU."},
     )
     threshold: str = field(
-        default="0.5",
+        default=str(PLAIN_THRESHOLD),
         metadata={"help": "The P(UNSAFE) from which a frame is UNSAFE, or how to choose it: macro_f1, recall>=0.98."},
     )
     linear_probe: bool = field(

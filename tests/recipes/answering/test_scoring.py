@@ -79,13 +79,13 @@ def test_one_pass_gives_what_three_would(
     pooled = pooled_features(model.get_base_model(), collator, rows, batch_size=3, folder=tmp_path)[:]
     probe = LinearProbe(np.linspace(-1, 1, pooled.shape[1]), np.array(0.1))
     seen: list[int] = []
-    tower = forward.frame_features
+    tower = forward.image_features
 
     def counted(module: torch.nn.Module, pixels: torch.Tensor, grids: torch.Tensor) -> torch.Tensor:
         seen.append(len(grids))
         return tower(module, pixels, grids)
 
-    monkeypatch.setattr(forward, "frame_features", counted)
+    monkeypatch.setattr(forward, "image_features", counted)
     scored = score_in_ways(model, collator, rows, batch_size=3, without_adapter=True, probe=probe)
     np.testing.assert_array_equal(scored.p_unsafe, alone)
     np.testing.assert_array_equal(scored.without_adapter, without)
@@ -158,8 +158,8 @@ def test_p_is_as_fine_as_fp32_whatever_the_model_computes_in(monkeypatch: pytest
         model=SimpleNamespace(language_model=SimpleNamespace(norm=SimpleNamespace(weight=torch.ones(1)))),
         lm_head=SimpleNamespace(weight=rows),
     )
-    monkeypatch.setattr(scoring, "inputs_on_device", lambda *_: {})
-    monkeypatch.setattr(scoring, "place_frames", lambda *_: {})
+    monkeypatch.setattr(scoring, "to_device", lambda *_: {})
+    monkeypatch.setattr(scoring, "insert_image_features", lambda *_: {})
     monkeypatch.setattr(scoring, "last_hidden", lambda *_: hidden)
     found = Scorer(stand_in, [0, 1])({"image_grid_thw": torch.zeros(1, 3, dtype=torch.long)})
     expected = 1 / (1 + np.exp(logits[:, 0] - logits[:, 1]))
@@ -235,7 +235,7 @@ def test_what_is_captured_is_an_input_or_the_scorer_s_own(
     """A graph reads memory where its capture found it: what anyone else owns may be gone by then."""
     scorer = Scorer(model, label_token_ids(collator))
     batch = collator.prompts(rows)
-    inputs = forward.inputs_on_device(scorer.base, batch)
+    inputs = forward.to_device(scorer.base, batch)
     owned = [*inputs.values(), *model.parameters(), *model.buffers(), scorer._rows]
     owned += [
         part

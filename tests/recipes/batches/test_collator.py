@@ -11,14 +11,8 @@ from transformers.processing_utils import ProcessorMixin
 
 from data_prep.labels import LABELS, PROMPT, chat_messages
 from recipes.answering.scoring import label_token_ids
-from recipes.batches.collator import (
-    PIXELS_VERSION,
-    VisionCollator,
-    _shrunk,
-    balanced_label_weights,
-    shrunk_on,
-    shrunk_size,
-)
+from recipes.batches.collator import PIXELS_VERSION, VisionCollator, balanced_label_weights
+from recipes.batches.shrinking import shrunk, shrunk_on, shrunk_size
 from recipes.layers.losses import IGNORED
 from recipes.model.loading import load_processor
 
@@ -197,7 +191,7 @@ def test_larger_frame_is_shrunk_as_extraction_shrank_training_s(small_base: Path
 
 def test_shrunk_frames_are_those_of_their_version() -> None:
     """Where this digest changes PIXELS_VERSION goes up, or vision features kept from before are taken for today's."""
-    digest = hashlib.sha256(_shrunk(picture(640, 360), (224, 420)).numpy().tobytes()).hexdigest()
+    digest = hashlib.sha256(shrunk(picture(640, 360), (224, 420)).numpy().tobytes()).hexdigest()
     assert (PIXELS_VERSION, digest[:16]) == (2, "c1385206cb5e3bd9")
 
 

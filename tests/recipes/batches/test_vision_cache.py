@@ -18,10 +18,10 @@ from PIL import Image
 from data_prep.errors import InputError
 from recipes.batches import vision_cache
 from recipes.batches.collator import VisionCollator
-from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill
+from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
 from recipes.model import loading
 from recipes.model.base import BaseModel, find_base
-from recipes.model.forward import frame_features
+from recipes.model.forward import image_features
 
 MAX_PIXELS = 100352
 SIZES = [(64, 64), (64, 64), (90, 60)]
@@ -65,7 +65,7 @@ def encoded_frames(frames: list[bytes], content_hash: str = "0" * 64) -> Encoded
 
 
 def filled(cache: VisionCache, frames: list[bytes], collator: VisionCollator, base: BaseModel) -> int:
-    return fill(cache, encoded_frames(frames), collator, base, device=CPU, batch_size=2, num_workers=0)
+    return fill_cache(cache, encoded_frames(frames), collator, base, device=CPU, batch_size=2, num_workers=0)
 
 
 def test_features_kept_are_the_tower_s(
@@ -78,7 +78,7 @@ def test_features_kept_are_the_tower_s(
     for encoded in frames:
         pixels = collator.pixels([{"image": {"bytes": encoded}}])
         features, grid = cache.read(encoded)
-        torch.testing.assert_close(features, frame_features(tower, pixels["pixel_values"], pixels["image_grid_thw"]))
+        torch.testing.assert_close(features, image_features(tower, pixels["pixel_values"], pixels["image_grid_thw"]))
         assert torch.equal(grid, pixels["image_grid_thw"][0])
 
 

@@ -13,7 +13,7 @@ from recipes.batches.collator import VisionCollator
 from recipes.layers.fused_modules import use_fused_modules
 from recipes.model import loading
 from recipes.model.base import find_base
-from recipes.model.forward import frame_features, language_inputs, last_hidden
+from recipes.model.forward import image_features, language_inputs, last_hidden
 
 SIZES = [(640, 360), (640, 360), (300, 200), (640, 360)]
 
@@ -36,7 +36,7 @@ def test_features_are_the_tower_s_own(model: Any, small_base: Path, sizes: list[
     batch = batch_of(small_base, sizes)
     with torch.no_grad():
         expected = model.model.visual(batch["pixel_values"], grid_thw=batch["image_grid_thw"]).pooler_output
-    found = frame_features(model.model.visual, batch["pixel_values"], batch["image_grid_thw"])
+    found = image_features(model.model.visual, batch["pixel_values"], batch["image_grid_thw"])
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # features are of about 13
     assert not found.requires_grad
 
@@ -55,7 +55,7 @@ def test_last_hidden_states_are_the_model_s_own(
 
 def test_kept_features_stand_in_for_the_tower(model: Any, small_base: Path) -> None:
     batch = batch_of(small_base, SIZES)
-    features = frame_features(model.model.visual, batch["pixel_values"], batch["image_grid_thw"])
+    features = image_features(model.model.visual, batch["pixel_values"], batch["image_grid_thw"])
     kept = {name: tensor for name, tensor in batch.items() if name != "pixel_values"} | {"image_features": features}
     with torch.no_grad():
         of_kept, of_pixels = (last_hidden(model, language_inputs(model, each), 1) for each in (kept, batch))

@@ -10,8 +10,9 @@ from peft import LoraConfig, get_peft_model
 from torch.nn.functional import linear
 
 from recipes.adapter.lora import lora_config
-from recipes.layers import fused_lora
-from recipes.layers.fused_lora import FusedLinear4bit, FusedLora, FusedMlp, fuse_lora, unpacked_rows
+from recipes.layers import four_bit
+from recipes.layers.four_bit import Weight, unpacked_rows
+from recipes.layers.fused_lora import FusedLinear4bit, FusedLora, FusedMlp, fuse_lora
 from recipes.layers.joined_lora import JoinedLoraAttention, JoinedLoraMlp, join_adapters
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.model import loading
@@ -60,8 +61,8 @@ def assert_alike(found: Any, expected: Any) -> None:
 def test_linears_and_mlp_compute_as_peft_s(
     small_base: Path, monkeypatch: pytest.MonkeyPatch, unpack: bool, at_once: int
 ) -> None:
-    monkeypatch.setattr(fused_lora, "UNPACKED_BYTES", at_once)
-    monkeypatch.setattr(fused_lora, "ROW_MULTIPLE", 64)
+    monkeypatch.setattr(four_bit, "UNPACKED_BYTES", at_once)
+    monkeypatch.setattr(four_bit, "ROW_MULTIPLE", 64)
     model = adapted(small_base, unpack=unpack)
     x = torch.randn(2, 5, model.config.text_config.hidden_size)
     parts = {"q_proj": layer_of(model).self_attn.q_proj, "mlp": layer_of(model).mlp}
@@ -127,10 +128,10 @@ def test_last_layer_s_attention_isn_t_joined(small_base: Path) -> None:
 
 
 def test_weight_comes_in_parts_of_whole_rows(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_lora, "UNPACKED_BYTES", 200 * 256 * 4)
-    monkeypatch.setattr(fused_lora, "ROW_MULTIPLE", 64)
+    monkeypatch.setattr(four_bit, "UNPACKED_BYTES", 200 * 256 * 4)
+    monkeypatch.setattr(four_bit, "ROW_MULTIPLE", 64)
     base_layer = layer_of(adapted(small_base)).mlp.up_proj.get_base_layer()
-    weight = (base_layer.weight, base_layer.weight.quant_state)
+    weight = Weight(base_layer.weight, base_layer.weight.quant_state)
     ((_, rows, whole),) = unpacked_rows(weight, torch.float32, at_once=True)
     parts = list(unpacked_rows(weight, torch.float32))
     assert [stop - start for start, stop, _ in parts][:-1] == [192] * (len(parts) - 1)
@@ -142,8 +143,8 @@ def test_weight_comes_in_parts_of_whole_rows(small_base: Path, monkeypatch: pyte
 
 
 def test_one_part_of_a_weight_stands_at_a_time(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fused_lora, "UNPACKED_BYTES", 64 * 256 * 4)
-    monkeypatch.setattr(fused_lora, "ROW_MULTIPLE", 64)
+    monkeypatch.setattr(four_bit, "UNPACKED_BYTES", 64 * 256 * 4)
+    monkeypatch.setattr(four_bit, "ROW_MULTIPLE", 64)
     model = adapted(small_base)
     fuse_lora(model)
     dequantize, parts = torch.ops.bitsandbytes.dequantize_4bit.default, list[weakref.ref]()
