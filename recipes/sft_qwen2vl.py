@@ -20,8 +20,8 @@ from data_prep.hub.source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import LABELS, UNSAFE
 from recipes.adapter.model_card import model_card
 from recipes.adapter.safety_record import SafetyRecord
-from recipes.machine.memory import predict
-from recipes.machine.recipe_choice import best_recipe, shortages
+from recipes.machine.memory import predict_memory, shortages
+from recipes.machine.recipe_choice import best_recipe
 from recipes.metrics.threshold import choose_threshold, fixed_threshold
 from recipes.model.base import BaseModel, find_base
 from recipes.model.base_files import check_precision
@@ -139,7 +139,7 @@ def check_room(run: Run) -> None:
 
     config = run.base.read_config()
     room = free_room(run.training.device)
-    if missing := shortages(predict(run_record(run), config), **room):
+    if missing := shortages(predict_memory(run_record(run), config), **room):
         best = best_recipe(config, **room)
         hint = f"{best} would fit" if best else "take fewer frames at once or a lower max_pixels"
         raise InputError(f"{missing[0]}; {hint}; --fit_check false tries nevertheless")
