@@ -25,6 +25,7 @@ from benchmarks.made.many_rows import FRAME_BYTES, make_rows, open_rows
 from benchmarks.measuring.machine import processor
 from benchmarks.measuring.recipe_arguments import recipe_arguments
 from data_prep.console import run_script
+from data_prep.disk.byte_counts import GIB
 from data_prep.files import from_root, write_json
 from data_prep.labels import TRAIN, VALIDATION
 from recipes.model.base import find_base
@@ -134,7 +135,7 @@ def measure(out: Path) -> dict[str, Any]:
         trainer = timed("base, adapter, trainer", lambda: trainer_of(run))
         timed("first update's batch", lambda: until_first_update(trainer))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "total_seconds": sum(seconds.values()), "peak_gib": peak / 2**30}
+    return {"seconds": seconds, "total_seconds": sum(seconds.values()), "peak_gib": peak / GIB}
 
 
 def find_kept_features(run: Run) -> None:

@@ -21,7 +21,7 @@ from benchmarks.measuring.flops import language_flops, vision_flops
 from data_prep.console import run_script
 from data_prep.files import from_root
 from recipes.layers.sizes import linear_shapes, packed_bytes_a_weight, visual_tokens
-from recipes.machine.memory import TEXT_TOKENS, predict
+from recipes.machine.memory import TEXT_TOKENS, predict_memory
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 PATCHES_A_TOKEN = 4
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
     for frames in (1, 2, 4, 8):
         changed = {**settings, "per_device_train_batch_size": frames}
         arithmetic, memory, bus = seconds_a_frame(changed, config, card)
-        card_gib = predict(changed, config, width=WIDTH, height=HEIGHT).card_gib
+        card_gib = predict_memory(changed, config, width=WIDTH, height=HEIGHT).card_gib
         expected = arithmetic / MEASURED_SHARE + memory + bus
         print(f"{frames:>18}{card_gib:>8.2f}{max(arithmetic, memory, bus):>16.2f}{expected:>19.2f}")
     for max_pixels in MAX_PIXELS.values():

@@ -9,7 +9,7 @@ import time
 
 from data_prep.clips.audit import read_audit
 from data_prep.console import quiet_without_terminal, run_script
-from data_prep.disk.places import size_in_words
+from data_prep.disk.byte_counts import size_in_words
 from data_prep.errors import InputError
 from data_prep.files import from_root
 from data_prep.hub.card import dataset_card

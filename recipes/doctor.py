@@ -13,7 +13,8 @@ from dataclasses import asdict
 
 from data_prep.console import results_alone_on_stdout, run_script, silence_known_messages
 from data_prep.files import to_root
-from recipes.machine.run_needs import FAILED, examine
+from recipes.machine.examination import examine
+from recipes.machine.finding import FAILED
 from recipes.training.checks import check_settings
 from recipes.training.command_line import DEFAULT_CONFIG, read_settings
 

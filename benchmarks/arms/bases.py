@@ -23,7 +23,7 @@ from recipes import eval_qwen2vl, sft_qwen2vl
 from recipes.adapter.folder import Adapter
 from recipes.adapter.safety_record import read_record
 from recipes.answering.adapted_model import load_for_batches
-from recipes.machine.memory import predict
+from recipes.machine.memory import predict_memory
 from recipes.machine.recipe_choice import recipe_settings
 from recipes.model.base import find_base
 from recipes.model.device import choose_device
@@ -55,13 +55,13 @@ def train_and_evaluate(out: Path, name: str, recipe: str, base: Path, *, frames:
     eval_qwen2vl.main(["--adapter", str(folder), "--num-workers", str(WORKERS)])
     summary = json.loads((folder / "training.json").read_text())
     report = json.loads((folder / "eval" / "report.json").read_text())
-    fit = predict({**recipe_settings(f"qwen2vl_7b_{recipe}"), **changed}, find_base(str(base)).read_config())
+    need = predict_memory({**recipe_settings(f"qwen2vl_7b_{recipe}"), **changed}, find_base(str(base)).read_config())
     return {
         "run": name,
         "frames_at_once": frames,
         "steps": summary["steps"],
         "peak_allocated_gib": summary["peak_allocated_gib"],
-        "predicted_gib": fit.training_gib if kept_before else fit.card_gib,
+        "predicted_gib": need.training_gib if kept_before else need.card_gib,
         "losses": [entry["loss"] for entry in summary["log_history"] if "loss" in entry],
         "frames_evaluated": report["results"]["frame"]["n"],
         "answer_p50_ms": report["latency_ms"]["p50"],

@@ -6,7 +6,7 @@ from statistics import median
 
 import torch
 
-from recipes.machine.memory import GIB
+from data_prep.disk.byte_counts import GIB
 
 
 def peaks() -> dict[str, float]:

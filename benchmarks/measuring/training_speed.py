@@ -8,7 +8,7 @@ import torch
 from transformers import TrainerCallback
 
 from benchmarks.measuring.card import peaks
-from recipes.machine.memory import GIB
+from data_prep.disk.byte_counts import GIB
 
 BLOCKS = 5
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_prep.disk.places import SHARED_MEMORY, how_to_be_let_in, other_place, room_at, size_in_words, temporary_folder
+from data_prep.disk.byte_counts import size_in_words
+from data_prep.disk.places import SHARED_MEMORY, how_to_be_let_in, other_place, room_at, temporary_folder
 
 _AGAIN = "see whether its disk or share is still mounted and sound"
 _ANEW = f"{_AGAIN}; mount the share anew"

@@ -7,18 +7,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from data_prep.disk.byte_counts import size_in_words
+
 SHARED_MEMORY = Path("/dev/shm")
 PROJECT_ROOT = Path(__file__).resolve().parents[2]
 # Folders that are nobody's to take over: these, and in the case of the second all below.
 _SHARED = {Path(path) for path in ("/", "/home", "/media", "/mnt", "/opt", "/root", "/srv", "/tmp", "/var", "/var/tmp")}
 _SYSTEM = ("bin", "boot", "dev", "etc", "lib", "lib64", "proc", "run", "sbin", "sys", "usr")
-
-
-def size_in_words(size: float) -> str:
-    """Return a number of bytes for people."""
-    if size >= 1e9:
-        return f"{size / 1e9:.1f} GB"
-    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 def other_place(path: Path | None) -> str:

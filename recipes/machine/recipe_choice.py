@@ -1,4 +1,4 @@
-"""Whether a run fits the machine it is to run on, and which of the project's recipes would. Imports no torch."""
+"""Which of the project's recipes fits a machine. No torch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,9 @@ from typing import Any
 import yaml
 
 from data_prep.files import PROJECT_ROOT
-from recipes.machine.memory import GIB, Fit, predict
+from recipes.machine.memory import predict_memory, shortages
 
 FASTEST_FIRST = ("qwen2vl_7b_80gb", "qwen2vl_7b_8gb", "qwen2vl_7b_6gb")
-RESERVED = 1.04  # times what is allocated: torch's allocator holds so much in the measured runs (benchmarks/README.md)
-PROCESS_BYTES = 4 * GIB  # Python, libraries, CUDA's own host memory and the loading processes, about
 
 
 def recipe_settings(name: str) -> dict[str, Any]:
@@ -19,23 +17,13 @@ def recipe_settings(name: str) -> dict[str, Any]:
     return settings
 
 
-def shortages(fit: Fit, *, card_bytes: float, host_bytes: float) -> list[str]:
-    """Say in words what of a prediction exceeds the free memory of card and host, given in bytes; [] where all fits."""
-    card, host = RESERVED * fit.card_gib * GIB, fit.host_gib * GIB + PROCESS_BYTES
-    return [
-        f"{where} has {free / GIB:.1f} GiB free, and about {needed / GIB:.1f} are needed"
-        for where, free, needed in (("the card", card_bytes, card), ("host memory", host_bytes, host))
-        if needed > free
-    ]
-
-
 def best_recipe(config: Mapping[str, Any], *, card_bytes: float, host_bytes: float) -> str | None:
     """Return the path of the fastest of the project's recipes that fits a base of that `config`, None where none does.
 
     Paths are from the project's root.
     """
     for name in FASTEST_FIRST:
-        fit = predict(recipe_settings(name), config)
-        if not shortages(fit, card_bytes=card_bytes, host_bytes=host_bytes):
+        need = predict_memory(recipe_settings(name), config)
+        if not shortages(need, card_bytes=card_bytes, host_bytes=host_bytes):
             return f"recipes/configs/{name}.yaml"
     return None

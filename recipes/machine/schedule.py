@@ -1,15 +1,15 @@
-"""How often a run updates its adapter and saves it, from its settings and the rows it trains on. No torch."""
+"""How often a run updates its adapter, and how many checkpoints of it lie on the disk at once. No torch."""
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    pass
+from typing import Any
 
 
 def updates_of(values: Mapping[str, Any], rows: int) -> int:
-    """Return how many updates training on that many rows makes, as transformers' Trainer counts them."""
+    """Return how many updates training on that many rows makes with settings of those `values`.
+
+    It is as transformers' Trainer counts them: the last batch and the last update of an epoch may be short.
+    """
     if values["max_steps"] > 0:
         return int(values["max_steps"])
     per_batch = values["per_device_train_batch_size"]
@@ -19,7 +19,10 @@ def updates_of(values: Mapping[str, Any], rows: int) -> int:
 
 
 def checkpoints_of(values: Mapping[str, Any], rows: int) -> int:
-    """Return how many checkpoints lie on the disk at once, the one that is being saved included."""
+    """Return how many checkpoints lie on the disk at once, the one that is being saved included.
+
+    Without a limit all stay. A `save_steps` below 1 is a share of all updates, as in the Trainer.
+    """
     if values["save_total_limit"]:
         return int(values["save_total_limit"]) + 1
     if values["save_strategy"] == "no":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.disk.byte_counts import GIB
 from data_prep.errors import InputError
 
 
@@ -43,7 +44,7 @@ def store(parts: Iterable[np.ndarray], folder: Path) -> StoredFeatures:
             file.write(np.ascontiguousarray(part, np.float32).data)
             file.flush()
         except OSError as error:
-            gib = frames * width * 4 / 2**30
+            gib = frames * width * 4 / GIB
             raise InputError(
                 f"{folder}: no room for {gib:.1f} GiB of the linear probe's features ({error.strerror}); free some and "
                 "go on with --resume, or set linear_probe: false"

@@ -33,7 +33,7 @@ def free_memory(device: torch.device) -> float:
 
 
 def free_room(device: torch.device) -> dict[str, float]:
-    """Return the bytes that a GPU and the host have free, under the names that recipe_choice.py takes them by."""
+    """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by."""
     return {"card_bytes": free_memory(device), "host_bytes": float(psutil.virtual_memory().available)}
 
 

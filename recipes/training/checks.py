@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError
 from recipes.adapter.safety_record import DTYPES
-from recipes.machine.memory import predict
-from recipes.machine.recipe_choice import best_recipe, shortages
+from recipes.machine.memory import predict_memory, shortages
+from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import updates_of
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def check_room(values: Mapping[str, Any], config: Mapping[str, Any], device: "to
     from recipes.model.device import free_room
 
     room = free_room(device)
-    if missing := shortages(predict(values, config), **room):
+    if missing := shortages(predict_memory(values, config), **room):
         best = best_recipe(config, **room)
         hint = f"{best} would fit" if best else "take fewer frames at once or a lower max_pixels"
         raise InputError(f"{missing[0]}; {hint}; --fit_check false tries nevertheless")

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.bench_train import as_table
 from benchmarks.measuring.flops import language_flops, vision_flops
 from data_prep.files import PROJECT_ROOT
-from tests.recipes.machine.test_fit import CONFIG
+from tests.recipes.machine.test_memory import CONFIG
 
 
 def speed(frames: int, rate: float) -> dict[str, Any]:

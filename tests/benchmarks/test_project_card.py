@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.project_card import Card, seconds_a_frame, seconds_an_answer
 from data_prep.files import PROJECT_ROOT
-from tests.recipes.machine.test_fit import CONFIG, settings_of
+from tests.recipes.machine.test_memory import CONFIG, settings_of
 
 CARD = Card(flops=24e12, memory=192e9, bus=12e9)
 

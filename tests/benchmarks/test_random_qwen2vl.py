@@ -11,9 +11,9 @@ from transformers import Qwen2VLConfig
 
 from benchmarks.made import random_qwen2vl
 from benchmarks.made.random_qwen2vl import shrink_to_2b, tensor_shapes
-from recipes.machine.memory import predict
+from recipes.machine.memory import predict_memory
 from recipes.model.base import find_base
-from tests.recipes.machine.test_fit import CONFIG_2B, settings_of
+from tests.recipes.machine.test_memory import CONFIG_2B, settings_of
 
 PARAMETERS = {"7b": 8_291_375_616, "2b": 2_208_985_600}
 
@@ -25,7 +25,7 @@ def test_sizes_are_the_published_ones(true_model_folder: Path, tmp_path: Path, s
     if size == "2b":
         shrink_to_2b(config)
         settings = settings_of("qwen2vl_7b_6gb")
-        assert predict(settings, json.loads(config.read_text())) == predict(settings, CONFIG_2B)
+        assert predict_memory(settings, json.loads(config.read_text())) == predict_memory(settings, CONFIG_2B)
     shapes = tensor_shapes(tmp_path)
     assert sum(shape.numel() for shape in shapes.values()) == PARAMETERS[size]
     assert ("lm_head.weight" in shapes) == (size == "7b")

@@ -1,4 +1,7 @@
-"""One run of `make demo` and what it left: every arrow of the flow, end to end."""
+"""One run of a small `make demo` and what it left: every arrow of the flow, end to end.
+
+What the whole demo learns is held by test_demo_figures.py.
+"""
 
 import json
 import math
@@ -26,6 +29,7 @@ from data_prep.hub.source import open_dataset
 from data_prep.labels import PROMPT, SOURCE_CLASSES
 from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
+from recipes import eval_qwen2vl, infer
 from recipes.adapter.folder import find_adapter
 from recipes.adapter.model_card import is_own_card
 from recipes.adapter.safety_record import read_record
@@ -36,7 +40,14 @@ from recipes.metrics.threshold import label_of
 from recipes.report.evaluated_split import open_split
 from recipes.report.scored import Scored
 from recipes.report.writing import renew_card, write_report
-from tests.conftest import Demo
+from tests.conftest import CLIP_FLAGS, TEST_CLIPS, TRAIN_CLIPS, Demo
+
+
+@pytest.fixture(autouse=True)
+def caches(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the tests do in this process finds what the demo pushed."""
+    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(demo.hf_home / "hub"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", demo.hf_home / "datasets")
 
 
 @pytest.fixture(scope="module")
@@ -157,12 +168,12 @@ def test_report_s_clip_figures_are_of_the_frames_means(demo: Demo) -> None:
     assert report["results"]["clip"]["n"] == sum(clip.split == "test" for clip in read_clips(demo.data / CLIPS_FILE))
 
 
-def test_linear_probe_learns_something_and_the_adapter_more(demo: Demo) -> None:
+def test_linear_probe_is_compared_on_the_same_frames(demo: Demo) -> None:
     report = json.loads((demo.output / "eval" / "report.json").read_text())
-    probe = report["baselines"]["linear_probe"]["frame"]
-    assert probe["n"] == report["results"]["frame"]["n"]
-    assert 0.55 < probe["auroc"] < report["results"]["frame"]["auroc"]
-    assert report["comparison"]["linear_probe"]["frame"]["macro_f1"]["interval"][0] > 0
+    probe, adapter = report["baselines"]["linear_probe"]["frame"], report["results"]["frame"]
+    assert probe["n"] == adapter["n"] and 0 < probe["auroc"] < 1
+    compared = report["comparison"]["linear_probe"]["frame"]["macro_f1"]
+    assert compared["interval"][0] <= adapter["macro_f1"] - probe["macro_f1"] <= compared["interval"][1]
 
 
 def test_clean_subset_leaves_out_the_clips_that_the_audit_marks(demo: Demo) -> None:
@@ -184,7 +195,7 @@ def test_report_can_be_read_and_its_plots_stand_beside_it(demo: Demo) -> None:
     folder = demo.output / "eval"
     page = (folder / "report.html").read_text()
     report = json.loads((folder / "report.json").read_text())
-    assert f"Of {report['results']['frame']['n']} frames of 60 clips, " in page
+    assert f"Of {report['results']['frame']['n']} frames of {TEST_CLIPS} clips, " in page
     assert "This is the demo's base" in page and "second " in page
     wrong = {
         frame["clip"]
@@ -210,24 +221,13 @@ def test_training_leaves_its_curves(demo: Demo) -> None:
     assert Image.open(demo.output / "training.png").size == (770, 660)
 
 
-def test_adapter_learns_what_its_base_does_not_know(demo: Demo) -> None:
-    """The bounds are well below what three seeds gave (benchmarks/README.md), so that a slow week doesn't fail it."""
-    report = json.loads((demo.output / "eval" / "report.json").read_text())
-    assert report["results"]["frame"]["macro_f1"] >= 0.85
-    assert report["results"]["clip"]["macro_f1"] >= 0.85
-    assert 0.40 <= report["baselines"]["base_model"]["frame"]["balanced_accuracy"] <= 0.60
-    assert report["baselines"]["always_unsafe"]["frame"]["macro_f1"] < 0.4
-
-
-def test_demo_has_the_real_datas_priors_copies_and_late_behaviours(demo: Demo) -> None:
+def test_small_demo_has_the_whole_one_s_priors_and_copies(demo: Demo) -> None:
     marks = json.loads((demo.data / "demo_clips.json").read_text())["clips"]
     clips = read_clips(demo.data / CLIPS_FILE)
-    assert [sum(clip.split == split for clip in clips) for split in ("train", "test")] == [120, 60]
+    assert [sum(clip.split == split for clip in clips) for split in ("train", "test")] == [TRAIN_CLIPS, TEST_CLIPS]
     for split, unsafe in (("train", 0.8), ("test", 0.5)):
         labels = [clip.label for clip in clips if clip.split == split]
         assert labels.count("UNSAFE") / len(labels) == unsafe
-    hidden = sum(sample < marks[clip.path]["hidden_samples"] for clip in clips for sample in clip.samples)
-    assert 0 < hidden <= 0.03 * sum(clip.frames for clip in clips)
     by_path = {clip.path: clip for clip in clips}
     copies = [(by_path[path], by_path[mark["copy_of"]]) for path, mark in marks.items() if mark["copy_of"]]
     assert len(copies) == 4 and all(copy.sha256 == source.sha256 for copy, source in copies)
@@ -276,19 +276,6 @@ def test_stream_is_answered_frame_by_frame_and_goes_on_after_a_bad_one(demo: Dem
     assert said.splitlines() == ["error: absent.jpg: no such image"] * 2
 
 
-def test_empty_stream_is_said(demo: Demo) -> None:
-    done = subprocess.run(
-        [sys.executable, "recipes/infer.py", "--adapter", str(demo.output), "--stream"],
-        cwd=PROJECT_ROOT,
-        input="\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: --stream: no path came on stdin; write one a line\n"
-
-
 def answer_of(demo: Demo, path: Path) -> str:
     """Return what the evaluation answered of a frame."""
     lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()
@@ -297,12 +284,12 @@ def answer_of(demo: Demo, path: Path) -> str:
     return str(answer)
 
 
-def test_json_says_what_the_evaluation_says(demo: Demo, frame: Path) -> None:
-    done = run_python(
-        demo, "recipes/infer.py", "--adapter", demo.output, "--json", "--prior", "0.1", "--image", frame, frame
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    first, second = map(json.loads, done.stdout.splitlines())
+def test_json_says_what_the_evaluation_says(demo: Demo, frame: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    asked = ["--json", "--prior", "0.1", "--image", str(frame), str(frame)]
+    assert infer.main(["--adapter", str(demo.output), *asked]) == 0
+    out, err = capfd.readouterr()
+    assert err == ""
+    first, second = map(json.loads, out.splitlines())
     assert list(first) == ["image", "label", "p_unsafe", "threshold", "latency_ms"]
     lines = (demo.output / "eval" / "predictions.jsonl").read_text().splitlines()
     plain = next(f for f in map(json.loads, lines) if f["clip"] == frame.parent.name and f["sample"] == 0)["p_unsafe"]
@@ -332,18 +319,16 @@ def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
     assert done.stderr == "recipes/configs/demo_cpu.yaml: nothing stands in the way\n"
 
 
-def use_caches_of(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_constants, "HF_HUB_CACHE", str(demo.hf_home / "hub"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", demo.hf_home / "datasets")
-
-
 def validation_folder(demo: Demo) -> Path:
     return demo.output / "eval" / f"local--safe-unsafe-demo-{read_record(demo.output).dataset_hash[:8]}-validation"
 
 
-def evaluate_validation(demo: Demo, *flags: str) -> None:
-    arguments = ["--adapter", str(demo.output), "--split", "validation", *flags]
-    done = run_python(demo, "recipes/eval_qwen2vl.py", *arguments)
+def evaluation_of_validation(demo: Demo, *flags: str) -> list[str]:
+    return ["--adapter", str(demo.output), "--split", "validation", *flags]
+
+
+def evaluate_in_another_process(demo: Demo, *flags: str) -> None:
+    done = run_python(demo, "recipes/eval_qwen2vl.py", *evaluation_of_validation(demo, *flags))
     assert done.returncode == 0, done.stderr
 
 
@@ -351,16 +336,14 @@ def p_unsafe_in(folder: Path) -> list[float]:
     return [json.loads(line)["p_unsafe"] for line in (folder / "predictions.jsonl").read_text().splitlines()]
 
 
-def test_another_split_gets_a_report_of_its_own(
-    demo: Demo, adapted: AdaptedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_another_split_gets_a_report_of_its_own(demo: Demo, adapted: AdaptedModel) -> None:
     before = (demo.output / "eval" / "report.json").read_bytes()
-    evaluate_validation(demo)
+    evaluate_in_another_process(demo)
     assert (demo.output / "eval" / "report.json").read_bytes() == before
     report = json.loads((validation_folder(demo) / "report.json").read_text())
     predictions = (validation_folder(demo) / "predictions.jsonl").read_bytes()
     plots = {path: path.read_bytes() for path in (validation_folder(demo) / "plots").iterdir()}
-    evaluate_validation(demo, "--batch-size", "4")
+    evaluate_in_another_process(demo, "--batch-size", "4")
     again = json.loads((validation_folder(demo) / "report.json").read_text())
     differing = {name for name in report if report[name] != again[name]}
     assert differing == {"latency_ms", "config"}, "evaluated twice, all figures are the same"
@@ -368,7 +351,6 @@ def test_another_split_gets_a_report_of_its_own(
     assert {path: path.read_bytes() for path in plots} == plots
     assert report["config"]["split"] == "validation"
     assert report["clean_subset"] is None
-    use_caches_of(demo, monkeypatch)
     rows = open_dataset("local/safe-unsafe-demo").rows("validation")
     images = [read_image(row["image"]["bytes"]) for row in rows]
     with adapted.model.disable_adapter():
@@ -391,10 +373,11 @@ def test_another_split_gets_a_report_of_its_own(
 
 def test_stated_prior_has_a_report_of_its_own(demo: Demo) -> None:
     """It follows on the test before, which evaluated the same frames without a prior."""
-    evaluate_validation(demo, "--prior", "0.1", "--without-frames", "--skip-base-model")
+    flags = ("--prior", "0.1", "--without-frames", "--skip-base-model")
+    assert eval_qwen2vl.main(evaluation_of_validation(demo, *flags)) == 0
     plain, folder = validation_folder(demo), validation_folder(demo) / "prior-0.1"
     corrected = [p / 9 / (p / 9 + 1 - p) for p in p_unsafe_in(plain)]
-    assert p_unsafe_in(folder) == pytest.approx(corrected, abs=1e-6)
+    assert p_unsafe_in(folder) == pytest.approx(corrected, abs=1e-5)
     report = json.loads((folder / "report.json").read_text())
     stated = {"training": 0.5, "stated": 0.1, "base_model": 0.5, "linear_probe": 0.5}
     assert (report["threshold"]["value"], report["threshold"]["prior"]) == (0.5, stated)
@@ -404,7 +387,8 @@ def test_stated_prior_has_a_report_of_its_own(demo: Demo) -> None:
 
 
 def test_blank_frames_bring_the_figures_down_to_chance(demo: Demo) -> None:
-    evaluate_validation(demo, "--blank-frames", "--skip-base-model")
+    flags = ("--blank-frames", "--skip-base-model", "--batch-size", "1")  # a last batch of fewer rounds otherwise
+    assert eval_qwen2vl.main(evaluation_of_validation(demo, *flags)) == 0
     folder = validation_folder(demo) / "blank-frames"
     frame = json.loads((folder / "report.json").read_text())["results"]["frame"]
     assert (frame["auroc"], frame["balanced_accuracy"]) == (0.5, 0.5)
@@ -417,7 +401,6 @@ def test_evaluation_that_fails_leaves_the_old_report_whole(demo: Demo, monkeypat
     folder = demo.output / "eval"
     before = {path: path.read_bytes() for path in folder.glob("**/*") if path.is_file()}
     report = json.loads((folder / "report.json").read_text())
-    use_caches_of(demo, monkeypatch)
     split = open_split(find_adapter(demo.output), open_dataset("local/safe-unsafe-demo"), "test")
     other = np.linspace(0, 1, len(split.rows))
     scored = Scored.of(split.rows, other, {}, threshold=report["threshold"]["value"])
@@ -495,7 +478,7 @@ def test_record_names_no_folder_of_the_project_absolutely(demo: Demo) -> None:
 def test_every_step_can_be_run_again_and_keeps_its_work(demo: Demo) -> None:
     frames = {path: path.stat().st_mtime_ns for path in demo.data.glob("frames/*/*/*/*.jpg")}
     hashes = {path: sha256_of_file(demo.data / path) for path in ("train.jsonl", "test.jsonl", CLIPS_FILE)}
-    assert run_python(demo, "data_prep/make_demo_clips.py", "--out", demo.data).returncode == 0
+    assert run_python(demo, "data_prep/make_demo_clips.py", "--out", demo.data, *CLIP_FLAGS).returncode == 0
     assert run_python(demo, "data_prep/extract_frames.py", "--data", demo.data).returncode == 0
     assert run_python(demo, "data_prep/build_jsonl.py", "--data", demo.data).returncode == 0
     assert {path: path.stat().st_mtime_ns for path in demo.data.glob("frames/*/*/*/*.jpg")} == frames

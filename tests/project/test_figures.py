@@ -11,9 +11,9 @@ import yaml
 from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
 from data_prep.files import PROJECT_ROOT
-from recipes.machine.memory import predict
+from recipes.machine.memory import predict_memory
 from tests.project.documents import BENCHMARKS, README
-from tests.recipes.machine.test_fit import CONFIG as SIZES_OF_THE_7B
+from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
 
 NOT_MEASURED = "\N{EN DASH}"
 
@@ -196,10 +196,10 @@ def test_start_figures_are_those_of_the_benchmark() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["8gb", "6gb"])
-def test_predicted_figures_are_those_of_fit(recipe: str) -> None:
+def test_predicted_figures_are_those_of_the_prediction(recipe: str) -> None:
     settings = yaml.safe_load((PROJECT_ROOT / f"recipes/configs/qwen2vl_7b_{recipe}.yaml").read_text())
     peaks = [
-        predict({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
+        predict_memory({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
         for frames in (1, 2, 4, 8)
     ]
     row = f"| {recipe[0]} GB recipe, GiB | " + " | ".join(f"{peak:.2f}" for peak in peaks) + " |"

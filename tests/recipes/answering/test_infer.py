@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from recipes import infer
 from recipes.answering.stream import answer, paths_from, printable
@@ -63,6 +64,12 @@ def test_one_frame_never_ends_a_stream(kept: Kept, frames: Path, capfd: pytest.C
     assert "not a readable image" in errors["torn.jpg"] and errors["pipe.jpg"].endswith("is no file")
     assert errors[r"absent\xff.jpg"].endswith(r"absent\xff.jpg: no such image")
     assert len(found) == len(names) + 1
+
+
+def test_empty_stream_is_said(kept: Kept, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match=r"^--stream: no path came on stdin; write one a line"):
+        stream(kept, b"\n", capfd)
+    assert capfd.readouterr().out == ""
 
 
 def test_without_json_a_bad_frame_is_a_line_on_stderr(

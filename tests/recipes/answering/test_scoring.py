@@ -257,7 +257,7 @@ def test_what_is_captured_is_an_input_or_the_scorer_s_own(
 def scenes(collator: VisionCollator) -> list[Image.Image]:
     """64 drawn frames, eight of each behaviour, of the size that nothing resizes."""
     return [
-        Renderer(sample_scene(digit, np.random.default_rng([digit, number]))).frame(1.0).resize((420, 224))
+        Renderer(sample_scene(digit, np.random.default_rng([digit, number]))).frame(1.0).resize((280, 140))
         for number in range(8)
         for digit in range(8)
     ]

@@ -1,7 +1,6 @@
-"""What doctor.py says of systems and drivers that this machine hasn't: each told by what it would show."""
+"""What doctor.py says of systems that this machine hasn't: each told by what it would show."""
 
 import platform
-from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from data_prep.errors import InputError
-from recipes.machine import host_system, run_needs
+from recipes.machine import host_system
 
 IN_WSL = "5.15.167.4-microsoft-standard-WSL2"
 
@@ -38,41 +37,6 @@ def test_wsl_is_known_with_its_limits(wsl: None) -> None:
 def test_macos_is_not_said_to_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     assert "never tried" in host_system.system_in_words()
-
-
-def smi_that_says(monkeypatch: pytest.MonkeyPatch, folder: Path, said: str, status: int) -> None:
-    command = folder / "nvidia-smi"
-    command.write_text(f"#!/bin/sh\necho '{said}'\nexit {status}\n")
-    command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
-
-
-@pytest.mark.parametrize(
-    ("said", "status", "advice"),
-    [
-        (
-            "Failed to initialize NVML: Unknown Error",
-            255,
-            "the container lost the GPU .* docker compose up -d --force-rec",
-        ),
-        ("Failed to initialize NVML: Driver/library version mismatch", 18, "driver was updated .* restart the machine"),
-        ("No devices were found", 6, "torch sees none .* see that nvidia-smi shows the card"),
-        ("NVIDIA-SMI 570.86.15", 0, "torch sees none .* see that nvidia-smi shows the card"),
-    ],
-)
-def test_gpu_that_is_gone_gets_its_reason_and_remedy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, said: str, status: int, advice: str
-) -> None:
-    smi_that_says(monkeypatch, tmp_path, said, status)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.version, "cuda", "12.8")
-    with pytest.raises(InputError, match=advice):
-        run_needs.check_gpu(needed=True)
-
-
-def test_driver_is_unknown_where_nvidia_smi_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    smi_that_says(monkeypatch, tmp_path, "Failed to initialize NVML: Unknown Error", 255)
-    assert host_system.driver_in_words() == "driver unknown, because nvidia-smi doesn't run"
 
 
 def test_memory_that_cannot_be_page_locked_is_told(monkeypatch: pytest.MonkeyPatch, wsl: None) -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from data_prep.disk.byte_counts import GIB
 from data_prep.files import PROJECT_ROOT
 from recipes.layers.sizes import base_weights, visual_tokens
-from recipes.machine.memory import GIB, predict
+from recipes.machine.memory import PROCESS_BYTES, RESERVED, MemoryNeed, predict_memory, shortages
 
 # The 7B's config.json, as far as sizes go.
 CONFIG: dict[str, Any] = {
@@ -54,14 +55,14 @@ def settings_of(recipe: str, **changed: Any) -> dict[str, Any]:
     ],
 )
 def test_prediction_is_within_a_fiftieth_of_the_measured_peak(recipe: str, frames: int, measured_gib: float) -> None:
-    fit = predict(settings_of(recipe, per_device_train_batch_size=frames), CONFIG)
-    assert fit.card_gib == pytest.approx(measured_gib, rel=0.02)
+    need = predict_memory(settings_of(recipe, per_device_train_batch_size=frames), CONFIG)
+    assert need.card_gib == pytest.approx(measured_gib, rel=0.02)
 
 
 def test_true_configuration_is_the_one_above(true_model_folder: Path) -> None:
     true = json.loads((true_model_folder / "config.json").read_text())
     settings = settings_of("qwen2vl_7b_8gb")
-    assert predict(settings, true) == predict(settings, CONFIG)
+    assert predict_memory(settings, true) == predict_memory(settings, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -77,17 +78,17 @@ def test_true_configuration_is_the_one_above(true_model_folder: Path) -> None:
 )
 def test_each_line_s_share(changed: dict[str, Any], gib: float) -> None:
     difference = (
-        predict(settings_of("qwen2vl_7b_8gb", **changed), CONFIG).card_gib
-        - predict(settings_of("qwen2vl_7b_8gb"), CONFIG).card_gib
+        predict_memory(settings_of("qwen2vl_7b_8gb", **changed), CONFIG).card_gib
+        - predict_memory(settings_of("qwen2vl_7b_8gb"), CONFIG).card_gib
     )
     assert difference == pytest.approx(gib, rel=0.05)
 
 
 def test_what_leaves_the_card_is_on_the_host_or_the_disk() -> None:
-    fit = predict(settings_of("qwen2vl_7b_6gb"), CONFIG)
-    assert fit.host_gib == pytest.approx(2 * 1.015 + 0.6, rel=0.05)
-    assert fit.disk_bytes_a_frame == 480 * 3584 * 2
-    large = predict(settings_of("qwen2vl_7b_80gb"), CONFIG)
+    need = predict_memory(settings_of("qwen2vl_7b_6gb"), CONFIG)
+    assert need.host_gib == pytest.approx(2 * 1.015 + 0.6, rel=0.05)
+    assert need.disk_bytes_a_frame == 480 * 3584 * 2
+    large = predict_memory(settings_of("qwen2vl_7b_80gb"), CONFIG)
     assert (large.host_gib, large.disk_bytes_a_frame) == (0, 0)
 
 
@@ -97,19 +98,19 @@ def test_what_leaves_the_card_is_on_the_host_or_the_disk() -> None:
 )
 def test_tied_table_counts_once_a_place(embedding_on_host: bool, head_on_host: bool, card: int, host: int) -> None:
     settings = settings_of("qwen2vl_7b_8gb", embedding_on_host=embedding_on_host, head_on_host=head_on_host)
-    fit = predict(settings, CONFIG_2B)
-    assert (fit.card["embedding"] + fit.card["LM head"]) / GIB == pytest.approx(card * TABLE_OF_THE_2B)
-    assert (fit.host["embedding"] + fit.host["LM head"]) / GIB == pytest.approx(host * TABLE_OF_THE_2B)
+    need = predict_memory(settings, CONFIG_2B)
+    assert (need.card["embedding"] + need.card["LM head"]) / GIB == pytest.approx(card * TABLE_OF_THE_2B)
+    assert (need.host["embedding"] + need.host["LM head"]) / GIB == pytest.approx(host * TABLE_OF_THE_2B)
     older = {"text_config": CONFIG_2B, "vision_config": CONFIG["vision_config"]}  # where versions before 5 saved it
-    assert predict(settings, older) == fit
+    assert predict_memory(settings, older) == need
 
 
 def test_small_base_takes_most_while_its_vision_features_are_computed() -> None:
     settings = settings_of("qwen2vl_7b_6gb", per_device_train_batch_size=1)
-    small, large = predict(settings, CONFIG_2B), predict(settings, CONFIG)
+    small, large = predict_memory(settings, CONFIG_2B), predict_memory(settings, CONFIG)
     assert small.training_gib < 1.24 < small.card_gib < 1.6, "the tower alone takes 1.24 GiB"
     assert large.card_gib == large.training_gib
-    assert not predict(settings_of("qwen2vl_7b_8gb"), CONFIG_2B).filling
+    assert not predict_memory(settings_of("qwen2vl_7b_8gb"), CONFIG_2B).filling
 
 
 @pytest.mark.parametrize(("config", "parameters"), [(CONFIG, 8_291_375_616), (CONFIG_2B, 2_208_985_600)])
@@ -120,7 +121,9 @@ def test_weights_of_a_base_are_the_published_number(config: dict[str, Any], para
 def test_base_packed_with_single_quantisation_takes_more() -> None:
     single = {**CONFIG, "quantization_config": {"load_in_4bit": True}}
     double = {**CONFIG, "quantization_config": {"load_in_4bit": True, "bnb_4bit_use_double_quant": True}}
-    plain, one, two = (predict(settings_of("qwen2vl_7b_8gb"), config).card_gib for config in (CONFIG, single, double))
+    plain, one, two = (
+        predict_memory(settings_of("qwen2vl_7b_8gb"), config).card_gib for config in (CONFIG, single, double)
+    )
     assert plain == two
     assert one - plain == pytest.approx(6.525e9 * (0.5625 - 0.516) / GIB, rel=0.01)
 
@@ -139,3 +142,21 @@ def test_base_packed_with_single_quantisation_takes_more() -> None:
 )
 def test_visual_tokens_of_a_frame(size: tuple[int, int], max_pixels: int, tokens: int) -> None:
     assert visual_tokens(*size, max_pixels) == tokens
+
+
+NEEDED = MemoryNeed(card={"weights": 3 * GIB, "rest": 1 * GIB}, host={"embedding": 2 * GIB})
+
+
+@pytest.mark.parametrize(
+    ("card_gib", "host_gib", "said"),
+    [
+        (4 * RESERVED, 2 + PROCESS_BYTES / GIB, []),
+        (4.1, 64, ["the card has 4.1 GiB free, and about 4.2 are needed"]),
+        (64, 5, ["host memory has 5.0 GiB free, and about 6.0 are needed"]),
+        (1, 1, ["the card has 1.0 GiB free, and about 4.2", "host memory has 1.0 GiB free, and about 6.0"]),
+    ],
+)
+def test_what_is_short_is_named_with_both_figures(card_gib: float, host_gib: float, said: list[str]) -> None:
+    found = shortages(NEEDED, card_bytes=card_gib * GIB, host_bytes=host_gib * GIB)
+    assert len(found) == len(said)
+    assert all(text.startswith(beginning) for text, beginning in zip(found, said, strict=True))
