@@ -18,6 +18,7 @@ from data_prep.labels import UNSAFE
 from recipes.adapter.folder import Adapter, find_adapter
 from recipes.metrics.prior_shift import check_prior
 from recipes.report.evaluated_split import EvaluatedSplit, open_split
+from recipes.training.run_folder import RunFolder
 
 REPORT_BYTES = 2_000_000  # at least; most are pictures and plots
 
@@ -40,7 +41,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from recipes.report.contents import describe, make_report, now
     from recipes.report.measuring import device_name, measure_latency, measure_split
     from recipes.report.table import as_table
-    from recipes.report.writing import renew_card, write_report
+    from recipes.report.writing import write_report
 
     started, began = now(), time.monotonic()
     adapted = load_for_batches(adapter)
@@ -54,7 +55,7 @@ def evaluate(args: argparse.Namespace) -> int:
     }
     write_report(split.report_folder, report, split, scored, without_frames=args.without_frames)
     if split.report_folder == adapter.folder / "eval":
-        renew_card(adapter, report)
+        RunFolder(adapter.folder).write_card(adapter.record, report)
     print(as_table(report))
     page = f"report: {to_root(split.report_folder / 'report.html')}"
     took = f"{len(split.rows)} frames evaluated; {time.monotonic() - began:.1f} s"

@@ -1,16 +1,13 @@
-"""A report written into its folder, and its figures into the adapter's card. Imports no torch."""
+"""A report written into its folder. Imports no torch."""
 
 import hashlib
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import as_json, to_root, write_atomic, write_together
+from data_prep.files import as_json, write_together
 from data_prep.media.images import read_image
-from recipes.adapter.folder import Adapter
-from recipes.adapter.model_card import is_own_card, model_card
 from recipes.report.contents import predictions
 from recipes.report.evaluated_split import EvaluatedSplit
 from recipes.report.look import thumbnail
@@ -47,12 +44,3 @@ def with_pictures(mistakes: Sequence[dict[str, Any]], rows: Any, *, without_fram
         return None if without_frames else thumbnail(read_image(rows[row]["image"]["bytes"]))
 
     return [{**mistake, "picture": picture(mistake["row"])} for mistake in mistakes]
-
-
-def renew_card(adapter: Adapter, report: dict[str, Any]) -> None:
-    """Put the report's figures into the adapter's card, unless someone has changed that by hand."""
-    card = adapter.folder / "README.md"
-    if card.is_file() and not is_own_card(card.read_text(encoding="utf-8")):
-        print("README.md was changed by hand and stays as it is; remove it to have it written anew", file=sys.stderr)
-        return
-    write_atomic(card, model_card(adapter.record, to_root(adapter.folder), report).encode())

@@ -10,7 +10,6 @@ import re
 import subprocess
 import sys
 from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NoReturn
@@ -39,7 +38,7 @@ from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import label_of
 from recipes.report.evaluated_split import open_split
 from recipes.report.scored import Scored
-from recipes.report.writing import renew_card, write_report
+from recipes.report.writing import write_report
 from tests.conftest import CLIP_FLAGS, TEST_CLIPS, TRAIN_CLIPS, Demo
 
 
@@ -437,18 +436,6 @@ def test_card_s_own_lines_load_the_adapter_and_answer_as_infer_does(
     (expected,) = adapted.p_unsafe([Image.open(frame).convert("RGB")])
     assert answer == label_of(expected, adapted.record.threshold)
     assert float(p_unsafe) == pytest.approx(expected, abs=1e-3)
-
-
-def test_card_that_someone_changed_stays(demo: Demo, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = json.loads((demo.output / "eval" / "report.json").read_text())
-    adapter = replace(find_adapter(demo.output), folder=tmp_path)
-    (tmp_path / "README.md").write_text("# Ours\n")
-    renew_card(adapter, report)
-    assert (tmp_path / "README.md").read_text() == "# Ours\n"
-    assert "README.md was changed by hand and stays as it is" in capsys.readouterr().err
-    (tmp_path / "README.md").unlink()
-    renew_card(adapter, report)
-    assert is_own_card((tmp_path / "README.md").read_text())
 
 
 def log_odds(p_unsafe: list[float]) -> list[float]:

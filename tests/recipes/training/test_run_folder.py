@@ -150,6 +150,9 @@ def test_card_is_written_anew_until_someone_changes_a_finished_run_s(
     run.write_card(RECORD)
     assert card.read_text() == "Mine.\n"
     assert "README.md was changed by hand and stays as it is" in capsys.readouterr().err
+    card.unlink()
+    run.write_card(RECORD)
+    assert card.read_text() == without_figures
 
 
 def test_older_checkpoints_go_once_the_new_one_is_whole(tmp_path: Path) -> None:
