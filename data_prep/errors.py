@@ -1,4 +1,4 @@
-"""The errors that a user is meant to see, and how a script shows them."""
+"""The errors that a user is meant to see, and their text on one line."""
 
 import re
 

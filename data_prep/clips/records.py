@@ -1,4 +1,4 @@
-"""The data set's clips: finding them, naming them, and one checked record a clip in clips.jsonl."""
+"""The records of clips: one a clip, checked, with what its extraction made of it."""
 
 import math
 import re

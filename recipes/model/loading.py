@@ -1,4 +1,4 @@
-"""The processor, the 4-bit base and the base with its adapter: what stays in 16 bits, what lives where."""
+"""The processor and the base, loaded: which parts lie where, in 4 bits or 16."""
 
 import logging
 import sys
