@@ -1,5 +1,5 @@
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier, Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -185,6 +185,37 @@ def test_a_p_that_is_no_number_is_never_answered(
             weight.copy_(kept)
 
 
+def asked_at_once(scorer: Scorer, batches: list[Any], *, threads: int) -> list[float]:
+    """Return P(UNSAFE) of each batch, asked by threads at once.
+
+    They compute on one core each and end one after another: threads of a maths library that ended at once were seen to
+    spin for each other, for minutes, where all cores were busy.
+    """
+    found = [0.0] * len(batches)
+    begin, asked, ends = Barrier(threads), Barrier(threads + 1), [Event() for _ in range(threads)]
+
+    def ask(thread: int) -> None:
+        torch.set_num_threads(1)
+        begin.wait(60)
+        for number in range(thread, len(batches), threads):
+            found[number] = float(scorer(batches[number])[0])
+        asked.wait(300)
+        ends[thread].wait(300)
+
+    used = torch.get_num_threads()
+    asking = [Thread(target=ask, args=[thread], daemon=True) for thread in range(threads)]
+    try:
+        for each in asking:
+            each.start()
+        asked.wait(300)
+        for end, each in zip(ends, asking, strict=True):
+            end.set()
+            each.join(60)
+    finally:
+        torch.set_num_threads(used)
+    return found
+
+
 @pytest.mark.parametrize("replayed", [False, True], ids=["called", "replayed"])
 def test_threads_that_ask_at_once_each_get_their_own_frame_s_answer(
     model: Any,
@@ -197,13 +228,7 @@ def test_threads_that_ask_at_once_each_get_their_own_frame_s_answer(
     scorer = Scorer(model, label_token_ids(collator), cuda_graphs=replayed)
     batches = [collator.prompts([row]) for row in (rows[0], rows[5], rows[1], rows[3])] * 8
     one_by_one = [float(scorer(batch)[0]) for batch in batches]
-    used = torch.get_num_threads()
-    torch.set_num_threads(1)  # else each thread has OpenMP make a team of its own, which was seen to hang once
-    try:
-        with ThreadPoolExecutor(8, initializer=torch.set_num_threads, initargs=(1,)) as threads:
-            at_once = [float(p[0]) for p in threads.map(scorer, batches)]
-    finally:
-        torch.set_num_threads(used)
+    at_once = asked_at_once(scorer, batches, threads=8)
     assert at_once == pytest.approx(one_by_one, abs=1e-6)
     assert len(set(one_by_one)) >= 4
 
