@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from recipes.machine.schedule import checkpoints_of, updates_of
-from tests.recipes.training.test_training_checks import values
+from tests.recipes.training.test_checks import values
 
 
 @pytest.mark.parametrize(
