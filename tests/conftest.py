@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +86,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """Unpack what an earlier version wrote, to be read and not to be changed."""
     root = tmp_path_factory.mktemp("kept")
-    with tarfile.open(PROJECT_ROOT / "tests" / "data" / "made_by_9264ce6.tar.xz") as archive:
-        archive.extractall(root, filter="data")
+    shutil.unpack_archive(PROJECT_ROOT / "tests" / "data" / "made_by_9264ce6.tar.xz", root)
     return Kept(root / "data", root / "hf", root / "run", root / "unfinished")
 
 

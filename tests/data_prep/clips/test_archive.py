@@ -120,7 +120,7 @@ FOLDERS = ("@eaDir", "lost+found", "System Volume Information", ".nfs0001", "$RE
 def littered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data set with folders and files that systems leave on each level, none of which may be looked into."""
     root = dataset(tmp_path / DATASET_FOLDER)
-    for level in ("", "train", "train/0_safe_walkway_violation", "test"):
+    for level in (".", "train", "train/0_safe_walkway_violation", "test"):
         for name in FOLDERS:
             touch(root, f"{level}/{name}/4_safe_walkway/a.mp4", f"{level}/{name}/b.mp4")
         touch(root, f"{level}/Thumbs.db", f"{level}/.DS_Store", f"{level}/a.mp4:Zone.Identifier")
