@@ -10,6 +10,9 @@ READY_DEV := $(if $(VENV),$(VENV)/.installed-dev)
 DEMO_DATA ?= data/demo
 DEMO_OUTPUT ?= outputs/demo
 DEMO_VISION ?= cache/vision
+# More flags for the demo's two long steps; the tests run it with fewer clips and epochs.
+DEMO_CLIPS ?=
+DEMO_TRAINING ?=
 
 # The demo keeps to the project's own folders: nothing of it lands in the user's caches.
 export HF_HOME ?= $(CURDIR)/cache/hf
@@ -40,13 +43,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-app
 	@touch $@
 
 demo: $(READY)
-	$(PYTHON) data_prep/make_demo_clips.py --out $(DEMO_DATA)
+	$(PYTHON) data_prep/make_demo_clips.py --out $(DEMO_DATA) $(DEMO_CLIPS)
 	$(PYTHON) data_prep/extract_frames.py --data $(DEMO_DATA)
 	$(PYTHON) data_prep/build_jsonl.py --data $(DEMO_DATA)
 	$(PYTHON) data_prep/push_dataset.py --data $(DEMO_DATA) --repo-id local/safe-unsafe-demo
 	$(ACCELERATE) launch --quiet --config_file accelerate_config.yaml recipes/sft_qwen2vl.py \
 	    --config recipes/configs/demo_cpu.yaml --output_dir $(DEMO_OUTPUT) \
-	    --vision_cache $(DEMO_VISION) --resume
+	    --vision_cache $(DEMO_VISION) --resume $(DEMO_TRAINING)
 	$(PYTHON) recipes/eval_qwen2vl.py --adapter $(DEMO_OUTPUT)
 	$(PYTHON) recipes/infer.py --adapter $(DEMO_OUTPUT) \
 	    --image "$$(ls $(DEMO_DATA)/frames/test/unsafe/*/0000.jpg | head -n 1)"
@@ -64,4 +67,4 @@ bench: $(READY_DEV)
 	$(PYTHON) benchmarks/bench_infer.py
 
 image-check: $(READY_DEV)
-	$(PYTHON) -m tests.image_check
+	$(PYTHON) -m tests.image.check

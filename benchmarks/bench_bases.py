@@ -12,9 +12,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.drawn_frames import draw_data_folder
-from benchmarks.gpu_arms import run, run_benchmark
-from data_prep.errors import run_script
+from benchmarks.made.drawn_frames import draw_data_folder
+from benchmarks.measuring.arms import run, run_benchmark
+from data_prep.console import run_script
 
 ARMS = ("6gb", "8gb", "80gb", "packed")
 TRAIN_CLIPS_PER_CLASS = 3
@@ -22,14 +22,14 @@ TRAIN_CLIPS_PER_CLASS = 3
 
 def main(argv: list[str]) -> int:
     """Make base and frames, see each arm through, write bench_bases.json, print a table, one line of JSON last."""
-    print(as_table(run_benchmark(argv, __doc__, "bench_bases", "benchmarks/bases_arms.py", ARMS, make=prepare)))
+    print(as_table(run_benchmark(argv, __doc__, "bench_bases", "benchmarks/arms/bases.py", ARMS, make=prepare)))
     return 0
 
 
 def prepare(out: Path, like: str) -> None:
     """Write the random 2B and the frames, unless they are there."""
     if not (out / "2b" / "model.safetensors.index.json").is_file():
-        run(["benchmarks/random_qwen2vl.py", "--like", like, "--size", "2b", "--out", str(out / "2b")])
+        run(["benchmarks/made/random_qwen2vl.py", "--like", like, "--size", "2b", "--out", str(out / "2b")])
     if not (out / "data" / "test.jsonl").is_file():
         draw_data_folder(out / "data", train_clips_per_class=TRAIN_CLIPS_PER_CLASS)
 

@@ -10,26 +10,21 @@ clip has. Noticed is one of which anything is said.
 
 import argparse
 import json
-import os
-import platform
-import tempfile
-import threading
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import numpy as np
-from joblib import cpu_count
 
-from benchmarks.damaged_clips import CODECS, DamagedClip, damaged, packets_to_damage
-from benchmarks.packet_damage import KINDS
-from benchmarks.surroundings import cpu_name
-from benchmarks.watched_video import EVERY_FRAME, SAMPLED, Answer, answer_of, expected_samples, video_process
-from data_prep.errors import run_script
-from data_prep.files import PROJECT_ROOT, from_root, write_json
+from benchmarks.damage.clip_threads import in_threads
+from benchmarks.damage.damaged_clips import CODECS, DamagedClip, by_codec_and_kind, damaged, packets_to_damage
+from benchmarks.damage.packet_damage import KINDS
+from benchmarks.damage.watched_video import EVERY_FRAME, SAMPLED, Answer, answer_of, expected_samples, video_process
+from benchmarks.measuring.checkouts import checkouts
+from benchmarks.measuring.machine import machine_with
+from data_prep.console import run_script
+from data_prep.files import from_root, write_json
 
 
 @dataclass(frozen=True)
@@ -64,12 +59,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what is drawn (default: %(default)s)")
     parser.add_argument("--before", metavar="FOLDER", help="a checkout of an earlier version")
     args = parser.parse_args(argv)
+    versions = checkouts(args.before, measured_by="data_prep")
     out = from_root(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    versions = {"now": PROJECT_ROOT, **({"before": from_root(args.before)} if args.before else {})}
     results = {
         "schema_version": 1,
-        "machine": machine(),
+        "machine": machine_with("av", "pillow"),
         "before": Path(args.before).name if args.before else None,
         "seed": args.seed,
         "rows": rows(see_all(args.seed, args.clips, versions)),
@@ -80,43 +75,53 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+class Readers:
+    """The versions of the project that take one clip after the other's samples; a context manager, for one thread."""
+
+    def __init__(self, versions: dict[str, Path], folder: Path, seed: int) -> None:
+        self._folder, self._seed = folder, seed
+        self._videos = {name: video_process(root) for name, root in versions.items()}
+        self._sound: dict[tuple[str, str], dict[int, str]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for video in self._videos.values():
+            video.close()
+
+    def see(self, place: tuple[int, int, int]) -> Seen | None:
+        """Return what each version makes of a clip, by the numbers of codec, kind and clip; None if there is none."""
+        codec, kind = list(CODECS)[place[0]], list(KINDS)[place[1]]
+        clip = damaged(codec, kind, np.random.default_rng([self._seed, *place]))
+        if clip is None:
+            return None
+        path = self._folder / f"{'_'.join(map(str, place))}.mp4"
+        sound = self._frames_of_sound_clip(clip, path)
+        path.write_bytes(clip.content)
+        answers = {name: answer_of(video, path, SAMPLED) for name, video in self._videos.items()}
+        path.unlink()
+        return Seen(CODECS[clip.codec], clip.damage, sound, answers)
+
+    def _frames_of_sound_clip(self, clip: DamagedClip, path: Path) -> dict[int, str]:
+        base = clip.codec, clip.recipe
+        if base not in self._sound:
+            path.write_bytes(packets_to_damage(*base).written())
+            self._sound[base] = answer_of(self._videos["now"], path, EVERY_FRAME).samples[EVERY_FRAME]
+        return self._sound[base]
+
+
 def see_all(seed: int, clips: int, versions: dict[str, Path]) -> list[Seen]:
     """Return what each version makes of `clips` of every codec and kind of damage."""
-    os.environ["SVT_LOG"] = "1"  # else the encoder greets on stderr
-    local = threading.local()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-
-        def see(place: tuple[int, int, int]) -> Seen | None:
-            if not hasattr(local, "readers"):
-                local.readers = {name: stack.enter_context(video_process(root)) for name, root in versions.items()}
-                local.sound = {}
-            codec, kind = list(CODECS)[place[0]], list(KINDS)[place[1]]
-            clip = damaged(codec, kind, np.random.default_rng([seed, *place]))
-            path = Path(folder) / f"{'_'.join(map(str, place))}.mp4"
-            return seen(clip, path, local.readers, local.sound) if clip else None
-
-        places = np.ndindex(len(CODECS), len(KINDS), clips)
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            return [each for each in pool.map(see, places) if each]
-
-
-def seen(clip: DamagedClip, path: Path, readers: dict[str, Any], sound: dict[tuple[str, str], dict[int, str]]) -> Seen:
-    """Ask every version about a clip, and this one about the sound clip, unless `sound` knows its frames."""
-    base = clip.codec, clip.recipe
-    if base not in sound:
-        path.write_bytes(packets_to_damage(*base).written())
-        sound[base] = answer_of(readers["now"], path, EVERY_FRAME).samples[EVERY_FRAME]
-    path.write_bytes(clip.content)
-    answers = {name: answer_of(reader, path, SAMPLED) for name, reader in readers.items()}
-    path.unlink()
-    return Seen(CODECS[clip.codec], clip.damage, sound[base], answers)
+    places = np.ndindex(len(CODECS), len(KINDS), clips)
+    found = in_threads(places, lambda folder: Readers(versions, folder, seed), Readers.see)
+    return [each for each in found if each]
 
 
 def rows(found: list[Seen]) -> list[dict[str, Any]]:
     """Count by codec and kind; what is said of clips that aren't altered is counted, too."""
-    groups: dict[tuple[str, str], list[Seen]] = {}
-    for each in found:
-        groups.setdefault((each.codec, each.kind), []).append(each)
     return [
         {
             "codec": codec,
@@ -134,14 +139,8 @@ def rows(found: list[Seen]) -> list[dict[str, Any]]:
             },
             "faults": {name: sum(bool(each.answers[name].fault) for each in group) for name in group[0].answers},
         }
-        for (codec, kind), group in groups.items()
+        for (codec, kind), group in by_codec_and_kind(found).items()
     ]
-
-
-def machine() -> dict[str, Any]:
-    """Say where this ran, and with which versions."""
-    packages = {package: version(package) for package in ("av", "pillow")}
-    return {"cpu": cpu_name(), "cores": cpu_count(), "python": platform.python_version(), **packages}
 
 
 def as_table(results: dict[str, Any]) -> str:

@@ -9,39 +9,19 @@ is nothing to learn. Run again, it keeps the runs that are finished.
 """
 
 import argparse
-import json
 import os
-import platform
-import random
-import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import yaml
-
-from benchmarks.surroundings import cpu_name, with_project
-from data_prep.clips import CLIPS_FILE, Clip, frame_name, read_clips, write_clips
-from data_prep.errors import InputError, run_script
-from data_prep.files import PROJECT_ROOT, from_root, hold_lock, sha256_of_file, to_root, write_json
-from data_prep.rows import Row, read_rows, write_rows
-
-if TYPE_CHECKING:
-    from data_prep.frames_source import FramesSource
-    from recipes.base_model import BaseModel
+from benchmarks.measuring.demo_runs import ARMS, HF_HOME, SHUFFLED, UNWEIGHTED, WEIGHTED, finish_run, open_demo
+from benchmarks.measuring.machine import machine
+from data_prep.console import run_script
+from data_prep.errors import InputError
+from data_prep.files import from_root, to_root, write_json
+from data_prep.locks import hold_lock
 
 SCHEMA_VERSION = 1
-CONFIG = "recipes/configs/demo_cpu.yaml"
-DATASET = "local/safe-unsafe-demo"
-HF_HOME = "cache/hf"  # where make demo keeps what it pushes
-MARKS_FILE = "demo_clips.json"  # written by make_demo_clips.py
-TIMING_FILE = "bench_run.json"  # beside an adapter that this benchmark has trained; marks the training finished
-WEIGHTED, UNWEIGHTED, SHUFFLED = ARMS = ("weighted", "unweighted", "shuffled")
 FIGURES = {
     "frame_macro_f1": ("results", "frame", "macro_f1"),
     "clip_macro_f1": ("results", "clip", "macro_f1"),
@@ -49,43 +29,6 @@ FIGURES = {
     "clip_balanced_accuracy": ("results", "clip", "balanced_accuracy"),
     "wall_seconds": ("training_seconds", "wall"),
 }
-
-
-@dataclass(frozen=True)
-class Mark:
-    """What the generator says of a clip: how many leading samples don't show its behaviour yet, and what it copies."""
-
-    hidden_samples: int
-    copy_of: str | None
-
-
-@dataclass(frozen=True)
-class Demo:
-    """What all runs have in common. `marks` are by a clip's path below the data set's root, none for older clips."""
-
-    data: Path
-    clips: list[Clip]
-    marks: dict[str, Mark]
-    source: "FramesSource"
-    base: "BaseModel"
-    balance_labels: bool
-
-    @property
-    def recipe_arm(self) -> str:
-        """The arm that is the recipe as it stands."""
-        return WEIGHTED if self.balance_labels else UNWEIGHTED
-
-    @property
-    def made_from(self) -> dict[str, str]:
-        """What the figures depend on, besides the code; a kept run must agree with it."""
-        return {
-            "dataset": self.source.id,
-            "dataset_hash": self.source.content_hash,
-            "config": CONFIG,
-            "config_sha256": sha256_of_file(from_root(CONFIG)),
-            "base_model": self.base.name,
-            "base_revision": self.base.revision,
-        }
 
 
 def main(argv: list[str]) -> int:
@@ -125,218 +68,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
-def open_demo(data: Path) -> Demo:
-    """Open what `make demo` left. Raises InputError where it is missing, or was pushed from other data."""
-    from data_prep.frames_source import open_dataset
-    from recipes.base_model import find_base
-    from recipes.run_settings import RecipeArguments
-
-    settings = yaml.safe_load(from_root(CONFIG).read_text(encoding="utf-8"))
-    try:
-        folder, pushed = open_dataset(str(data)), open_dataset(DATASET)
-        base = find_base(settings["model_name_or_path"])
-    except InputError as error:
-        raise InputError(f"run 'make demo' first, which leaves all that this needs ({error})") from None
-    if folder.content_hash != pushed.content_hash:
-        raise InputError(f"{DATASET} holds other data than {to_root(data)} does now; run 'make demo' again")
-    balance_labels = settings.get("balance_labels", RecipeArguments.balance_labels)
-    return Demo(data, clips_with_rows(data), read_marks(data / MARKS_FILE), pushed, base, balance_labels)
-
-
-def clips_with_rows(data: Path) -> list[Clip]:
-    """Return the clips that train.jsonl and test.jsonl hold frames of; build_jsonl.py leaves leaks out of train."""
-    rows = [row for split in ("train", "test") for row in read_rows(data / f"{split}.jsonl")]
-    folders = {PurePosixPath(row.image).parent.as_posix() for row in rows}
-    return [clip for clip in read_clips(data / CLIPS_FILE) if clip.folder in folders]
-
-
-def read_marks(path: Path) -> dict[str, Mark]:
-    """Read what the generator says of each clip, by the clip's path. Nothing where there is no file or it says none."""
-    if not path.is_file():
-        return {}
-    clips = json.loads(path.read_text(encoding="utf-8"))["clips"]
-    return {name: Mark(of["hidden_samples"], of["copy_of"]) for name, of in clips.items() if isinstance(of, dict)}
-
-
-def finish_run(demo: Demo, out: Path, arm: str, seed: int) -> dict[str, Any]:
-    """Train and evaluate one arm with one seed, unless that is done already, and return its record.
-
-    Raises InputError for a finished run of other data, another base or other settings.
-    """
-    folder = out / arm / f"seed{seed}"
-    timing_file = folder / TIMING_FILE
-    if not timing_file.is_file():
-        remove_unfinished(folder)
-        print(f"{arm}, seed {seed}: training", file=sys.stderr)
-        seconds = train(demo, out, arm, seed)
-        write_json(timing_file, {"made_from": demo.made_from, "wall_seconds": seconds})
-    timing = json.loads(timing_file.read_text(encoding="utf-8"))
-    if timing["made_from"] != demo.made_from:
-        raise InputError(f"{to_root(folder)} was made from other data, base or settings; remove it, or change --out")
-    report_folder = report_folder_of(demo, folder)
-    if not (report_folder / "report.json").is_file():
-        print(f"{arm}, seed {seed}: evaluating", file=sys.stderr)
-        evaluate = ["recipes/eval_qwen2vl.py", "--adapter", str(folder), "--dataset", DATASET]
-        run_python(evaluate, f"evaluating {to_root(folder)}")
-    return {
-        "arm": arm,
-        "seed": seed,
-        "folder": to_root(folder),
-        "relabelled_train_clips": relabelled(demo.clips, seed) if arm == SHUFFLED else 0,
-        "training_seconds": {
-            "wall": timing["wall_seconds"],
-            "train_runtime": json.loads((folder / "training.json").read_text(encoding="utf-8"))["seconds"],
-        },
-        **run_record(report_folder, demo),
-    }
-
-
-def remove_unfinished(folder: Path) -> None:
-    """Remove a run that was cut off: the seconds of a resumed one would say nothing.
-
-    Raises InputError where the folder holds a finished adapter, which some other command has trained.
-    """
-    from recipes.safety_record import is_finished
-
-    if is_finished(folder):
-        raise InputError(f"{to_root(folder)} holds a finished run without {TIMING_FILE}; move it away, or change --out")
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def train(demo: Demo, out: Path, arm: str, seed: int) -> float:
-    """Train one arm with one seed through `accelerate launch`; return the seconds that the whole command took."""
-    folder = out / arm / f"seed{seed}"
-    if arm == SHUFFLED:
-        data = out / "shuffled_data" / f"seed{seed}"
-        write_shuffled_data(demo, data, seed)
-        flags = ["--dataset", str(data)]
-    else:
-        flags = ["--balance_labels", "true" if arm == WEIGHTED else "false"]
-    launch = [
-        "-m",
-        "accelerate.commands.accelerate_cli",
-        "launch",
-        "--quiet",
-        "--config_file",
-        "accelerate_config.yaml",
-    ]
-    recipe = ["recipes/sft_qwen2vl.py", "--config", CONFIG, "--seed", str(seed), "--output_dir", str(folder)]
-    return run_python([*launch, *recipe, *flags], f"training {to_root(folder)}")
-
-
-def run_python(arguments: list[str], doing: str) -> float:
-    """Run Python with these arguments in the project's root; return its seconds. What it prints goes to stderr."""
-    begin = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        cwd=PROJECT_ROOT,
-        env=with_project(),
-        stdout=sys.stderr,
-        check=False,
-    )
-    if done.returncode:
-        raise InputError(f"{doing} failed with exit status {done.returncode}; what it said stands above")
-    return time.perf_counter() - begin
-
-
-def report_folder_of(demo: Demo, folder: Path) -> Path:
-    """Return where eval_qwen2vl.py puts its report of the true test split for the adapter in `folder`."""
-    from recipes.report import folder_of_report
-    from recipes.safety_record import read_record
-
-    return folder_of_report(folder, read_record(folder), demo.source, "test")
-
-
-def shuffle_labels(clips: Sequence[Clip], seed: int) -> list[Clip]:
-    """Return the clips, in order, with the source classes of those of train dealt out anew at random.
-
-    A clip's label follows its class, so a clip stays whole, each label keeps its number of clips, and what validation
-    is cut from train is shuffled too: the best checkpoint must not be chosen by true labels. Test is untouched.
-    """
-    train = [clip for clip in clips if clip.split == "train"]
-    classes = [(clip.source_class, clip.label) for clip in train]
-    random.Random(seed).shuffle(classes)
-    dealt = iter(classes)
-    shuffled = []
-    for clip in clips:
-        source_class, label = next(dealt) if clip.split == "train" else (clip.source_class, clip.label)
-        shuffled.append(replace(clip, source_class=source_class, label=label))
-    return shuffled
-
-
-def relabelled(clips: Sequence[Clip], seed: int) -> int:
-    """Return how many clips bear another label once shuffled; about a third, where four in five are UNSAFE."""
-    return sum(old.label != new.label for old, new in zip(clips, shuffle_labels(clips, seed), strict=True))
-
-
-def write_shuffled_data(demo: Demo, folder: Path, seed: int) -> None:
-    """Write a data folder with the demo's frames under shuffled labels, whole or not at all.
-
-    Frames move to where their new label wants them. They are copied: a link that leads out of a data folder is refused.
-    """
-    shuffled = shuffle_labels(demo.clips, seed)
-    clip_of_folder = {old.folder: new for old, new in zip(demo.clips, shuffled, strict=True)}
-    unfinished = folder.with_name(f".{folder.name}.unfinished")
-    for left in (unfinished, folder):
-        shutil.rmtree(left, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    for split in ("train", "test"):
-        rows = read_rows(demo.data / f"{split}.jsonl")
-        moved = [move_row(row, clip_of_folder) for row in rows]
-        for old, new in zip(rows, moved, strict=True):
-            (unfinished / new.image).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(demo.data / old.image, unfinished / new.image)
-        write_rows(unfinished / f"{split}.jsonl", moved)
-    write_clips(unfinished / CLIPS_FILE, shuffled)
-    unfinished.rename(folder)
-
-
-def move_row(row: Row, clip_of_folder: Mapping[str, Clip]) -> Row:
-    """Return a row as its clip's new record wants it: the image's folder and the response follow the label."""
-    image = PurePosixPath(row.image)
-    clip = clip_of_folder[image.parent.as_posix()]
-    return replace(row, image=f"{clip.folder}/{image.name}", response=clip.label)
-
-
-def run_record(report_folder: Path, demo: Demo) -> dict[str, Any]:
-    """Return what one evaluation says: its figures, and which frames it got wrong."""
-    report = json.loads((report_folder / "report.json").read_text(encoding="utf-8"))
-    lines = (report_folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
-    frames = [join_mark(json.loads(line), demo.clips, demo.marks) for line in lines]
-    return {
-        **{name: report[name] for name in ("results", "confusion_matrix", "baselines")},
-        "by_visibility": by_visibility(frames),
-        "wrong_frames": [frame for frame in frames if frame["answer"] != frame["label"]],
-    }
-
-
-def join_mark(prediction: Mapping[str, Any], clips: Sequence[Clip], marks: Mapping[str, Mark]) -> dict[str, Any]:
-    """Return a prediction of the test split with its image's path and its clip's mark.
-
-    `hidden` says whether the frame is of the seconds before the behaviour shows, None where that isn't known: marks are
-    of samples at one a second.
-    """
-    (clip,) = [clip for clip in clips if clip.split == "test" and clip.video_id == prediction["clip"]]
-    mark = marks.get(clip.path)
-    return {
-        "image": f"{clip.folder}/{frame_name(prediction['sample'])}",
-        **prediction,
-        "hidden": None if mark is None or clip.settings.fps != 1 else prediction["sample"] < mark.hidden_samples,
-        "copy_of": None if mark is None else mark.copy_of,
-    }
-
-
-def by_visibility(frames: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, int]] | None:
-    """Count frames, and wrong ones among them, by whether the behaviour shows; None where that isn't known of all."""
-    if any(frame["hidden"] is None for frame in frames):
-        return None
-    counts = {}
-    for name, hidden in (("hidden", True), ("visible", False)):
-        answers = [frame["answer"] == frame["label"] for frame in frames if frame["hidden"] is hidden]
-        counts[name] = {"n": len(answers), "wrong": answers.count(False)}
-    return counts
-
-
 def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return each figure's median and its value by seed: of every arm, and of weighted less unweighted by seed."""
     by_arm = {
@@ -373,15 +104,6 @@ def with_median(by_seed: Mapping[int, float | None]) -> dict[str, Any]:
         "median": median(known) if len(known) == len(by_seed) else None,
         "by_seed": {str(seed): value for seed, value in by_seed.items()},
     }
-
-
-def machine() -> dict[str, Any]:
-    """Name the processor and the versions that the figures were taken with."""
-    from joblib import cpu_count
-
-    from recipes.report import versions
-
-    return {"cpu": cpu_name(), "cores": cpu_count(), "os": platform.system(), **versions()}
 
 
 def as_table(results: Mapping[str, Any]) -> str:

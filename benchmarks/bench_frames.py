@@ -13,17 +13,15 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import resource
 import shutil
 import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from types import MappingProxyType
 from typing import Any
 
 import av
@@ -31,17 +29,35 @@ import numpy as np
 from joblib import cpu_count
 from PIL import Image
 
-from benchmarks.frames_arms import ARMS, SECOND, sample_by_time
-from benchmarks.surroundings import cpu_name, with_project
-from data_prep.clips import frame_name
-from data_prep.errors import run_script
+from benchmarks.arms.frames import ARMS, SECOND, sample_by_time
+from benchmarks.made.drawn_frames import HEIGHT, WIDTH
+from benchmarks.made.moving_clip import RATE, make_clip
+from benchmarks.measuring.checkouts import checkouts
+from benchmarks.measuring.machine import machine_with, with_project
+from data_prep.clips.records import frame_name
+from data_prep.console import run_script
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 
+SCRIPT = "benchmarks/arms/frames.py"
 GOPS = (25, 50, 250)
-RATE, SECONDS, WIDTH, HEIGHT = 25, 20, 1920, 1080
+SECONDS = 20
 CLIPS_IN_TURN, CLIPS_AT_ONCE = 3, 4
 BEFORE = "before"
+PACKAGES = ("av", "pillow", "joblib", "opencv-python-headless", "torchcodec", "torch")
 MODULES = {"opencv": "cv2", "torchcodec": "torchcodec"}  # what a way imports beyond the project's requirements
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to take frames: by its name among ARMS, or this project's as an earlier checkout in `root` has it."""
+
+    name: str
+    root: Path = PROJECT_ROOT
+
+    @property
+    def arm(self) -> str:
+        """The name among ARMS."""
+        return "ours" if self.name == BEFORE else self.name
 
 
 def main(argv: list[str]) -> int:
@@ -51,27 +67,29 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--before", metavar="FOLDER", help="a checkout of an earlier version")
     parser.add_argument("--rounds", type=int, default=3, help="times every way is timed (default: %(default)s)")
     args = parser.parse_args(argv)
+    versions = checkouts(args.before, measured_by=SCRIPT)
     out = from_root(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    folders = {BEFORE: from_root(args.before)} if args.before else {}
-    arms = [arm for arm in (*folders, *ARMS) if is_installed(arm)]
+    ways = [Way(BEFORE, versions[BEFORE])] if BEFORE in versions else []
+    ways = [way for way in (*ways, *map(Way, ARMS)) if is_installed(way.name)]
     clips = {gop: make_clip(out / f"gop{gop}.mp4", gop, RATE * SECONDS) for gop in GOPS}
     shortest = make_clip(out / "one_frame.mp4", 1, 1)
-    seconds: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    start_up: dict[str, list[float]] = defaultdict(list)
+    seconds: dict[tuple[Way, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for turn in range(args.rounds):
-        for arm in arms:
-            start_up[arm].append(timed(arm, [shortest], 1, out, folders)["cpu"])
+        for way in ways:
+            start_up = timed(way, [shortest], 1, out)["cpu"]
             for gop, clip in clips.items():
-                print(f"round {turn + 1}: {arm}, GOP {gop}", file=sys.stderr)
-                seconds[arm, gop]["cpu"].append(timed(arm, [clip] * CLIPS_IN_TURN, 1, out, folders)["cpu"])
-                seconds[arm, gop]["wall"].append(timed(arm, [clip] * CLIPS_AT_ONCE, cpu_count(), out, folders)["wall"])
+                print(f"round {turn + 1}: {way.name}, GOP {gop}", file=sys.stderr)
+                taken = seconds[way, gop]
+                taken["cpu"].append(timed(way, [clip] * CLIPS_IN_TURN, 1, out)["cpu"])
+                taken["wall"].append(timed(way, [clip] * CLIPS_AT_ONCE, cpu_count(), out)["wall"])
+                taken["start_up_cpu"].append(start_up)
     results = {
-        "machine": machine(),
+        "machine": {**machine_with(*PACKAGES), "ffmpeg": ffmpeg_version()},
         "clips": {"width": WIDTH, "height": HEIGHT, "rate": RATE, "seconds": SECONDS, "at_once": CLIPS_AT_ONCE},
         "arms": [
-            {"arm": arm, "gop": gop, **summary(taken, start_up[arm]), "frames": compared(arm, clips[gop], out, folders)}
-            for (arm, gop), taken in seconds.items()
+            {"arm": way.name, "gop": gop, **summary(taken), "frames": compared(way, clips[gop], out)}
+            for (way, gop), taken in seconds.items()
         ],
     }
     write_json(out / "bench_frames.json", results)
@@ -92,64 +110,33 @@ def is_installed(arm: str) -> bool:
     return found
 
 
-def make_clip(path: Path, gop: int, frames: int) -> Path:
-    """Encode a clip, unless it is there: a box wanders over a still scene, under the noise of a sensor."""
-    if path.is_file():
-        return path
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(40, 200, (18, 32, 3), dtype=np.uint8)
-    scene = np.asarray(Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BICUBIC)).astype(np.int16)
-    noises = [rng.normal(0, 3, scene.shape).astype(np.int16) for _ in range(7)]
-    unfinished = path.with_suffix(".part")
-    with av.open(str(unfinished), "w", format="mp4") as container:
-        stream = container.add_stream("libx264", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
-        params = f"keyint={gop}:min-keyint={gop}:scenecut=0:bframes=3:b-adapt=0:colormatrix=smpte170m"
-        stream.options = {"preset": "veryfast", "crf": "26", "x264-params": params}
-        for number in range(frames):
-            image = scene + noises[number % len(noises)]
-            left = 3 * number % (WIDTH - 200)
-            image[400:800, left : left + 160] = (230, 120, 40)
-            picture = av.VideoFrame.from_ndarray(image.clip(0, 255).astype(np.uint8), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    unfinished.replace(path)
-    return path
-
-
-def timed(
-    arm: str, clips: list[Path], workers: int, out: Path, folders: Mapping[str, Path] = MappingProxyType({})
-) -> dict[str, float]:
-    """Return the CPU and wall seconds of one process that takes the clips' frames.
-
-    A way of `folders` is this project's, as the checkout there has it.
-    """
+def timed(way: Way, clips: list[Path], workers: int, out: Path) -> dict[str, float]:
+    """Return the CPU and wall seconds of one process that takes the clips' frames."""
     folder = out / "frames"
     shutil.rmtree(folder, ignore_errors=True)
-    project, way = folders.get(arm, PROJECT_ROOT), "ours" if arm in folders else arm
-    command = [sys.executable, "benchmarks/frames_arms.py", way, "--out", str(folder), "--workers", str(workers)]
+    command = [sys.executable, SCRIPT, way.arm, "--out", str(folder), "--workers", str(workers)]
     before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    env = with_project() if project == PROJECT_ROOT else {**os.environ, "PYTHONPATH": str(project)}
-    subprocess.run([*command, "--clips", *map(str, clips)], cwd=project, env=env, check=True)
+    env = with_project() if way.root == PROJECT_ROOT else {**os.environ, "PYTHONPATH": str(way.root)}
+    subprocess.run([*command, "--clips", *map(str, clips)], cwd=way.root, env=env, check=True)
     wall, after = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN)
     return {"wall": wall, "cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime}
 
 
-def summary(taken: dict[str, list[float]], start_up: list[float]) -> dict[str, Any]:
+def summary(taken: dict[str, list[float]]) -> dict[str, Any]:
     """Return the medians of CPU seconds a clip, start-up apart, and of wall seconds for all clips at once; and all."""
     return {
-        "cpu_seconds_a_clip": (median(taken["cpu"]) - median(start_up)) / CLIPS_IN_TURN,
+        "cpu_seconds_a_clip": (median(taken["cpu"]) - median(taken["start_up_cpu"])) / CLIPS_IN_TURN,
         "wall_seconds": median(taken["wall"]),
-        "measured": {**taken, "start_up_cpu": start_up},
+        "measured": taken,
     }
 
 
-def compared(arm: str, clip: Path, out: Path, folders: Mapping[str, Path] = MappingProxyType({})) -> dict[str, float]:
+def compared(way: Way, clip: Path, out: Path) -> dict[str, float]:
     """Return how many frames a way gives, and how far they are from a full decode's, in grey levels on average.
 
     JPEG alone makes a few levels on noise; another frame of the scene makes more.
     """
-    timed(arm, [clip], 1, out, folders)
+    timed(way, [clip], 1, out)
     names = sorted(path.name for path in (out / "frames" / "0").iterdir())
     with av.open(str(clip)) as container:
         timed_frames = ((frame.pts * frame.time_base, frame) for frame in container.decode(video=0))
@@ -165,27 +152,12 @@ def compared(arm: str, clip: Path, out: Path, folders: Mapping[str, Path] = Mapp
     return {"count": len(names), "largest_mean_difference": max(apart)}
 
 
-def machine() -> dict[str, Any]:
-    """Name what the figures were taken with."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    def version_of(package: str) -> str | None:
-        try:
-            return version(package)
-        except PackageNotFoundError:
-            return None
-
-    packages = ("av", "pillow", "joblib", "opencv-python-headless", "torchcodec", "torch")
-    said = ""
-    if shutil.which("ffmpeg"):
-        said = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout
-    return {
-        "cpu": cpu_name(),
-        "cores": cpu_count(),
-        "python": platform.python_version(),
-        **{package: version_of(package) for package in packages},
-        "ffmpeg": said.split(" ", 3)[2] if said else None,
-    }
+def ffmpeg_version() -> str | None:
+    """Return what the ffmpeg command says that it is, None where there is none."""
+    if not shutil.which("ffmpeg"):
+        return None
+    said = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True, check=True).stdout
+    return said.split(" ", 3)[2]
 
 
 def as_table(results: dict[str, Any]) -> str:

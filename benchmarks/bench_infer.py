@@ -10,15 +10,15 @@ another; run again, it keeps the arms that are finished. It needs one GPU of 40 
 import json
 from typing import Any
 
-from benchmarks.gpu_arms import run_benchmark
-from data_prep.errors import run_script
+from benchmarks.measuring.arms import run_benchmark
+from data_prep.console import run_script
 
 ARMS = ("stock", "small", "small_capped", "start", "large", "equality")
 
 
 def main(argv: list[str]) -> int:
     """Make base, adapter and frames, measure each arm, write bench_infer.json, print a table, one line of JSON last."""
-    print(as_table(run_benchmark(argv, __doc__, "bench_infer", "benchmarks/infer_arms.py", ARMS)))
+    print(as_table(run_benchmark(argv, __doc__, "bench_infer", "benchmarks/arms/infer.py", ARMS)))
     return 0
 
 

@@ -9,7 +9,6 @@ infer.py is timed as a command.
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -18,13 +17,14 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from benchmarks.surroundings import cpu_name, with_project
-from data_prep.errors import InputError, run_script
+from benchmarks.measuring.machine import processor, with_project
+from data_prep.console import run_script
+from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root
-from data_prep.images import read_image
-from data_prep.rows import read_rows
-from recipes.adapter_files import Adapter, find_adapter
-from recipes.report import versions
+from data_prep.media.images import read_image
+from data_prep.rows.jsonl import read_rows
+from recipes.adapter.folder import Adapter, find_adapter
+from recipes.report.contents import versions
 
 FRAMES, COMMANDS = 64, 3
 
@@ -41,8 +41,7 @@ def main(argv: list[str]) -> int:
         commands = [seconds_of_command(adapter.folder, frames[0]) for _ in range(COMMANDS)]
         times = measure(adapter, [frame.read_bytes() for frame in frames])
     figures = {
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        **processor(),
         **versions(),
         "command_seconds": commands,
         **times,
@@ -69,11 +68,11 @@ def seconds_of_command(adapter: Path, frame: Path) -> float:
 
 def measure(adapter: Adapter, encoded: list[bytes]) -> dict[str, Any]:
     """Answer every frame both ways, in turns."""
-    from recipes.adapted_model import load_adapted
-    from recipes.modeling import use_all_cores
+    from recipes.answering.adapted_model import load_for_batches
+    from recipes.model.device import use_all_cores
 
     use_all_cores()
-    adapted = load_adapted(adapter)
+    adapted = load_for_batches(adapter)
     generate = stock(adapter)
 
     def ours(content: bytes) -> str:
@@ -101,8 +100,8 @@ def stock(adapter: Adapter) -> Callable[[bytes], str]:
     from peft import PeftModel
     from transformers import AutoProcessor, Qwen2VLForConditionalGeneration
 
-    from benchmarks.held_generation import question
-    from recipes.modeling import compute_exactly_on_cpu, quantization_config
+    from benchmarks.measuring.held_generation import question
+    from recipes.model.quantized import compute_exactly_on_cpu, quantization_config
 
     folder, record = adapter.folder, adapter.record
     dtype = getattr(torch, record.dtype)

@@ -10,8 +10,6 @@ seeds; intervals come from a bootstrap over clips, the same clips for every seed
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,15 +18,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bench_demo import UNWEIGHTED, WEIGHTED, machine
-from data_prep.errors import InputError, run_script
-from data_prep.files import PROJECT_ROOT, from_root, to_root, write_json
-from recipes.comparison import Evaluation, read_evaluation
-from recipes.intervals import Scores, draw_clips, interval, resampled_figures
-from recipes.judged import each_clip_its_own
-from recipes.metrics import class_ids, compute_figures, mean_by_clip
-from recipes.operating_point import choose_threshold
-from recipes.prior_shift import at_prior
+from benchmarks.measuring.demo_runs import UNWEIGHTED, WEIGHTED, run_python
+from benchmarks.measuring.machine import machine
+from data_prep.console import run_script
+from data_prep.errors import InputError
+from data_prep.files import from_root, to_root, write_json
+from recipes.metrics.class_ids import class_ids, mean_by_clip
+from recipes.metrics.figures import resampled_figures
+from recipes.metrics.intervals import interval
+from recipes.metrics.judged import clips_as_frames
+from recipes.metrics.prior_shift import at_prior
+from recipes.metrics.resampling import Resamples, Scores, draw_clips
+from recipes.metrics.safety_metric import compute_figures
+from recipes.metrics.threshold import choose_threshold
+from recipes.report.side_by_side import Evaluation, read_evaluation
 
 FIGURES = ("macro_f1", "recall", "precision", "brier")
 
@@ -100,8 +103,8 @@ def evaluation_of(folder: Path, split: str) -> Evaluation:
         return sorted(path.parent for path in folder.glob("eval/**/report.json") if split_of(path) == split)
 
     if not found():
-        command = [sys.executable, "recipes/eval_qwen2vl.py", "--adapter", str(folder), "--split", split]
-        subprocess.run([*command, "--skip-base-model"], cwd=PROJECT_ROOT, env=dict(os.environ), check=True)
+        evaluate = ["recipes/eval_qwen2vl.py", "--adapter", str(folder), "--split", split, "--skip-base-model"]
+        run_python(evaluate, f"evaluating {to_root(folder)}")
     return read_evaluation(found()[0])
 
 
@@ -148,10 +151,10 @@ def resample(way: Way, runs: Sequence[Run]) -> dict[str, Any]:
         truth, clips = class_ids(run.test.labels), [clip for clip, _ in run.test.frames]
         of_clips = mean_by_clip(test, truth, clips)
         assert of_clips is not None
-        for unit, scores in (("frame", Scores.of(test, truth, clips)), ("clip", each_clip_its_own(*of_clips))):
+        for unit, scores in (("frame", Scores.of(test, truth, clips)), ("clip", clips_as_frames(*of_clips))):
             by_seed[unit].append(dict(compute_figures(scores.p_unsafe, scores.truth, threshold=threshold)))
             times = draw_clips(int(scores.clip_of_row.max()) + 1)
-            drawn[unit].append(resampled_figures(scores, times, threshold=threshold))
+            drawn[unit].append(resampled_figures(Resamples(scores, times), threshold))
     return {
         "thresholds": thresholds,
         **{

@@ -8,10 +8,8 @@ time in a process of its own. The first time reads every frame once, as the firs
 """
 
 import argparse
-import io
 import json
 import multiprocessing
-import os
 import resource
 import sys
 import time
@@ -23,23 +21,22 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from benchmarks.surroundings import cpu_name
-from data_prep.errors import run_script
+from benchmarks.made.many_rows import FRAME_BYTES, make_rows, open_rows
+from benchmarks.measuring.machine import processor
+from benchmarks.measuring.recipe_arguments import recipe_arguments
+from data_prep.console import run_script
+from data_prep.disk.byte_counts import GIB
 from data_prep.files import from_root, write_json
-from data_prep.frames_dataset import TEST, TRAIN, VALIDATION, frame_features
-from data_prep.frames_source import FramesSource
-from data_prep.labels import LABELS, PROMPT
-from recipes import sft_qwen2vl
-from recipes.base_model import find_base
-from recipes.command_line import read_settings
-from recipes.report import versions
+from data_prep.labels import TRAIN, VALIDATION
+from recipes.model.base import find_base
+from recipes.report.contents import versions
+from recipes.training.command_line import read_settings
+from recipes.training.run import Run, prepare_run
 
 if TYPE_CHECKING:
-    from recipes.trainer import SafetyTrainer
+    from recipes.training.trainer import SafetyTrainer
 
 BASE, CONFIG = "./tiny_base/weights", "recipes/configs/demo_cpu.yaml"
-SIDE, FRAME_BYTES, FRAMES_PER_CLIP, ROWS_AT_ONCE = 56, 1000, 20, 1000
-CONTENT = "0" * 64  # stands for the content hash, which the data set's own check finds out
 
 
 def main(argv: list[str]) -> int:
@@ -55,8 +52,7 @@ def main(argv: list[str]) -> int:
     in_its_own_process(make_entries, out)
     starts = [in_its_own_process(measure, out) for _ in range(args.rounds)]
     results = {
-        "cpu": cpu_name(),
-        "cores": len(os.sched_getaffinity(0)),
+        **processor(),
         **versions(),
         "rows": args.rows,
         "frame_bytes": FRAME_BYTES,
@@ -73,60 +69,7 @@ def in_its_own_process(function: Callable[[Path], Any], out: Path) -> Any:
         return pool.submit(function, out).result()
 
 
-def make_rows(out: Path, rows: int) -> None:
-    """Write the splits as Arrow files, a tenth for validation, unless they are there."""
-    from datasets.arrow_writer import ArrowWriter
-
-    sizes = {TRAIN: rows - rows // 10, VALIDATION: rows // 10, TEST: len(LABELS)}
-    first = 0
-    for split, size in sizes.items():
-        path = arrow_file(out, split)
-        if not path.exists():
-            unfinished = path.with_suffix(".unfinished")
-            with ArrowWriter(path=str(unfinished), features=frame_features()) as writer:
-                for begin in range(first, first + size, ROWS_AT_ONCE):
-                    writer.write_batch(made_rows(range(begin, min(begin + ROWS_AT_ONCE, first + size))))
-                writer.finalize()
-            unfinished.rename(path)
-        first += size
-
-
-def arrow_file(out: Path, split: str) -> Path:
-    """Return where a split's rows lie."""
-    return out / f"{split}.arrow"
-
-
-def made_rows(numbers: range) -> dict[str, list[Any]]:
-    """Return the columns of some rows. A frame's bytes are a picture's and its number, so that each is its own."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (SIDE, SIDE), "gray").save(file, "JPEG")
-    picture = file.getvalue()
-    return {
-        "image": [
-            {"bytes": picture + str(n).encode().rjust(FRAME_BYTES - len(picture)), "path": None} for n in numbers
-        ],
-        "prompt": [PROMPT for _ in numbers],
-        "response": [LABELS[n % len(LABELS)] for n in numbers],
-        "clip": [f"clip{n // FRAMES_PER_CLIP}" for n in numbers],
-        "sample": [n % FRAMES_PER_CLIP for n in numbers],
-        "source_class": ["0" for _ in numbers],
-    }
-
-
-def open_rows(out: Path) -> FramesSource:
-    """Return the made data set."""
-    from datasets import Dataset, DatasetDict, NamedSplit
-
-    splits = {
-        split: Dataset.from_file(str(arrow_file(out, split)), split=NamedSplit(split))
-        for split in (TRAIN, VALIDATION, TEST)
-    }
-    return FramesSource(DatasetDict(splits), "made", None, CONTENT)
-
-
-def prepared(out: Path) -> sft_qwen2vl.Run:
+def prepared(out: Path) -> Run:
     """Return the run that the demo's recipe is on the made data set."""
     settings = {
         "dataset": "made",
@@ -135,18 +78,18 @@ def prepared(out: Path) -> sft_qwen2vl.Run:
         "vision_cache": out / "vision",
         "report_to": "none",
     }
-    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
-    source = open_rows(out)
-    with patch.object(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: source):
-        return sft_qwen2vl.prepare_run(read_settings(["--config", str(from_root(CONFIG)), *flags]), find_base(BASE))
+    arguments, source = recipe_arguments(CONFIG, settings), open_rows(out)
+    with patch("recipes.training.run.open_dataset", lambda *_args, **_kwargs: source):
+        return prepare_run(read_settings(arguments), find_base(BASE))
 
 
 def make_entries(out: Path) -> None:
     """Write the kept features of every frame: the first one's, as all show one picture, under each frame's own name."""
-    from recipes.collator import encoded_image
+    from recipes.batches.loader import encoded_image
+    from recipes.training.building import vision_cache_of
 
     run = prepared(out)
-    cache = sft_qwen2vl.vision_cache_of(run)
+    cache = vision_cache_of(run)
     entry = None
     for split in (TRAIN, VALIDATION):
         for row in run.source.rows(split):
@@ -158,16 +101,17 @@ def make_entries(out: Path) -> None:
                 path.write_bytes(entry)
 
 
-def entry_of(run: sft_qwen2vl.Run, encoded: bytes) -> bytes:
+def entry_of(run: Run, encoded: bytes) -> bytes:
     """Return what the vision cache keeps of a frame, given as its encoded bytes."""
     import torch
 
-    from recipes.forward import frame_features as features_of
-    from recipes.modeling import load_tower
+    from recipes.model.forward import image_features as features_of
+    from recipes.model.loading import load_tower
+    from recipes.training.building import build_collator, vision_cache_of
 
-    cache = sft_qwen2vl.vision_cache_of(run)
+    cache = vision_cache_of(run)
     tower = load_tower(run.base, dtype=torch.float32, device=torch.device("cpu"))
-    pixels = sft_qwen2vl.build_collator(run).pixels([{"image": {"bytes": encoded}}])
+    pixels = build_collator(run).pixels([{"image": {"bytes": encoded}}])
     features = features_of(tower, pixels["pixel_values"], pixels["image_grid_thw"])
     cache.write(encoded, features, pixels["image_grid_thw"][0])
     return cache.path(encoded).read_bytes()
@@ -175,8 +119,6 @@ def entry_of(run: sft_qwen2vl.Run, encoded: bytes) -> bytes:
 
 def measure(out: Path) -> dict[str, Any]:
     """Begin a training; return the seconds of each part and the process's memory at its peak."""
-    import recipes.trainer  # imports don't count
-    import recipes.vision_cache  # noqa: F401
 
     seconds: dict[str, float] = {}
 
@@ -189,11 +131,25 @@ def measure(out: Path) -> dict[str, Any]:
     with redirect_stdout(sys.stderr):
         run = timed("settings, the one prompt", lambda: prepared(out))
         timed("the data set in a line", lambda: print(run.source.describe()))
-        timed("kept features found", lambda: sft_qwen2vl.fill_vision_cache(run))
-        trainer = timed("base, adapter, trainer", lambda: sft_qwen2vl.build_trainer(run))
+        timed("kept features found", lambda: find_kept_features(run))
+        trainer = timed("base, adapter, trainer", lambda: trainer_of(run))
         timed("first update's batch", lambda: until_first_update(trainer))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"seconds": seconds, "total_seconds": sum(seconds.values()), "peak_gib": peak / 2**30}
+    return {"seconds": seconds, "total_seconds": sum(seconds.values()), "peak_gib": peak / GIB}
+
+
+def find_kept_features(run: Run) -> None:
+    """Find every frame's features kept; this loads the trainer's libraries first, as training does."""
+    from recipes.training.building import fill_vision_cache
+
+    fill_vision_cache(run)
+
+
+def trainer_of(run: Run) -> "SafetyTrainer":
+    """Build the trainer."""
+    from recipes.training.building import build_trainer
+
+    return build_trainer(run)
 
 
 def until_first_update(trainer: "SafetyTrainer") -> None:

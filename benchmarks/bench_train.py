@@ -10,15 +10,15 @@ the arms that are finished. It needs one GPU of 80 GB, 16 CPU cores for the load
 import json
 from typing import Any
 
-from benchmarks.gpu_arms import run_benchmark
-from data_prep.errors import run_script
+from benchmarks.measuring.arms import run_benchmark
+from data_prep.console import run_script
 
 ARMS = ("exactness", "8gb", "8gb_capped", "6gb", "6gb_capped", "80gb", "stock")
 
 
 def main(argv: list[str]) -> int:
     """Make base and frames, measure each arm, write bench_train.json and print a table, one line of JSON last."""
-    print(as_table(run_benchmark(argv, __doc__, "bench_train", "benchmarks/train_arms.py", ARMS)))
+    print(as_table(run_benchmark(argv, __doc__, "bench_train", "benchmarks/arms/train.py", ARMS)))
     return 0
 
 

@@ -11,20 +11,16 @@ status 1 where anything fails.
 
 import argparse
 import json
-import os
 import sys
-import tempfile
-import threading
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from joblib import cpu_count
-
-from benchmarks.clip_trials import Outcome, Trials, may_pass
-from data_prep.errors import InputError, run_script
+from benchmarks.damage.clip_threads import in_threads
+from benchmarks.damage.clip_trials import Outcome, Trials, may_pass
+from benchmarks.damage.damaged_clips import by_codec_and_kind
+from data_prep.console import run_script
+from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
 
 PHASES = {"headers": 2500, "packets": 500, "sound": 500}
@@ -67,20 +63,17 @@ def parsed(only: str) -> tuple[str, int]:
 
 def try_all(wanted: list[tuple[str, int]], seed: int, *, keep_in: Path | None = None) -> list[Outcome]:
     """Return every clip's outcome, in order; as many are tried at a time as there are cores."""
-    os.environ["SVT_LOG"] = "1"  # else the encoder greets on stderr
-    local = threading.local()
-    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
 
-        def attempt(clip: tuple[str, int]) -> Outcome:
-            if not hasattr(local, "trials"):
-                local.trials = stack.enter_context(Trials(seed, keep_in or Path(folder), keep=keep_in is not None))
-            outcome: Outcome = local.trials.attempt(*clip)
-            if outcome.failure or keep_in:
-                print(told(outcome, seed), file=sys.stderr)
-            return outcome
+    def open_trials(folder: Path) -> Trials:
+        return Trials(seed, keep_in or folder, keep=keep_in is not None)
 
-        with ThreadPoolExecutor(cpu_count()) as pool:
-            return list(pool.map(attempt, wanted))
+    def attempt(trials: Trials, clip: tuple[str, int]) -> Outcome:
+        outcome = trials.attempt(*clip)
+        if outcome.failure or keep_in:
+            print(told(outcome, seed), file=sys.stderr)
+        return outcome
+
+    return in_threads(wanted, open_trials, attempt)
 
 
 def told(outcome: Outcome, seed: int) -> str:
@@ -100,10 +93,7 @@ def endings(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
 
 def noticed(outcomes: list[Outcome]) -> list[dict[str, Any]]:
     """Count clips with damaged packets by codec and kind: how many were altered, and how many of those told."""
-    groups: dict[tuple[str, str], list[Outcome]] = {}
-    for each in outcomes:
-        if each.phase == "packets":
-            groups.setdefault((each.codec, each.kind), []).append(each)
+    groups = by_codec_and_kind(each for each in outcomes if each.phase == "packets")
     return [
         {
             "codec": codec,

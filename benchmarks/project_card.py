@@ -10,21 +10,31 @@ lets the three overlap; the other figure adds them up, arithmetic at the share o
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from benchmarks.random_qwen2vl import companion_folder
-from benchmarks.train_flops import language_flops, vision_flops
-from data_prep.errors import run_script
+from benchmarks.made.drawn_frames import HEIGHT, MAX_PIXELS, WIDTH
+from benchmarks.made.random_qwen2vl import companion_folder
+from benchmarks.measuring.flops import language_flops, vision_flops
+from data_prep.console import run_script
 from data_prep.files import from_root
-from recipes.fit import TEXT_TOKENS, linear_shapes, packed_bytes_a_weight, predict, visual_tokens
+from recipes.layers.sizes import linear_shapes, packed_bytes_a_weight, visual_tokens
+from recipes.machine.memory import TEXT_TOKENS, predict_memory
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
-WIDTH, HEIGHT = 1920, 1080
 PATCHES_A_TOKEN = 4
 UNPACKED_ON_THE_WAY = packed_bytes_a_weight() + 2 + 2  # bytes a 4-bit weight moves at each use: read, write, read
-ANSWERED_PIXELS = (401408, 200704)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card does at most: operations, and bytes through its memory and from the host to it, each a second."""
+
+    flops: float
+    memory: float
+    bus: float
 
 
 def main(argv: list[str]) -> int:
@@ -40,22 +50,15 @@ def main(argv: list[str]) -> int:
     settings = yaml.safe_load(from_root(args.recipe).read_text(encoding="utf-8"))
     print(f"projection, not measured: {args.tflops} TFLOP/s, {args.memory_gb_per_second} GB/s", file=sys.stderr)
     print(f"{'frames on the card':>18}{'GiB':>8}{'floor, s/frame':>16}{'expected, s/frame':>19}")
+    card = Card(args.tflops * 1e12, args.memory_gb_per_second * 1e9, args.bus_gb_per_second * 1e9)
     for frames in (1, 2, 4, 8):
         changed = {**settings, "per_device_train_batch_size": frames}
-        arithmetic, memory, bus = seconds_a_frame(
-            changed,
-            config,
-            flops=args.tflops * 1e12,
-            memory=args.memory_gb_per_second * 1e9,
-            bus=args.bus_gb_per_second * 1e9,
-        )
-        card_gib = predict(changed, config, width=WIDTH, height=HEIGHT).card_gib
+        arithmetic, memory, bus = seconds_a_frame(changed, config, card)
+        card_gib = predict_memory(changed, config, width=WIDTH, height=HEIGHT).card_gib
         expected = arithmetic / MEASURED_SHARE + memory + bus
         print(f"{frames:>18}{card_gib:>8.2f}{max(arithmetic, memory, bus):>16.2f}{expected:>19.2f}")
-    for max_pixels in ANSWERED_PIXELS:
-        arithmetic, memory = seconds_an_answer(
-            max_pixels, config, flops=args.tflops * 1e12, memory=args.memory_gb_per_second * 1e9
-        )
+    for max_pixels in MAX_PIXELS.values():
+        arithmetic, memory = seconds_an_answer(max_pixels, config, card)
         print(
             f"one frame answered, {visual_tokens(WIDTH, HEIGHT, max_pixels)} visual tokens: floor "
             f"{max(arithmetic, memory):.2f} s, expected {arithmetic / MEASURED_SHARE + memory:.2f} s"
@@ -63,13 +66,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def seconds_a_frame(
-    settings: dict[str, Any], config: dict[str, Any], *, flops: float, memory: float, bus: float
-) -> tuple[float, float, float]:
-    """Return the seconds of a frame's arithmetic, of unpacking 4-bit weights for it, and of the head's way to the card.
-
-    `flops` is a card's peak in operations a second, `memory` and `bus` are in bytes a second.
-    """
+def seconds_a_frame(settings: dict[str, Any], config: dict[str, Any], card: Card) -> tuple[float, float, float]:
+    """Return the seconds of a frame's arithmetic, of unpacking 4-bit weights for it, and of the head's way there."""
     text, frames = config.get("text_config", config), settings["per_device_train_batch_size"]
     tokens = visual_tokens(WIDTH, HEIGHT, settings["max_pixels"])
     passes = 3 if settings["activation_checkpointing"] else 2
@@ -78,16 +76,16 @@ def seconds_a_frame(
         operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
     moved = passes * quantized_weights(text) * (2 if settings["unpack_base"] else UNPACKED_ON_THE_WAY)
     head = text["vocab_size"] * text["hidden_size"] * 2 if settings["head_on_host"] else 0
-    return operations / flops, moved / memory / frames, head / bus / frames
+    return operations / card.flops, moved / card.memory / frames, head / card.bus / frames
 
 
-def seconds_an_answer(max_pixels: int, config: dict[str, Any], *, flops: float, memory: float) -> tuple[float, float]:
+def seconds_an_answer(max_pixels: int, config: dict[str, Any], card: Card) -> tuple[float, float]:
     """Return the seconds of the arithmetic for one frame's answer, and of unpacking the 4-bit weights for it."""
     text = config.get("text_config", config)
     tokens = visual_tokens(WIDTH, HEIGHT, max_pixels)
     operations = language_flops(text, tokens + TEXT_TOKENS)
     operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
-    return operations / flops, quantized_weights(text) * UNPACKED_ON_THE_WAY / memory
+    return operations / card.flops, quantized_weights(text) * UNPACKED_ON_THE_WAY / card.memory
 
 
 def quantized_weights(text: dict[str, Any]) -> int:

@@ -6,12 +6,12 @@ python data_prep/audit.py [--data data] [--json]
 import argparse
 import json
 
-from data_prep.audit_in_words import audit_in_words
-from data_prep.clip_audit import audit_clips
-from data_prep.clips import CLIPS_FILE, read_finished_clips
-from data_prep.errors import run_script
+from data_prep.clips.audit import audit_clips
+from data_prep.clips.audit_in_words import audit_in_words
+from data_prep.clips.jsonl import CLIPS_FILE, read_finished_clips
+from data_prep.clips.lookalikes import near_identical
+from data_prep.console import run_script
 from data_prep.files import from_root
-from data_prep.lookalikes import near_identical
 
 
 def main(argv: list[str]) -> int:

@@ -1,25 +1,20 @@
-"""Files that are whole at their final path or absent, folders that one process works in, where paths start."""
+"""Files that are whole at their final path or absent, and where paths start."""
 
 import contextlib
 import errno
 import hashlib
 import json
 import os
-import re
 import shutil
-import socket
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from data_prep.disk_errors import named, words_of
-from data_prep.errors import InputError
-from data_prep.places import standing
+from data_prep.disk.disk_errors import named, words_of
+from data_prep.disk.places import PROJECT_ROOT as PROJECT_ROOT
+from data_prep.disk.places import standing
 
-PROJECT_ROOT = Path(__file__).resolve().parents[1]
-HELD_SUFFIX = ".held"  # of the file that stands for a lock
 # What a file system says that lacks an operation. EINVAL is what most say of fsync on a folder.
 UNSUPPORTED = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EINVAL)
 
@@ -174,76 +169,3 @@ def sha256_of_file(path: Path) -> str:
     """Return the SHA-256 of a file's content as lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextlib.contextmanager
-def hold_lock(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file, which the system releases however this process ends.
-
-    Where the file system has no locks, a file beside it that says which process holds it stands for one. Raises
-    InputError with the message `refusal` where another process holds it.
-    """
-    with path.open("a") as file:
-        by_name = contextlib.nullcontext() if _lock(file, path, refusal) else _hold_by_name(path, refusal)
-        with by_name:
-            yield
-
-
-def _lock(file: IO[str], path: Path, refusal: str) -> bool:
-    """Lock an open file; return False where its file system can't."""
-    import fcntl  # Windows has none: run_script must get as far as to say so
-
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InputError(refusal) from None
-    except OSError as error:
-        if error.errno in (errno.ENOLCK, *UNSUPPORTED):
-            return False
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    return True
-
-
-@contextlib.contextmanager
-def _hold_by_name(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock by a file that is there or not, which every file system can; a killed process leaves it.
-
-    What a process of this machine left that runs no more is taken over; of other machines nobody here knows.
-    """
-    held = path.with_name(path.name + HELD_SUFFIX)
-    try:
-        _claim(held)
-    except FileExistsError:
-        holder = held.read_text(encoding="utf-8")
-        if not _is_gone(holder):
-            raise InputError(
-                f"{refusal}. This file system has no locks: {held} says that {holder.strip() or 'another process'} is "
-                "at work; where none is, remove it"
-            ) from None
-        print(f"{held}: {holder.strip()} runs no more, going on in its place", file=sys.stderr)
-        held.unlink()
-        _claim(held)
-    print(f"{path.parent}: this file system has no locks; meanwhile {held.name} stands for one", file=sys.stderr)
-    try:
-        yield
-    finally:
-        held.unlink(missing_ok=True)
-
-
-def _claim(held: Path) -> None:
-    with held.open("x", encoding="utf-8") as file:
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-
-
-def _is_gone(holder: str) -> bool:
-    """Say whether a holder was a process of this machine, and is none any more, or this one: numbers are used again."""
-    words = re.fullmatch(r"process (\d+) on (.*)\n", holder)
-    if words is None or words[2] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(words[1]), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return int(words[1]) == os.getpid()

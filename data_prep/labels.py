@@ -1,4 +1,4 @@
-"""The eight source classes, the two answers, the inspector's prompt and a row's chat messages: their only home."""
+"""The eight source classes, the two answers, the splits, the prompt and a row's chat messages: their only home."""
 
 import re
 from dataclasses import dataclass
@@ -15,7 +15,13 @@ PROMPT = (
     "Classify the behavior as SAFE or UNSAFE. Answer with only one word."
 )
 
-SPLITS = ("train", "test")
+TRAIN, VALIDATION, TEST = DATASET_SPLITS = ("train", "validation", "test")
+SPLITS = (TRAIN, TEST)  # as published; validation is cut from train
+
+
+def rows_file(split: str) -> str:
+    """Return the name of the file that holds a split's rows in a data folder: `train.jsonl`."""
+    return f"{split}.jsonl"
 
 
 @dataclass(frozen=True)

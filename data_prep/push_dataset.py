@@ -6,25 +6,21 @@ python data_prep/push_dataset.py --data data --repo-id local/safe-unsafe-frames
 import argparse
 import sys
 import time
-from typing import TYPE_CHECKING
 
-from data_prep.clip_audit import read_audit
-from data_prep.errors import InputError, run_script
+from data_prep.clips.audit import read_audit
+from data_prep.console import quiet_without_terminal, run_script
+from data_prep.disk.byte_counts import size_in_words
+from data_prep.errors import InputError
 from data_prep.files import from_root
-from data_prep.frames_dataset import build_dataset, content_hash, count_splits, read_frame_format
-from data_prep.hub_cache import (
-    building_folder,
-    check_repo_id,
-    dataset_card,
-    is_own_card,
-    push_local,
-    quiet_without_terminal,
-)
-from data_prep.old_versions import find_prunable, hashes_of_runs, prune
-from data_prep.places import size_in_words
-
-if TYPE_CHECKING:
-    from datasets import DatasetDict
+from data_prep.hub.card import dataset_card
+from data_prep.hub.layout import check_repo_id
+from data_prep.hub.old_versions import find_prunable, hashes_of_runs, prune
+from data_prep.hub.pushing import push_local
+from data_prep.hub.remote import check_remote_id, push_remote
+from data_prep.hub.staging import building_folder
+from data_prep.rows.content import content_hash, count_splits
+from data_prep.rows.dataset import build_dataset
+from data_prep.rows.frames import read_frame_format
 
 DEFAULT_REPO_ID = "local/safe-unsafe-frames"
 RUNS = "outputs"
@@ -45,58 +41,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def _check_remote_id(repo_id: str | None) -> str:
-    if repo_id is None or repo_id.startswith("local/"):
-        raise InputError(
-            f"--remote needs --repo-id with an account of your own on the Hub, found {repo_id or 'none'}; "
-            "for example --repo-id my-account/safe-unsafe-frames"
-        )
-    return repo_id
-
-
-def push_remote(dataset: "DatasetDict", repo_id: str, card: str) -> str:
-    """Push to a private data set repository of the Hub and return the commit's id.
-
-    The repository is made if it is missing; one that exists and is public is refused, because people are identifiable
-    in the frames. `card` becomes its README.md, unless somebody wrote another, which stays. Raises InputError for
-    whatever the Hub refuses.
-    """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-    from huggingface_hub.utils import httpx
-
-    api = HfApi()
-    try:
-        api.create_repo(repo_id, repo_type="dataset", private=True, exist_ok=True)
-        if not api.repo_info(repo_id, repo_type="dataset").private:
-            raise InputError(f"{repo_id} is public on the Hub and people are identifiable in frames; make it private")
-        if _may_replace_card(repo_id):
-            api.upload_file(
-                path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=repo_id, repo_type="dataset"
-            )
-        else:
-            print(f"the README.md of {repo_id} isn't a push's, so it stays as it is", file=sys.stderr)
-        # push_to_hub itself leaves an existing repository as public as it is.
-        return dataset.push_to_hub(repo_id, private=True).oid
-    except (httpx.HTTPError, HFValidationError, OfflineModeIsEnabled) as error:
-        raise InputError(f"push to {repo_id} on the Hub failed: {error}; see `hf auth login`") from error
-
-
-def _may_replace_card(repo_id: str) -> bool:
-    from huggingface_hub import HfFileSystem
-
-    try:
-        return is_own_card(HfFileSystem().read_text(f"datasets/{repo_id}/README.md", encoding="utf-8"))
-    except FileNotFoundError:
-        return True
-    except UnicodeDecodeError:
-        return False
-
-
 def main(argv: list[str]) -> int:
     """Run the script on its arguments; the id, version, content hash and counts go to stdout."""
     arguments = _parse(argv)
-    repo_id = _check_remote_id(arguments.repo_id) if arguments.remote else arguments.repo_id or DEFAULT_REPO_ID
+    repo_id = check_remote_id(arguments.repo_id) if arguments.remote else arguments.repo_id or DEFAULT_REPO_ID
     if not arguments.remote:
         check_repo_id(repo_id)
     quiet_without_terminal()
@@ -111,17 +59,16 @@ def main(argv: list[str]) -> int:
         else:
             version = push_local(dataset, repo_id, read_audit(data), read_frame_format(data))
     print(f"id {repo_id}\nversion {version}\ncontent {content}")
-    for split, c in counts.items():
-        labels = ", ".join(f"{label} {count}" for label, count in c.labels.items())
-        print(f"{split} {c.frames} frames of {c.clips} clips ({labels})")
-    frames = sum(c.frames for c in counts.values())
+    for split, held in counts.items():
+        print(f"{split} {held}")
+    frames = sum(held.frames for held in counts.values())
     print(f"{frames} frames pushed; {time.monotonic() - started:.1f} s", file=sys.stderr)
     if not arguments.remote:
-        see_to_old_versions(repo_id, remove=arguments.prune)
+        _see_to_old_versions(repo_id, remove=arguments.prune)
     return 0
 
 
-def see_to_old_versions(repo_id: str, *, remove: bool) -> None:
+def _see_to_old_versions(repo_id: str, *, remove: bool) -> None:
     """Remove older versions that no run in outputs/ was trained on, or say what they take and how to."""
     in_use = hashes_of_runs(from_root(RUNS))
     found = prune(repo_id, in_use) if remove else find_prunable(repo_id, in_use)

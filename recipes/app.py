@@ -10,18 +10,16 @@ import argparse
 import importlib.util
 import os
 import signal
-import socket
 import sys
 import tempfile
 from pathlib import Path
 
-from data_prep.errors import InputError, run_script
+from data_prep.console import reach_this_machine_directly, run_script, silence_known_messages, stay_offline
+from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
-from data_prep.litter import is_litter
-from recipes.adapter_files import find_adapter
-from recipes.library_messages import reach_this_machine_directly, silence_known_messages, stay_offline
-
-LOCAL = "127.0.0.1"
+from recipes.adapter.folder import find_adapter
+from recipes.serving.address import LOCAL, check_port
+from recipes.serving.examples import examples_in
 
 
 def main(argv: list[str]) -> int:
@@ -39,10 +37,11 @@ def main(argv: list[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # docker stop; uploads are removed on the way out
     with tempfile.TemporaryDirectory(prefix="safe-unsafe-app-") as uploads:
         os.environ.update(GRADIO_TEMP_DIR=uploads, GRADIO_ANALYTICS_ENABLED="False")
-        from recipes.adapted_model import load_to_answer
-        from recipes.answer_page import CSS, build_page, theme
+        from recipes.answering.adapted_model import load_for_frames
+        from recipes.serving.answer_page import build_page, theme
+        from recipes.serving.strip import CSS
 
-        adapted = load_to_answer(adapter, compiled=args.compile)
+        adapted = load_for_frames(adapter, compiled=args.compile)
         examples = examples_in(from_root(args.examples))
         page = build_page(adapter.record, name, lambda image: adapted.p_unsafe([image])[0], examples, Path(uploads))
         _, address, _ = page.launch(
@@ -80,31 +79,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     if args.max_upload_mb < 1:
         raise InputError(f"--max-upload-mb {args.max_upload_mb} must be 1 or more")
     return args
-
-
-def check_port(host: str, port: int) -> None:
-    """Raise InputError where the page couldn't be served: better at once than after the model was loaded."""
-    if port == 0:
-        raise InputError("--port 0 is no address that people could open; name one from 1 to 65535")
-    try:
-        socket.create_server((host, port)).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"port {port} of {host} can't be had ({error}); name another with --port") from None
-
-
-def examples_in(data: Path) -> list[tuple[str, Path]]:
-    """Return examples of a data folder by their names: a test frame of each label and a clip, where there are any."""
-    places = {
-        "a frame of an UNSAFE clip": "frames/test/unsafe/*/0002.jpg",
-        "a frame of a SAFE clip": "frames/test/safe/*/0002.jpg",
-        "a clip": "*/test/*/*.mp4",
-    }
-    return [(name, path) for name, pattern in places.items() for path in _found(data, pattern)[:1]]
-
-
-def _found(data: Path, pattern: str) -> list[Path]:
-    paths = sorted(data.glob(pattern))
-    return [path for path in paths if not any(map(is_litter, path.relative_to(data).parts))]
 
 
 if __name__ == "__main__":

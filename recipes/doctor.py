@@ -11,12 +11,12 @@ import json
 import sys
 from dataclasses import asdict
 
-from data_prep.errors import run_script
+from data_prep.console import results_alone_on_stdout, run_script, silence_known_messages
 from data_prep.files import to_root
-from recipes.checkup import FAILED, examine
-from recipes.command_line import DEFAULT_CONFIG, read_settings
-from recipes.library_messages import results_alone_on_stdout, silence_known_messages
-from recipes.training_checks import check_settings
+from recipes.machine.examination import examine
+from recipes.machine.finding import FAILED
+from recipes.training.checks import check_settings
+from recipes.training.command_line import DEFAULT_CONFIG, read_settings
 
 
 def main(argv: list[str]) -> int:

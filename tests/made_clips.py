@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_prep.clips import DATASET_FOLDER
-from data_prep.mp4_boxes import boxes, find_boxes
+from data_prep.clips.archive import DATASET_FOLDER
+from data_prep.media.mp4.boxes import boxes, find_boxes
 
 WIDTH, HEIGHT = 64, 48
 TIME_BASE = Fraction(1, 1000)

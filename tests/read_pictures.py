@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import av
 
-from data_prep.coded_picture import Picture
-from data_prep.pictures import DisplayOrder, picture_reader
+from data_prep.media.bitstreams.coded_picture import Picture
+from data_prep.media.bitstreams.pictures import DisplayOrder, picture_reader
 
 
 class Packets(NamedTuple):

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from recipes.metrics import class_ids
-from recipes.operating_point import label_of
-from recipes.report import predictions, split_figures
+from recipes.metrics.class_ids import class_ids
+from recipes.report.contents import predictions, split_figures
+from recipes.report.scored import Scored
 
 # Four clips, two of a single frame, rows of one clip apart. Means by clip: a 0.6, b 0.4, c 0.35, d 0.8.
 ROWS: dict[str, list[Any]] = {
@@ -48,9 +48,9 @@ def whole_report(
     *, threshold: float = 0.5, base: bool = True, model: str = "plant/base", prior: float | None = None
 ) -> dict[str, Any]:
     """Return a report with all that eval_qwen2vl.py puts in one."""
-    others = BASE if base else NOBODY
+    scored = Scored.of(ROWS, P_UNSAFE, BASE if base else NOBODY, threshold=threshold, prior=prior)
     return {
-        **split_figures(ROWS, P_UNSAFE, others, threshold=threshold, not_clean={"d"}, prior=prior),
+        **split_figures(scored, not_clean={"d"}),
         "threshold": {
             "value": threshold,
             "in_training": 0.25,
@@ -97,4 +97,4 @@ def whole_report(
 
 def frames(threshold: float = 0.5) -> list[dict[str, Any]]:
     """Return the rows of its predictions.jsonl."""
-    return predictions(ROWS, P_UNSAFE, [label_of(p, threshold) for p in P_UNSAFE], "test")
+    return predictions(Scored.of(ROWS, P_UNSAFE, NOBODY, threshold=threshold), "test")

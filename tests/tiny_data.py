@@ -8,9 +8,10 @@ from typing import Any
 
 from PIL import Image
 
-from data_prep.clips import CLIPS_FILE, EXTRACTOR_VERSION, Clip, Settings, write_clips
+from data_prep.clips.jsonl import CLIPS_FILE, write_clips
+from data_prep.clips.records import EXTRACTOR_VERSION, Clip, Settings
 from data_prep.labels import PROMPT, SOURCE_CLASSES
-from data_prep.rows import Row, write_rows
+from data_prep.rows.jsonl import Row, write_rows
 
 FRAMES_PER_CLIP = 2
 

@@ -11,7 +11,7 @@ from transformers import Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from transformers.models.qwen2_vl.modeling_qwen2_vl import apply_rotary_pos_emb_vision
 from transformers.vision_utils import get_vision_position_ids
 
-from recipes.collator import IGNORED
+from recipes.layers.losses import IGNORED
 from tiny_base.pictures import Batch
 
 LABEL_SMOOTHING = 0.1

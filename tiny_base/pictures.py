@@ -12,10 +12,11 @@ from qwen_vl_utils import fetch_image
 from torch.utils.data import IterableDataset, get_worker_info
 from transformers import Qwen2VLProcessor
 
-from data_prep.demo_renderer import Renderer
-from data_prep.demo_scenes import SECONDS_IN_VIEW, draw_scene
+from data_prep.demo.renderer import Renderer
+from data_prep.demo.scenes import sample_scene
+from data_prep.demo.stage import SECONDS_IN_VIEW
 from data_prep.labels import chat_messages
-from recipes.collator import IGNORED
+from recipes.layers.losses import IGNORED
 from tiny_base.architecture import MAX_PIXELS
 from tiny_base.questions import Question, ask
 
@@ -88,7 +89,7 @@ class FreshPictures(IterableDataset):
         pixels: list[np.ndarray] = []
         questions: list[Question] = []
         while len(pixels) < self._pictures:
-            scene = draw_scene(int(rng.choice(SCENES)), rng)
+            scene = sample_scene(int(rng.choice(SCENES)), rng)
             renderer = Renderer(scene)
             for _ in range(min(PICTURES_PER_SCENE, self._pictures - len(pixels))):
                 seconds = float(rng.uniform(0, SECONDS_IN_VIEW))

@@ -1,0 +1,1 @@
+"""Damaged clips, made and tried."""

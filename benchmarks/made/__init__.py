@@ -1,0 +1,1 @@
+"""Models, adapters and frames that benchmarks make for themselves."""

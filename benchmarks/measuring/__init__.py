@@ -1,0 +1,1 @@
+"""What benchmarks share: machines, processes, counts."""

@@ -1,0 +1,93 @@
+"""How fast a trainer trains by its own loop and loader, and what it takes of the card meanwhile."""
+
+import time
+from statistics import median
+from typing import Any
+
+import torch
+from transformers import TrainerCallback
+
+from benchmarks.measuring.card import peaks
+from data_prep.disk.byte_counts import GIB
+
+BLOCKS = 5
+
+
+class Clock(TrainerCallback):
+    """Times blocks of updates. The device is waited for at a block's ends alone."""
+
+    def __init__(self, warm_up: int, updates_in_block: int) -> None:
+        self.warm_up, self.updates_in_block = warm_up, updates_in_block
+        self.blocks: list[float] = []
+        self._begin = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note that `state.global_step` updates are done."""
+        done = state.global_step - self.warm_up
+        if done < 0 or done % self.updates_in_block:
+            return
+        torch.cuda.synchronize()
+        now = time.perf_counter()
+        if done == 0:
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            self.blocks.append(now - self._begin)
+        self._begin = now
+
+
+def measure(
+    trainer: Any, micro_batch: int, *, accumulation: int = 1, warm_up: int = 3, updates_in_block: int = 2
+) -> dict[str, Any]:
+    """Train some updates with the trainer's own loop and loader; return frames a second and memory at its peak."""
+    trainer.args.per_device_train_batch_size = trainer._train_batch_size = micro_batch
+    trainer.args.gradient_accumulation_steps = accumulation
+    trainer.args.max_steps = warm_up + BLOCKS * updates_in_block
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+    trainer.args.load_best_model_at_end = False
+    trainer.args.logging_steps = 1000
+    clock = Clock(warm_up, updates_in_block)
+    trainer.add_callback(clock)
+    torch.cuda.empty_cache()
+    trainer.train()
+    trainer.remove_callback(clock)
+    frames = micro_batch * accumulation * updates_in_block
+    rates = [frames / seconds for seconds in clock.blocks]
+    return {
+        "micro_batch": micro_batch,
+        "accumulation": accumulation,
+        "frames_per_second": median(rates),
+        "frames_per_second_range": [min(rates), max(rates)],
+        **peaks(),
+    }
+
+
+def measure_as_graph(trainer: Any, graphed: Any) -> dict[str, Any]:
+    """Measure one frame at a time with `graphed` in the place of the trainer's step."""
+    trainer.graphed = graphed
+    found = measure(trainer, 1, warm_up=5, updates_in_block=8)
+    trainer.graphed = None
+    return found | {"peak_allocated_gib": None}  # a replay allocates nothing; what the graph holds is reserved
+
+
+def with_loading(figures: dict[str, Any], loading_peak: int) -> dict[str, Any]:
+    """Add what loading took at its peak, in bytes, which a card must have room for, too."""
+    return {**figures, "loading_peak_allocated_gib": loading_peak / GIB}
+
+
+def fixed_batch(trainer: Any, micro_batch: int) -> Any:
+    """Have the trainer see one batch over and over for one training: what is left when nothing is waited for."""
+    rows = [trainer.train_dataset[index] for index in range(micro_batch)]
+    batch = {name: tensor.pin_memory() for name, tensor in trainer.data_collator(rows).items()}
+    original = trainer.get_train_dataloader
+
+    class Repeated(torch.utils.data.IterableDataset):
+        def __iter__(self) -> Any:
+            while True:
+                yield batch
+
+    def repeating() -> Any:
+        trainer.get_train_dataloader = original
+        return torch.utils.data.DataLoader(Repeated(), batch_size=None)
+
+    trainer.get_train_dataloader = repeating
+    return trainer

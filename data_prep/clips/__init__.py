@@ -1,0 +1,1 @@
+"""The archive of clips: one record a clip, extraction, audit."""

@@ -1,0 +1,1 @@
+"""The drawn clips of the demo."""

@@ -1,0 +1,1 @@
+"""What disks, file systems and their permissions do to paths and files."""

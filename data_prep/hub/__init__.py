@@ -1,0 +1,1 @@
+"""The local Hub cache: its layout, pushing, loading."""

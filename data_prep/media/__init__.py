@@ -1,0 +1,1 @@
+"""A clip's frames by time, and one frame as a picture."""

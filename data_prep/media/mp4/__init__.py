@@ -1,0 +1,1 @@
+"""An mp4's container: opening it, its boxes, and what else bears its name."""

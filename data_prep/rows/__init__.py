@@ -1,0 +1,1 @@
+"""One row a frame, and the rows as a `datasets` data set."""

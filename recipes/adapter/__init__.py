@@ -1,0 +1,1 @@
+"""LoRA and what stands beside it."""

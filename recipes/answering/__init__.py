@@ -1,0 +1,1 @@
+"""P(UNSAFE) of frames."""

@@ -1,0 +1,43 @@
+"""A frame's features pooled to one vector, which the linear probe reads."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from recipes.batches.collator import VisionCollator
+from recipes.batches.loader import batches
+from recipes.metrics.stored_features import StoredFeatures, store
+from recipes.model.forward import Batch, add_image_features
+
+
+def pool(features: torch.Tensor, grids: torch.Tensor, merge: int) -> torch.Tensor:
+    """Return the mean of each frame's features, of shape (frames, hidden), in fp32.
+
+    `features` has shape (visual tokens, hidden), frame after frame; `grids`, of shape (frames, 3), counts their patches
+    in time, height and width, of which `merge` times `merge` make a token.
+    """
+    sizes = (grids.prod(1) // merge**2).tolist()
+    return torch.stack([part.float().mean(0) for part in features.split(sizes)])
+
+
+def pooled_features(
+    model: Any, collator: VisionCollator, rows: Any, *, batch_size: int, folder: Path, num_workers: int = 0
+) -> StoredFeatures:
+    """Return the pooled features of every row, in order, of shape (rows, hidden), kept ones where the collator has.
+
+    They are written as they are computed, to the disk that `folder` is on: 7 GB for 500,000 frames of the 7B. Raises
+    InputError where that is full.
+    """
+    loader = batches(rows, collator.vision, batch_size=batch_size, num_workers=num_workers)
+    progress = tqdm(loader, desc="linear probe", unit="batch", disable=not sys.stderr.isatty())
+    return store((pooled_batch(model, batch) for batch in progress), folder)
+
+
+def pooled_batch(model: Any, batch: Batch) -> np.ndarray:
+    """Return the pooled features of a batch's frames, of shape (frames, hidden); see add_image_features."""
+    merge = model.config.vision_config.spatial_merge_size
+    return pool(add_image_features(model, batch)["image_features"], batch["image_grid_thw"], merge).cpu().numpy()

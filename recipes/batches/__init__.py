@@ -1,0 +1,1 @@
+"""Rows to tensors; kept vision features."""

@@ -1,0 +1,40 @@
+"""Rows as a loader gives them: encoded images in batches, from worker processes."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+Row = Mapping[str, Any]
+
+
+def batches(rows: Any, collate: Callable[[Any], Any], *, batch_size: int, num_workers: int) -> DataLoader:
+    """Return the batches that `collate` makes of rows, in order, prepared in worker processes where there are any.
+
+    Those leave signals to this process.
+    """
+    return DataLoader(
+        rows,
+        batch_size=batch_size,
+        collate_fn=collate,
+        num_workers=num_workers,
+        worker_init_fn=leave_process_group,
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+def encoded_image(row: Row) -> bytes:
+    """Return the encoded bytes of a data set row's frame."""
+    return row["image"]["bytes"]
+
+
+def leave_process_group(_worker_id: int = 0) -> None:
+    """Put a DataLoader's worker out of reach of signals to the run's process group; a `worker_init_fn`.
+
+    A terminal's Ctrl-C, `timeout` and most schedulers signal the whole group, and a run whose workers are gone can't
+    finish its update and save. Workers end with the main process by themselves. Ignoring SIGTERM instead wouldn't do:
+    it is how the main process ends them, and it would wait for them for ever.
+    """
+    os.setpgrp()

@@ -1,0 +1,1 @@
+"""From P(UNSAFE) and labels to numbers. Imports no torch."""

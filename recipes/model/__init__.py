@@ -1,0 +1,1 @@
+"""The base model: found, loaded, one forward pass, its loss."""

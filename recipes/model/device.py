@@ -1,0 +1,57 @@
+"""The device that a model runs on: which, how much memory it has free, how its layers are compiled."""
+
+import psutil
+import torch
+from joblib import cpu_count
+from transformers.models.qwen2_vl.modeling_qwen2_vl import (
+    Qwen2VLDecoderLayer,
+    Qwen2VLVisionBlock,
+)
+
+from data_prep.errors import InputError
+from recipes.layers.sizes import base_weights
+from recipes.model.base import BaseModel
+
+MERGING_ROOM = 1.4  # times what the weights take in 16 bits; measured for the 7B: 1.25
+COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
+
+
+def choose_device() -> torch.device:
+    """Return the first CUDA device, or the CPU where there is none."""
+    return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def use_all_cores() -> None:
+    """Let PyTorch compute with every core that this process has; `accelerate launch` leaves it one thread."""
+    torch.set_num_threads(cpu_count())
+
+
+def free_memory(device: torch.device) -> float:
+    """Return the bytes that this process may still take of a GPU's memory, by its own cap too where one is set."""
+    free, total = torch.cuda.mem_get_info(device)
+    return min(float(free), total * torch.cuda.get_per_process_memory_fraction(device))
+
+
+def free_room(device: torch.device) -> dict[str, float]:
+    """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by."""
+    return {"card_bytes": free_memory(device), "host_bytes": float(psutil.virtual_memory().available)}
+
+
+def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:
+    """Say whether a GPU has memory to spare for all of a base in 16 bits, its 4-bit weights beside it at first."""
+    if device.type == "cpu":
+        return False
+    return free_memory(device) > MERGING_ROOM * 2 * base_weights(base.read_config())
+
+
+def compile_layers(model: torch.nn.Module) -> None:
+    """Have torch.compile fuse each decoder layer's and each vision block's kernels, at the first batch of each shape.
+
+    All layers of a kind share one compilation. Raises InputError where there is no GPU.
+    """
+    if not torch.cuda.is_available():
+        raise InputError("compile_layers needs a GPU; set it to false")
+    torch._dynamo.config.recompile_limit = COMPILED_SHAPES  # beyond it, a shape would run uncompiled in silence
+    for module in model.modules():
+        if isinstance(module, Qwen2VLDecoderLayer | Qwen2VLVisionBlock):
+            module.compile(dynamic=False)

@@ -1,0 +1,1 @@
+"""Figures of an evaluation as JSON, table, HTML and plots."""

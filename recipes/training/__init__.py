@@ -1,0 +1,1 @@
+"""A run: settings, checks, its folder, its trainer."""

@@ -1,0 +1,113 @@
+"""What a run trains with, built as its settings say: base and adapter, collator, kept vision features."""
+
+import sys
+from typing import Any
+
+from transformers import EarlyStoppingCallback
+from transformers.integrations import TensorBoardCallback
+
+from data_prep.files import from_root
+from data_prep.labels import TRAIN, VALIDATION
+from recipes.adapter.lora import lora_config
+from recipes.batches.collator import VisionCollator, balanced_label_weights
+from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
+from recipes.model.device import compile_layers
+from recipes.model.loading import Placement, load_base, load_processor
+from recipes.model.quantized import unpack_quantized
+from recipes.training.run import Run
+from recipes.training.trainer import SafetyTrainer
+
+
+def build_trainer(run: Run) -> SafetyTrainer:
+    """Load processor and base, and set up the trainer on the train and validation splits.
+
+    Where vision features are kept, fill_vision_cache comes first.
+    """
+    recipe, lora, collator = run.recipe, run.model, build_collator(run)
+    if recipe.cache_vision_features:
+        collator.read_features = vision_cache_of(run).read
+    trainer = SafetyTrainer(
+        model=build_base(run),
+        optimizer_on_host=recipe.optimizer_on_host,
+        cuda_graphs=recipe.cuda_graphs,
+        args=run.training,
+        train_dataset=run.source.rows(TRAIN),
+        eval_dataset=run.source.rows(VALIDATION),
+        processing_class=collator.processor,
+        data_collator=collator,
+        peft_config=lora_config(
+            r=lora.lora_r,
+            alpha=lora.lora_alpha,
+            dropout=lora.lora_dropout,
+            target_modules=lora.lora_target_modules,
+            use_rslora=lora.use_rslora,
+        ),
+    )
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, TensorBoardCallback):
+            callback.logging_dir = str(run.folder.tensorboard)
+    if recipe.early_stopping_patience is not None:
+        trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
+    return trainer
+
+
+def build_base(run: Run) -> Any:
+    """Load the base, each part of it where the settings place it, its layers unpacked or compiled where they say so."""
+    recipe = run.recipe
+    model = load_base(
+        run.base,
+        dtype=run.dtype,
+        load_in_4bit=run.model.load_in_4bit,
+        device=run.training.device,
+        placement=Placement(
+            embedding_on_host=recipe.embedding_on_host,
+            head_on_host=recipe.head_on_host,
+            without_vision=recipe.cache_vision_features,
+        ),
+    )
+    if recipe.unpack_base:
+        unpack_quantized(model, run.dtype)
+    if recipe.compile_layers:
+        compile_layers(model)
+    return model
+
+
+def build_collator(run: Run) -> VisionCollator:
+    """Return the collator that the run's settings describe; it decodes frames."""
+    return VisionCollator(
+        load_processor(run.base.folder),
+        run.recipe.max_pixels,
+        balanced_label_weights(run.responses) if run.recipe.balance_labels else None,
+        max_side=run.source.max_side,
+        dtype=run.dtype,
+    )
+
+
+def vision_cache_of(run: Run) -> VisionCache:
+    """Return the folder in which the run's vision features are kept."""
+    return VisionCache(
+        from_root(run.recipe.vision_cache),
+        run.base,
+        max_pixels=run.recipe.max_pixels,
+        max_side=run.source.max_side,
+        dtype=run.dtype,
+    )
+
+
+def fill_vision_cache(run: Run) -> None:
+    """Compute the vision features that the run's frames lack, where it is to keep them; a second call finds them all.
+
+    Whatever ends it leaves whole entries, so a run started again goes on where this one was.
+    """
+    if not run.recipe.cache_vision_features:
+        return
+    computed = fill_cache(
+        vision_cache_of(run),
+        EncodedFrames(run.source, (TRAIN, VALIDATION)),
+        build_collator(run),
+        run.base,
+        device=run.training.device,
+        batch_size=run.training.per_device_eval_batch_size,
+        num_workers=run.training.dataloader_num_workers,
+    )
+    print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)

@@ -1,0 +1,120 @@
+"""What a run is determined by, in one record: its settings, base, data and prompt. Imports neither torch nor TRL."""
+
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data_prep.errors import InputError
+from data_prep.files import from_root
+from data_prep.hub.source import FramesSource, open_dataset
+from data_prep.labels import LABELS, TRAIN, UNSAFE
+from recipes.adapter.safety_record import SafetyRecord
+from recipes.model.base import BaseModel
+from recipes.training.checks import check_device, check_reporting, check_updates
+from recipes.training.command_line import Settings
+from recipes.training.run_folder import RunFolder
+from recipes.training.settings import RecipeArguments
+
+if TYPE_CHECKING:
+    import torch
+    from trl import ModelConfig, SFTConfig
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that a run is determined by, and what follows from it alone.
+
+    `recipe`, `training` and `model` are its effective settings, as this project's and TRL's dataclasses part them.
+    """
+
+    recipe: RecipeArguments
+    training: "SFTConfig"
+    model: "ModelConfig"
+    base: BaseModel
+    source: FramesSource
+    prompt: str
+
+    @property
+    def folder(self) -> RunFolder:
+        """The folder that all of it is written to."""
+        return RunFolder(Path(self.training.output_dir))
+
+    @property
+    def dtype(self) -> "torch.dtype":
+        """The precision of what isn't packed into 4 bits."""
+        import torch
+
+        return getattr(torch, self.model.dtype)
+
+    @property
+    def responses(self) -> list[str]:
+        """The labels of the training rows, in order."""
+        return list(self.source.rows(TRAIN)["response"][:])
+
+    @property
+    def training_prior(self) -> float:
+        """The share that UNSAFE has in the training loss."""
+        if self.recipe.balance_labels:
+            return 0.5
+        responses = self.responses
+        return responses.count(UNSAFE) / len(responses)
+
+    def record(self) -> dict[str, Any]:
+        """Collect what it computes from: every effective setting, the base's revision and the data's hash."""
+        # Absolute paths are left out: they name this machine, and a moved run is still the same run.
+        settings = {name: value for name, value in self.training.to_dict().items() if not str(value).startswith("/")}
+        identity = {"base_revision": self.base.revision, "dataset_hash": self.source.content_hash}
+        return {**settings, **asdict(self.model), **asdict(self.recipe), **identity}
+
+    def safety_record(self, threshold: float, threshold_from: str) -> SafetyRecord:
+        """Describe how its adapter was trained and is to be asked."""
+        return SafetyRecord(
+            prompt=self.prompt,
+            labels=LABELS,
+            max_pixels=self.recipe.max_pixels,
+            base_model=self.base.name,
+            base_revision=self.base.revision,
+            dtype=self.model.dtype,
+            load_in_4bit=self.model.load_in_4bit,
+            threshold=threshold,
+            threshold_from=threshold_from,
+            training_prior=self.training_prior,
+            dataset=self.source.id,
+            dataset_revision=self.source.revision,
+            dataset_hash=self.source.content_hash,
+            seed=self.training.seed,
+            frames=self.source.frames,
+        )
+
+
+def prepare_run(settings: Settings, base: BaseModel) -> Run:
+    """Turn settings into the libraries' own dataclasses and ours, and open the data.
+
+    Raises InputError for unusable values, and for a run that could learn nothing.
+    """
+    recipe, training, model = settings.as_dataclasses()
+    check_device(settings.values, training)
+    check_reporting(training.report_to)
+    set_prefetch(training)
+    training.output_dir = str(from_root(training.output_dir))
+    training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
+    source = open_dataset(recipe.dataset, revision=recipe.dataset_revision)
+    check_updates(settings.values, len(source.dataset[TRAIN]))
+    return Run(recipe, training, model, base, source, only_prompt(source))
+
+
+def set_prefetch(training: "SFTConfig") -> None:
+    """Have the loading processes prepare as many batches as an update takes at once, where nothing else is set."""
+    workers = training.dataloader_num_workers
+    if workers and training.dataloader_prefetch_factor is None:
+        training.dataloader_prefetch_factor = max(2, math.ceil(training.gradient_accumulation_steps / workers))
+
+
+def only_prompt(source: FramesSource) -> str:
+    """Return the one prompt that all training rows ask. Raises InputError where there are several."""
+    prompts = source.dataset[TRAIN].unique("prompt")
+    if len(prompts) != 1:
+        raise InputError(f"data set {source.id!r} asks {len(prompts)} different prompts; an adapter answers one")
+    return prompts[0]

@@ -1,0 +1,249 @@
+"""The SFTTrainer subclass: row weights, label figures while training, whole checkpoints, an orderly stop."""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerControl, TrainerState
+from trl import SFTTrainer
+
+from data_prep.errors import InputError
+from recipes.answering.scoring import NoProbabilityError, score_rows
+from recipes.batches.collator import VisionCollator
+from recipes.batches.loader import leave_process_group
+from recipes.layers.fused_lora import fuse_lora
+from recipes.layers.joined_lora import join_adapters
+from recipes.metrics.class_ids import class_ids
+from recipes.metrics.safety_metric import compute_figures
+from recipes.metrics.threshold import PLAIN_THRESHOLD
+from recipes.model.loss import answer_loss, training_inputs
+from recipes.training.checkpoints import STATE_NAME, best_checkpoint, stopping_count
+from recipes.training.divergence import GradientWatch
+from recipes.training.graphed_step import GraphedStep
+from recipes.training.host_optimizer import HostAdamW
+from recipes.training.run_folder import RunFolder
+
+
+class SafetyTrainer(SFTTrainer):
+    """Train an adapter on the answers alone, and judge it on the validation split as it will be used.
+
+    The data set's rows go to the collator as they are. Validation figures (`eval_accuracy`, `eval_f1`,
+    `eval_macro_f1`, …) come from scoring.py, so that what picks the best checkpoint is what infer and eval compute.
+    """
+
+    data_collator: VisionCollator
+    control: TrainerControl
+    optimizer: torch.optim.Optimizer | None
+    loss_is_scaled_for_ga = True  # compute_loss divides by an update's rows, however they fall into micro-batches
+
+    def __init__(
+        self, *, model: PreTrainedModel, optimizer_on_host: bool = False, cuda_graphs: bool = False, **kwargs: Any
+    ) -> None:
+        # Checkpointing needs no gradient at its inputs in its non-reentrant form. The hooks that TRL and transformers
+        # would set for it also sit on the vision tower's patch embedding and have the frozen tower back-propagate.
+        model.enable_input_require_grads = lambda: None
+        # TRL's card would stand in the run's folder from the first checkpoint on; the run gets its own in the end.
+        self.create_model_card = lambda **_described: None
+        super().__init__(model=model, **kwargs)
+        self.model_accepts_loss_kwargs = False  # or tokens would be counted, and the card waited for
+        self.folder = RunFolder(Path(self.args.output_dir))
+        self.optimizer_on_host = optimizer_on_host
+        # transformers would let the last checkpoint go when training stops, before anything else is saved.
+        self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
+        self.watch = GradientWatch(self.args.learning_rate)
+        self._host_optimizer: HostAdamW | None = None
+        self._note_trainable()
+        fuse_lora(self.model)
+        join_adapters(self.model, model.model.language_model)
+        self.graphed = GraphedStep(self.model.get_base_model()) if cuda_graphs else None
+        # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
+        self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
+
+    def _note_trainable(self) -> None:
+        """Note which weights train, and hold them in the precision they are to have.
+
+        SFTTrainer rounds the adapter to bf16; updates smaller than half a unit in the last place would be lost. So the
+        weights that updates are added to are in fp32: these, or HostAdamW's copy of them.
+        """
+        dtype = self.model.get_base_model().dtype if self.optimizer_on_host else torch.float32
+        self._trained = [weight for weight in self.model.parameters() if weight.requires_grad]
+        for weight in self._trained:
+            weight.data = weight.data.to(dtype)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Load an adapter; PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train."""
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self._note_trainable()
+
+    def _load_callback_state(self) -> None:
+        """Have what a checkpoint says of its run hold here; called once its state is loaded.
+
+        The best checkpoint lies in the run's folder, wherever that was when its path was noted. Early stopping goes on
+        counting. Lengths in updates follow the settings, of which those of logging are free to change.
+        """
+        state = self.state
+        if self.args.load_best_model_at_end and state.best_global_step:
+            state.best_model_checkpoint = str(best_checkpoint(self.folder.path, state.best_global_step))
+        state.compute_steps(self.args, state.max_steps)
+        count = stopping_count(vars(state))
+        for callback in self.callback_handler.callbacks:
+            if isinstance(callback, EarlyStoppingCallback) and count is not None:
+                callback.early_stopping_patience_counter = count[0]
+
+    def load_trained(self, checkpoint: Path) -> None:
+        """Be as after training that ended at a checkpoint: with its state, and the best adapter where one is chosen."""
+        self.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
+        self._load_callback_state()
+        self._load_from_checkpoint(str(checkpoint))
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+            self._load_best_model()
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """Return the optimizer that the settings name, or the host's AdamW."""
+        if self.optimizer is None and self.optimizer_on_host:
+            self.optimizer = self._host_optimizer = HostAdamW(
+                self._trained,
+                lr=self.args.learning_rate,
+                weight_decay=self.args.weight_decay,
+                betas=(self.args.adam_beta1, self.args.adam_beta2),
+                eps=self.args.adam_epsilon,
+            )
+        return super().create_optimizer(model)
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the training batches, on the CPU; their worker processes leave signals to this one."""
+        loader = super().get_train_dataloader()
+        loader.device = None
+        inner = loader.base_dataloader  # accelerate's wrapper iterates over this one
+        inner.worker_init_fn = partial(_init_worker, inner.worker_init_fn)
+        return loader
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        """Leave a batch on the CPU: forward.py moves what the card needs, and reads the rest where it is."""
+        return inputs
+
+    def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
+        """Clip the adapter's gradients and return their norm before."""
+        return self._clipped_to(self.args.max_grad_norm)
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the norm that is logged, clipped or not. Raises InputError where training has diverged."""
+        norm = self._clipped_to(math.inf) if grad_norm is None else grad_norm
+        self.watch.note(norm, self.state.global_step + 1)
+        return norm
+
+    def _clipped_to(self, norm: float) -> torch.Tensor:
+        """Clip an update's gradients, without a walk through the frozen base, and return their norm before.
+
+        Raises RuntimeError where there is none: it would train nothing, and say nothing.
+        """
+        if self._host_optimizer is not None:
+            found = self._host_optimizer.clip(norm)
+        elif all(weight.grad is None for weight in self._trained):
+            found = None
+        else:
+            found = self.accelerator.clip_grad_norm_(self._trained, norm)
+        if found is None:
+            raise RuntimeError("no weight of the adapter got a gradient")
+        return found
+
+    def floating_point_ops(self, inputs: Any) -> int:
+        """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""
+        return 0
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], int]:
+        """Return an update's micro-batches, fewer at an epoch's end, and how many rows they hold together."""
+        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        return batches, sum(len(batch["labels"]) for batch in batches)
+
+    def training_step(
+        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: int | None = None
+    ) -> torch.Tensor:
+        """Add a micro-batch's gradients to the adapter's, and return its share of the update's loss.
+
+        `num_items_in_batch` is the number of the update's rows.
+        """
+        if self.graphed is None:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        else:
+            if not self.model.training:
+                self.model.train()
+            loss = self.graphed(inputs, num_items_in_batch, self._trained)
+        if self._host_optimizer is not None:
+            self._host_optimizer.add_gradients()
+        return loss
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: int | None = None,
+    ) -> torch.Tensor:
+        """Return the batch's share of the update's loss; see answer_loss.
+
+        `num_items_in_batch` is the number of the update's rows, the batch's own by default.
+        """
+        base = self.model.get_base_model()
+        return answer_loss(base, training_inputs(base, inputs, num_items_in_batch))
+
+    def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
+        try:
+            p_unsafe = score_rows(
+                self.model,
+                self.data_collator,
+                rows,
+                batch_size=self.args.per_device_eval_batch_size,
+                num_workers=self.args.dataloader_num_workers,
+                show_progress=not self.args.disable_tqdm,
+            )
+        except NoProbabilityError:
+            raise InputError(
+                f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
+                "learning_rate"
+            ) from None
+        return p_unsafe, class_ids(rows["response"][:])
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Score the validation split and log its figures, each under `<metric_key_prefix>_<figure>`."""
+        self.watch.check()
+        p_unsafe, truth = self.score(self.eval_dataset if eval_dataset is None else eval_dataset)
+        figures = {
+            "loss": _log_loss(p_unsafe, truth),
+            **compute_figures(p_unsafe, truth, threshold=PLAIN_THRESHOLD),
+        }
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items() if value is not None}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Save a checkpoint, seal it, and only then let older ones go. Raises InputError where training diverged."""
+        self.watch.check()
+        self.folder.write_checkpoint(
+            self.state.global_step,
+            partial(super()._save_checkpoint, model, trial),
+            kept=self._checkpoints_kept,
+            best=self.state.best_model_checkpoint,
+        )
+
+
+def _init_worker(seed_worker: Any, worker_id: int) -> None:
+    leave_process_group()
+    seed_worker(worker_id)
+
+
+def _log_loss(p_unsafe: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean negative log-likelihood of the true labels, P clipped to [1e-7, 1 - 1e-7]."""
+    p_true = np.where(truth == 1, p_unsafe, 1 - p_unsafe)
+    return float(-np.log(p_true.clip(1e-7, 1 - 1e-7)).mean())

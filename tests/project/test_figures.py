@@ -1,0 +1,253 @@
+"""The figures in the documents are those that were measured, or are predicted."""
+
+import json
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+
+import pytest
+import yaml
+
+from benchmarks import bench_report
+from benchmarks.bench_operating_point import DEFAULT, as_table
+from data_prep.files import PROJECT_ROOT
+from recipes.machine.memory import predict_memory
+from tests.project.documents import BENCHMARKS, README
+from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
+
+NOT_MEASURED = "\N{EN DASH}"
+
+
+def results_of(name: str) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads((PROJECT_ROOT / f"benchmarks/results/{name}.json").read_text())
+    return results
+
+
+def doc(name: str) -> str:
+    return (PROJECT_ROOT / f"docs/{name}.md").read_text()
+
+
+def in_a_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def in_gib(run: dict[str, Any]) -> str:
+    allocated = run["peak_allocated_gib"]
+    return f"{NOT_MEASURED if allocated is None else f'{allocated:.2f}'} / {run['peak_reserved_gib']:.2f}"
+
+
+def training_rows(arms: dict[str, Any]) -> Iterator[str]:
+    stock = {run["micro_batch"]: run["frames_per_second"] for run in arms["stock"]}
+    large = arms["80gb"]
+    named = [
+        *(("TRL's own set-up", run) for run in arms["stock"]),
+        ("80 GB recipe", large["computed"]),
+        ("the same, one batch over and over", large["computed_fixed_batch"]),
+        ("the same, vision features kept", large["cached"]),
+        ("80 GB recipe", large["computed_1"]),
+        ("the same, `cuda_graphs: true`", large["computed_1_graph"]),
+        ("the same, vision features kept as well", large["cached_1_graph"]),
+        *(("8 GB recipe", run) for run in arms["8gb"]),
+        *(("6 GB recipe, vision features kept", run) for run in arms["6gb"]),
+    ]
+    for name, run in named:
+        least, most = run["frames_per_second_range"]
+        speed, frames = run["frames_per_second"], run["micro_batch"]
+        times = f"{speed / stock[frames]:.1f}" if run in large.values() else NOT_MEASURED
+        yield f"| {name} | {frames} | {speed:.1f} ({least:.1f} to {most:.1f}) | {times} | {in_gib(run)} |"
+
+
+def test_training_figures_are_those_of_the_run() -> None:
+    arms, document = results_of("train_7b_h100")["arms"], BENCHMARKS.read_text()
+    assert "\n".join(training_rows(arms)) in document
+    for size in (8, 6):
+        run = arms[f"{size}gb_capped"]
+        assert (run["status"], run["steps"]) == (0, 20)
+        assert f"| {size} GB recipe | {run['micro_batch']} | {run['cap_gib']} | {in_gib(run)} |" in document
+    shares = [100 * arms["80gb"][name]["share_of_matmul"] for name in ("computed", "cached")]
+    assert f"executes {shares[0]:.0f} % of that, {shares[1]:.0f} % with features kept" in in_a_line(document)
+
+
+def test_training_figures_of_the_readme_are_those_of_the_run() -> None:
+    arms, readme = results_of("train_7b_h100")["arms"], README.read_text()
+    one, four = (run["peak_allocated_gib"] for run in arms["8gb"])
+    peaks = f"{one:.2f}, {four:.2f} GiB"
+    assert f"by the 8 GB recipe, 1 and 4 frames of 1080p on the card: peak allocated | {peaks} |" in readme
+    speed = arms["80gb"]["computed"]["frames_per_second"]
+    (stock,) = [run["frames_per_second"] for run in arms["stock"] if run["micro_batch"] == 16]
+    assert f"| {speed:.1f}, {speed / stock:.1f} |" in readme
+
+
+WAYS = {
+    "4 bits, adapter on": ("small", "eager"),
+    "4 bits, adapter on, as a CUDA graph": ("small", "graph"),
+    "merged, bf16": ("large", "eager"),
+    "merged, as a graph: infer.py where there is room": ("large", "graph"),
+    "merged, compiled, as a graph: `--compile`": ("large", "compiled graph"),
+}
+BATCHES = {
+    "4 bits, adapter on": ("small", "eager"),
+    "merged": ("large", "eager"),
+    "merged, compiled": ("large", "compiled"),
+}
+
+
+def test_answering_figures_are_those_of_the_run() -> None:
+    arms, document = results_of("infer_7b_h100")["arms"], BENCHMARKS.read_text()
+    times = {
+        (arm, row["what"], row["tokens"], row["batch"]): row
+        for arm in ("stock", "small", "large")
+        for row in arms[arm]["times"]
+    }
+
+    def cell(*of: Any) -> str:
+        return f"{times[of]['p50_ms']:.1f} ({times[of]['p95_ms']:.0f})"
+
+    stock = [cell("stock", what, 480, 1) for what in ("generate", "generate, bytes to answer")]
+    cells = [*stock, NOT_MEASURED, NOT_MEASURED]
+    assert f"| `generate`, the answer and the end of turn | {' | '.join(cells)} |" in document
+    assert f"| `generate`, one token | {cell('stock', 'generate, one token', 480, 1)} |" in document
+    for name, (arm, way) in WAYS.items():
+        cells = [cell(arm, f"{way}, {to}", size, 1) for size in (480, 252) for to in ("model alone", "bytes to label")]
+        assert f"| {name} | {' | '.join(cells)} |" in document, name
+    for name, (arm, way) in BATCHES.items():
+        rates = [32_000 / times[arm, f"{way}, model alone", size, 32]["p50_ms"] for size in (480, 252)]
+        assert f"| {name} | {rates[0]:.1f} | {rates[1]:.1f} |" in document, name
+    assert f"| 4 bits, embedding and LM head on the host | {in_gib(arms['small'])} |" in document
+    assert f"to its end with one frame: {arms['start']['again']:.1f} s on a warm disk" in in_a_line(document)
+    label = [times[arm, "graph, bytes to label", 480, 1]["p50_ms"] for arm in ("small", "large")]
+    assert f"in 4 bits, merged | {label[0]:.1f}, {label[1]:.1f} ms |" in README.read_text()
+
+
+def test_other_bases_figures_are_those_of_the_run() -> None:
+    arms = results_of("bases_2b_h100")["arms"]
+    document = BENCHMARKS.read_text()
+    rows = [run for arm in arms.values() for run in arm["runs"]]
+    assert len(rows) == 7
+    for row in rows:
+        gib = f"{row['peak_allocated_gib']:.2f} | {row['predicted_gib']:.2f}"
+        assert f"| {row['frames_at_once']} | {gib} |" in document, row["run"]
+    assert set(arms["packed"]["p_unsafe_off"].values()) == {0.0}
+    sizes = arms["packed"]["gigabytes"]
+    assert f"{sizes['2b_in_4_bits']:.2f} GB of disk instead of {sizes['2b']:.2f}" in document
+
+
+def test_p_s_distances_are_those_of_the_run() -> None:
+    found = results_of("infer_7b_h100")["arms"]["equality"]
+    document = BENCHMARKS.read_text()
+    for way in ("plain, bf16", "4-bit, graph", "merged, graph", "merged, compiled graph"):
+        assert f"| {found[way]['max']:.3f} | {found[way]['median']:.4f} |" in document, way
+    for way in ("4-bit", "merged"):
+        each = [found[f"{way}, batches of {size}"] for size in (1, 2, 4, 8, 16, 32, 64)]
+        largest, middle = ([row[figure] for row in each] for figure in ("max", "median"))
+        bounds = f"{min(largest):.3f} to {max(largest):.3f} | {min(middle):.4f} to {max(middle):.4f}"
+        assert f"| {bounds} |" in document, way
+
+
+def test_small_model_s_figures_are_those_of_the_benchmark() -> None:
+    results, document = results_of("infer_small_two_cores"), BENCHMARKS.read_text()
+    for name, ours in (("ours", "ours"), ("stock `generate`", "generate")):
+        first, p50, p95 = (results[ours][figure] for figure in ("first_ms", "p50_ms", "p95_ms"))
+        assert f"| {name} | {first:.0f} | {p50:.0f} | {p95:.0f} |" in document
+    least, middle, most = sorted(results["command_seconds"])
+    assert f"takes {middle:.1f} s from start to end ({least:.1f} to {most:.1f})" in in_a_line(document)
+    assert results["other_answers"] == 0 and "No frame is answered otherwise." in document
+
+
+FRAMES_ARMS = {
+    "ours": "`extract_frames.py`",
+    "ffmpeg": "ffmpeg command, `fps=1`",
+    "opencv": "OpenCV, grab and retrieve",
+    "pyav": "PyAV, every frame decoded",
+    "torchcodec": "torchcodec, frames at full seconds",
+}
+
+
+def test_frames_figures_are_those_of_the_benchmark() -> None:
+    results, document = results_of("frames_two_cores"), BENCHMARKS.read_text()
+    arms = {(each["arm"], each["gop"]): each for each in results["arms"]}
+    for arm, name in FRAMES_ARMS.items():
+        cells = []
+        for figure, digits in (("cpu_seconds_a_clip", 2), ("wall_seconds", 1)):
+            for gop in (25, 50, 250):
+                ours, seconds = arms["ours", gop][figure], arms[arm, gop][figure]
+                cells.append(f"{seconds:.{digits}f} ({seconds / ours:.1f})")
+        assert f"| {name} | {' | '.join(cells)} |" in document
+
+
+def test_damage_figures_are_those_of_the_benchmark() -> None:
+    results = results_of("damage_two_cores")
+    cells: dict[str, list[str]] = {}
+    for row in results["rows"]:
+        before, now = (row["noticed"][version]["altered"] for version in ("before", "now"))
+        cells.setdefault(row["kind"], []).append(f"{row['altered']}: {before} → {now}")
+    text = BENCHMARKS.read_text()
+    for kind, each in cells.items():
+        if len(each) == 4:
+            assert f"| {kind} | {' | '.join(each)} |" in text
+
+
+def test_start_figures_are_those_of_the_benchmark() -> None:
+    results = results_of("start_two_cores")
+    before, now = ([start["total_seconds"] for start in results[name]] for name in ("starts_at_9264ce6", "starts"))
+    row = f"| total | {median(before):.1f} | {now[0]:.1f} | {median(now[1:]):.1f} |"
+    assert row in BENCHMARKS.read_text()
+    assert max(now) < 30
+
+
+@pytest.mark.parametrize("recipe", ["8gb", "6gb"])
+def test_predicted_figures_are_those_of_the_prediction(recipe: str) -> None:
+    settings = yaml.safe_load((PROJECT_ROOT / f"recipes/configs/qwen2vl_7b_{recipe}.yaml").read_text())
+    peaks = [
+        predict_memory({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
+        for frames in (1, 2, 4, 8)
+    ]
+    row = f"| {recipe[0]} GB recipe, GiB | " + " | ".join(f"{peak:.2f}" for peak in peaks) + " |"
+    assert row in doc("machines")
+
+
+def test_demo_figures_are_those_of_the_benchmark() -> None:
+    results = results_of("demo_two_cores")
+    arms, baselines = results["summary"]["arms"], results["runs"][0]["baselines"]
+    assert results["recipe_arm"] == "weighted" and results["seeds"] == [0, 1, 2]
+    rows = []
+    for name in ("frame_macro_f1", "clip_macro_f1", "frame_balanced_accuracy", "clip_balanced_accuracy"):
+        cells = []
+        for arm in ("weighted", "unweighted", "shuffled"):
+            values = [f"{value:.3f}" for value in arms[arm][name]["by_seed"].values()]
+            cells.append(f"{arms[arm][name]['median']:.3f} ({', '.join(values)})")
+        unit, _, figure = name.partition("_")
+        cells += [f"{baselines[other][unit][figure]:.3f}" for other in ("base_model", "always_unsafe")]
+        rows.append(f"| {name.replace('_', ' ').replace('macro f1', 'macro-F1')} | {' | '.join(cells)} |")
+    seconds = [arms[arm]["wall_seconds"]["by_seed"].values() for arm in ("weighted", "unweighted", "shuffled")]
+    cells = [*(", ".join(f"{value:.0f}" for value in each) for each in seconds), NOT_MEASURED, NOT_MEASURED]
+    rows.append(f"| training command, s | {' | '.join(cells)} |")
+    assert "\n".join(rows) in BENCHMARKS.read_text()
+
+
+def test_demo_figures_elsewhere_are_those_of_the_benchmark() -> None:
+    results = results_of("demo_two_cores")
+    frames, clips = (results["summary"]["arms"]["weighted"][name] for name in ("frame_macro_f1", "clip_macro_f1"))
+    base = results["runs"][0]["baselines"]["base_model"]["frame"]["macro_f1"]
+    probe = "A linear probe on the same tower has a frame macro-F1 of 0.668 (95 % interval 0.540 to 0.781)"
+    assert probe in in_a_line(BENCHMARKS.read_text())
+    assert f"| {frames['median']:.3f}, {clips['median']:.3f}; {base:.3f}, 0.668 |" in README.read_text()
+    seed_0 = f"a macro-F1 of {frames['by_seed']['0']:.3f} on frames and {clips['by_seed']['0']:.3f} on clips"
+    assert seed_0 in in_a_line(doc("evaluation"))
+
+
+def test_operating_points_are_those_of_the_benchmark() -> None:
+    results = results_of("operating_point_two_cores")
+    assert results["seeds"] == [0, 1, 2]
+    assert as_table(results["ways"]) in BENCHMARKS.read_text()
+    best = max(results["ways"], key=lambda way: way["frame"]["macro_f1"]["mean"])
+    assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
+
+
+def test_report_s_figures_are_those_of_the_benchmark() -> None:
+    results = results_of("report_two_cores")
+    assert bench_report.as_table(results) in BENCHMARKS.read_text()
+    arms = {(arm["what"], arm["version"], arm["frames"]): arm for arm in results["arms"]}
+    report, probe = arms["report", "now", 100_000], arms["probe", "now", 500_000]
+    assert report["whole_seconds"]["most"] < 60 and report["peak_gb"] < 2
+    assert probe["peak_gb"] < 4
