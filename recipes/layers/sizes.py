@@ -18,6 +18,14 @@ BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs
 UNPACKED_BYTES = 68 * 2**20
 
 
+ALL = "all"  # of a base's layers, in the place of their number
+
+
+def counted(count: str, of: int) -> int:
+    """Return how many of a base's layers or blocks a setting names: its number, at most all there are, or ALL."""
+    return of if count == ALL else min(int(count), of)
+
+
 def visual_tokens(width: int, height: int, max_pixels: int) -> int:
     """Return how many visual tokens a frame of that size costs once it is shrunk, as Qwen2-VL's processor counts."""
     rows, columns = round(height / TOKEN_SIDE), round(width / TOKEN_SIDE)
