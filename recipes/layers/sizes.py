@@ -26,6 +26,16 @@ def counted(count: str, of: int) -> int:
     return of if count == ALL else min(int(count), of)
 
 
+def layers_of(config: Mapping[str, Any]) -> int:
+    """Return how many decoder layers a base has."""
+    return int(text_config(config)["num_hidden_layers"])
+
+
+def vision_blocks_of(config: Mapping[str, Any]) -> int:
+    """Return how many blocks a base's vision tower has."""
+    return int(config["vision_config"]["depth"])
+
+
 def visual_tokens(width: int, height: int, max_pixels: int) -> int:
     """Return how many visual tokens a frame of that size costs once it is shrunk, as Qwen2-VL's processor counts."""
     rows, columns = round(height / TOKEN_SIDE), round(width / TOKEN_SIDE)
