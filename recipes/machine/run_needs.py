@@ -16,7 +16,8 @@ from data_prep.hub.source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import TEST, TRAIN
 from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
-from recipes.machine.memory import adapter_weights, predict_memory, shortages
+from recipes.machine.memory import predict_memory, shortages
+from recipes.machine.placed_weights import adapter_weights
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base
