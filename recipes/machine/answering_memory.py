@@ -77,9 +77,9 @@ def answering_placement(
 ) -> tuple[int, int]:
     """Return how many decoder layers and how many vision blocks lie on the host, to answer `frames` at once.
 
-    As few as fit a card with so many bytes free: decoder layers first, of which two pass over the bus in the time of
-    one that isn't in 4 bits, vision blocks only once all of those are there. All of both where nothing fits.
-    `values` are predict_answering's.
+    As few as let it fit a card with so many bytes free: decoder layers first, vision blocks once all of those are
+    there, and all of both where nothing fits. `values` are predict_answering's. Up to SLOTS of them
+    would take what they save.
     """
     layers, blocks = text_config(config)["num_hidden_layers"], config["vision_config"]["depth"]
     ways = [(0, 0)]

@@ -86,11 +86,11 @@ class RunNeeds:
         if missing := shortages(need, **room):
             wsl = [MORE_MEMORY_IN_WSL] if in_wsl() else []
             raise InputError("; ".join([*missing, *wsl, hint]))
-        check_page_locking(need.host_gib * GIB)
-        return (
+        found = (
             f"about {need.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, {need.host_gib:.1f} of "
-            f"{room['host_bytes'] / GIB:.1f} GiB on the host; {hint}"
+            f"{room['host_bytes'] / GIB:.1f} GiB on the host"
         )
+        return "; ".join(said for said in (found, check_page_locking(need.host_gib * GIB), hint) if said)
 
     def check_disk(self) -> str:
         """Compare what a run writes with what the disks have free."""
