@@ -31,7 +31,11 @@ def main(argv: list[str]) -> int:
         by = importlib.import_module(args.by)
         trainer = by.build(args.out, args.recipe, vision_cache=args.vision)
         figures = by.measure(
-            trainer, args.frames, accumulation=FRAMES_AN_UPDATE // args.frames, warm_up=2, updates_in_block=1
+            trainer,
+            args.frames,
+            accumulation=FRAMES_AN_UPDATE // args.frames,
+            warm_up=2,
+            updates_in_block=max(1, args.frames // 8),
         )
     print(json.dumps(figures))
     return 0

@@ -83,10 +83,11 @@ def exactness_lines(figures: Mapping[str, Any]) -> Iterator[str]:
     for name, found in figures["pairs"].items():
         yield f"plain pairs at 4 frames, {name}: {pair_words(found)}"
     for row in figures["ways"]:
+        bits, usual = row["deterministic"], row["usual"]
         exact = "equal to the bit" if bits["equal"] else f"{bits['gradients']:.1e} apart"
         yield (
-            f"{row['model']}, {row['frames']} frames, {row['recomputed']} recomputed: {exact} by deterministic kernels, "
-            f"{row['usual']['gradients']:.1e} by the usual ones, plain pairs {pair_words(row['plain_pairs'])}"
+            f"{row['model']}, {row['frames']} frames, {row['recomputed']} recomputed: {exact} by deterministic kernels,"
+            f" {usual['gradients']:.1e} by the usual ones, plain pairs {pair_words(row['plain_pairs'])}"
         )
 
 
