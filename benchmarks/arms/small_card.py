@@ -84,17 +84,20 @@ def main(argv: list[str]) -> int:
 
 
 def speeds(out: Path, speed: Speed, blocks: int) -> dict[str, Any]:
-    """Measure a recipe at each number of frames and of recomputed layers, loaded once."""
-    if not speed.whole_card:
-        use_part_of_card()
-    rate = matmul_rate()
+    """Measure a recipe at each number of frames and of recomputed layers, loaded once.
+
+    The rate of a matrix product, measured first and last, says on how much of the card that was.
+    """
     trainer = build(out, speed.recipe, **on_few_frames(out), **speed.changed)
     loading = torch.cuda.max_memory_allocated()
-    rows = []
+    if not speed.whole_card:
+        use_part_of_card()
+    before, rows = matmul_rate(), []
     for frames, recomputed in speed.cases:
         rows.append(with_loading(timed(trainer, frames, recomputed, blocks), loading))
         print(rows[-1], file=sys.stderr)
-    return {"matmul_tflops": rate / 1e12, "whole_card": speed.whole_card, "rows": rows}
+    rates = [rate / 1e12 for rate in (before, matmul_rate())]
+    return {"matmul_tflops": rates, "whole_card": speed.whole_card, "rows": rows}
 
 
 def on_few_frames(out: Path) -> dict[str, Any]:

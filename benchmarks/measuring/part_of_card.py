@@ -1,6 +1,8 @@
 """A part of a large card that is about as fast as a small one: few multiprocessors, half of the bus."""
 
 from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import torch
 
@@ -11,15 +13,21 @@ from recipes.layers import host_memory
 def use_part_of_card() -> None:
     """Have this process compute on a part of the card from here on, and end by os._exit.
 
-    What was made on the card before, streams and cuBLAS's handles among it, would compute on the whole of it. The part
-    is gone before tensors are when Python ends in the ordinary way, which crashes.
+    Models are loaded before: libraries that choose the card would leave the part. It is gone before tensors are when
+    Python ends in the ordinary way, which crashes.
     """
+    part_of_card().set_context()
+    torch.autograd.set_multithreading_enabled(False)  # a thread of its own would go backward on the whole card
+    halve_bus()
+
+
+@cache
+def part_of_card() -> Any:
+    """Return the part's context, which is held as long as the process lives."""
     from torch.cuda.green_contexts import GreenContext
 
     torch.cuda.init()
-    GreenContext.create(num_sms=PART_MULTIPROCESSORS, device_id=0).set_context()
-    torch.autograd.set_multithreading_enabled(False)  # a thread of its own would go backward on the whole card
-    halve_bus()
+    return GreenContext.create(num_sms=PART_MULTIPROCESSORS, device_id=0)
 
 
 def halve_bus() -> None:

@@ -29,6 +29,9 @@ def as_table(results: dict[str, Any]) -> str:
 def speed_lines(arms: Mapping[str, Any]) -> Iterator[str]:
     """Lay out seconds a frame and peaks; a projection only where a part of the card stood for a small one."""
     for name, figures in arms.items():
+        if "rows" in figures:
+            first, last = figures["matmul_tflops"]
+            yield f"{name}: a matrix product at {first:.0f} TFLOP/s, {last:.0f} at the end"
         for row in figures.get("rows", []):
             least, most = row["seconds_range"]
             expected = "-" if figures["whole_card"] else f"{row['a1000_projected']:.2f}"

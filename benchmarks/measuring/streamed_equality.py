@@ -48,11 +48,11 @@ def streamed_equality(models: dict[str, Trained]) -> dict[str, Any]:
     for model in models.values():
         randomise(model.weights)
     plain = models["plain"]
-    found: dict[str, Any] = {"attention_kernels": attention_kernels(plain)}
-    print(found, file=sys.stderr)
-    found["pairs"] = dict(pairs(plain))
-    found["ways"] = [row for frames in FRAMES for row in ways(models, frames)]
-    return found
+    return {
+        "pairs": dict(pairs(plain)),
+        "ways": [row for frames in FRAMES for row in ways(models, frames)],
+        "attention_kernels": attention_kernels(plain),
+    }
 
 
 def randomise(weights: Sequence[torch.Tensor]) -> None:
