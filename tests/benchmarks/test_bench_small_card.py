@@ -129,6 +129,10 @@ def test_versions_are_measured_in_turns_each_by_itself(tmp_path: Path, monkeypat
 def test_an_arm_is_told_how_many_updates_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
 
+    def measured(*work: str) -> dict[str, Any]:
+        asked.append(work)
+        return speeds()
+
     def prepared(args: Namespace, make: Any) -> Path:
         return tmp_path
 
@@ -137,7 +141,7 @@ def test_an_arm_is_told_how_many_updates_to_time(tmp_path: Path, monkeypatch: py
 
     monkeypatch.setattr(bench_small_card, "prepared", prepared)
     monkeypatch.setattr(bench_small_card, "measure_arms", all_arms)
-    monkeypatch.setattr(bench_small_card, "measured_by", lambda *work: asked.append(work) or speeds())
+    monkeypatch.setattr(bench_small_card, "measured_by", measured)
     assert bench_small_card.main(["--arms", "speed_kept", "--blocks", "1"]) == 0
     assert asked == [(bench_small_card.SCRIPT, "speed_kept", tmp_path, "--blocks", "1")]
 
