@@ -61,7 +61,7 @@ def load_adapter(
         if quantized_modules(model):
             raise RuntimeError("an adapter is never merged into 4-bit weights; unpack_quantized first")
         if any(modules_of_streamed_blocks(model)):
-            raise RuntimeError("an adapter is never merged into streamed weights: what the card holds is no one layer's")
+            raise RuntimeError("an adapter is never merged into streamed weights, of which the card holds two blocks'")
         merged = adapted.merge_and_unload().eval()
         join_linears(merged)
         return merged

@@ -65,7 +65,7 @@ def streamed_while_loading(counts: Mapping[type[torch.nn.Module], int], device: 
         return
 
     def note(_parent: torch.nn.Module, _name: str, module: torch.nn.Module | None) -> None:
-        blocks = kinds.get(type(module))  # type: ignore[arg-type]
+        blocks = kinds.get(type(module))
         if blocks and module is not None and module not in blocks.found:
             blocks.found.append(module)
 

@@ -57,10 +57,10 @@ def _check_placement(values: Mapping[str, Any]) -> None:
 def _check_streaming(values: Mapping[str, Any]) -> None:
     for name in STREAMED:
         if values[name] in ("1", "2"):
-            raise InputError(f"{name} {values[name]} spares no memory, as two are on the card at any time; set 0, or more")
+            raise InputError(f"{name} {values[name]} spares nothing: two are on the card at any time; set 0, or more")
         for other in ("unpack_base", "compile_layers", "cuda_graphs"):
             if values[name] != "0" and values[other]:
-                raise InputError(f"{name} {values[name]} and {other} exclude each other; set {name} to 0, or {other} false")
+                raise InputError(f"{name} and {other} exclude each other; set {name} to 0, or {other} to false")
     if values["recomputed_layers"] == "0":
         raise InputError("recomputed_layers 0 is what activation_checkpointing false says; set that")
     if values["recomputed_layers"] != ALL and not values["activation_checkpointing"]:

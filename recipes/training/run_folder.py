@@ -30,8 +30,8 @@ STAGING = ".adapter.unfinished"
 
 # What may differ between a run and its continuation, because the adapter doesn't depend on it: where the run lies and
 # its inputs are found (their hashes decide), how it feeds, logs and keeps, and what is done once it is trained.
-# What changes no more than the rounding, such as what is unpacked, is not free; what is streamed, or recomputed, changes
-# not a bit.
+# What changes no more than the rounding, such as what is unpacked, is not free; what is streamed or recomputed changes
+# nothing at all.
 FREE_SETTINGS = {
     "dataloader_multiprocessing_context",
     "dataloader_num_workers",

@@ -9,7 +9,7 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from data_prep.errors import InputError
-from recipes.layers.sizes import ALL, LLM_LINEARS, TOKEN_SIDE
+from recipes.layers.sizes import ALL, LLM_LINEARS, TOKEN_SIDE, checked_count
 from recipes.metrics.threshold import PLAIN_THRESHOLD, check_rule
 from recipes.training.library_settings import NO_EFFECT, REFUSED, USED, Known
 
@@ -178,11 +178,3 @@ def checked_linears(names: list[str]) -> list[str]:
             f"lora_target_modules: {', '.join(unknown)} not among {', '.join(LLM_LINEARS)}; remove the line for all"
         )
     return names
-
-
-def checked_count(name: str, value: Any) -> str:
-    """Return a count of layers as a word: digits, or ALL. Raises InputError for what is neither."""
-    word = str(value).strip().lower()
-    if word != ALL and not (word.isascii() and word.isdigit()):
-        raise InputError(f"{name} {value!r} is neither a whole number nor {ALL!r}")
-    return word if word == ALL else str(int(word))
