@@ -78,7 +78,7 @@ class StreamedBlocks:
         """Have block `number`, whose weights have been taken, fetch them for its forward and its backward pass."""
         block.streamed_with = self
         block.register_forward_pre_hook(partial(self._before_forward, number))
-        block.register_full_backward_pre_hook(partial(self._before_backward, number))
+        block.register_forward_hook(partial(self._after_forward, number))
 
     def _before_forward(self, number: int, *_: Any) -> None:
         self._two_slots.use(number)
@@ -88,7 +88,11 @@ class StreamedBlocks:
         elif last % 2 and not torch.is_grad_enabled():  # with gradients, the last two are needed once more
             self._two_slots.prefetch(0)
 
-    def _before_backward(self, number: int, *_: Any) -> None:
+    def _after_forward(self, number: int, _block: Any, _inputs: Any, output: torch.Tensor) -> None:
+        if output.requires_grad:
+            output.register_hook(partial(self._before_backward, number))
+
+    def _before_backward(self, number: int, _gradient: torch.Tensor) -> None:
         self._two_slots.use(number)
         if number:
             self._two_slots.prefetch(number - 1)
