@@ -9,10 +9,11 @@ from torch.nn.modules.module import (
     register_module_module_registration_hook,
     register_module_parameter_registration_hook,
 )
+from transformers import modeling_utils
 
 from recipes.layers.streamed_blocks import StreamedBlocks, linears_of, spread
 
-ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"  # transformers' threads would fill the card with weights to come
+ONE_BY_ONE = "HF_DEACTIVATE_ASYNC_LOAD"
 
 
 def stream_blocks(blocks: Sequence[torch.nn.Module], count: int, device: torch.device) -> None:
@@ -53,6 +54,22 @@ class _Blocks:
 
 
 @contextmanager
+def _nothing_ahead() -> Iterator[None]:
+    """Have transformers take no more of the card than for the weight that it is at.
+
+    It would take room for the whole model first, to be faster, and its threads would fill it with weights to come.
+    """
+    before, warm_up = os.environ.get(ONE_BY_ONE, "0"), modeling_utils.caching_allocator_warmup
+    os.environ[ONE_BY_ONE] = "1"
+    modeling_utils.caching_allocator_warmup = lambda *_: None
+    try:
+        yield
+    finally:
+        os.environ[ONE_BY_ONE] = before
+        modeling_utils.caching_allocator_warmup = warm_up
+
+
+@contextmanager
 def streamed_while_loading(counts: Mapping[type[torch.nn.Module], int], device: torch.device) -> Iterator[None]:
     """Have a model that is loaded meanwhile stream so many of its blocks of each kind.
 
@@ -75,12 +92,10 @@ def streamed_while_loading(counts: Mapping[type[torch.nn.Module], int], device: 
                 blocks.take(module, weight)
 
     hooks = register_module_module_registration_hook(note), register_module_parameter_registration_hook(take)
-    before = os.environ.get(ONE_BY_ONE, "0")
-    os.environ[ONE_BY_ONE] = "1"
     try:
-        yield
+        with _nothing_ahead():
+            yield
     finally:
-        os.environ[ONE_BY_ONE] = before
         for hook in hooks:
             hook.remove()
     for blocks in kinds.values():
