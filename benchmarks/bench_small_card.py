@@ -23,7 +23,7 @@ from data_prep.console import run_script
 from data_prep.files import PROJECT_ROOT
 
 SCRIPT = "benchmarks/arms/small_card.py"
-CAPS = ("1.6", "3.2", "5.2", "7.2")
+CAPS = ("1.0", "1.6", "3.2", "5.2", "7.2")
 SPEEDS = ("speed_computed", "speed_computed_streamed", "speed_kept", "speed_kept_streamed")
 SMALL = (
     "exactness",

@@ -3,25 +3,25 @@
 What an arm returns is printed as the last line, in JSON.
 """
 
-import contextlib
-import io
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.arms.train import build, capped_run, in_budget
+from benchmarks.arms.train import build, in_budget
+from benchmarks.made.drawn_frames import MAX_PIXELS
+from benchmarks.made.random_adapter import write_random_adapter
 from benchmarks.measuring.arms import SMALL_CARD_WORKSPACE, arm_parser, print_figures
 from benchmarks.measuring.card import allow_no_more_than, matmul_rate, peaks
 from benchmarks.measuring.cards import projected
 from benchmarks.measuring.part_of_card import use_part_of_card
+from benchmarks.measuring.said import stdout_lines
 from benchmarks.measuring.streamed_equality import Trained, streamed_equality
 from benchmarks.measuring.training_speed import measure, with_loading
-from data_prep.errors import InputError
 from data_prep.files import from_root
 from data_prep.labels import LABELS
 from data_prep.rows.jsonl import read_rows
@@ -49,6 +49,7 @@ class Cap(NamedTuple):
     recipe: str
     frames: int
     gib: float
+    changed: Mapping[str, Any] = {}
 
 
 STREAMED = {"layers_on_host": ALL}
@@ -63,7 +64,13 @@ SPEEDS = {
     "sixteen_bits": Speed("6gb", SIXTEEN_BITS, [(4, ALL)], whole_card=True),
     "sixteen_bits_part": Speed("6gb", SIXTEEN_BITS, [(4, ALL)]),
 }
-CAPS = {"1.6": Cap("2gb", 4, 1.6), "3.2": Cap("4gb", 8, 3.2), "5.2": Cap("6gb", 4, 5.2), "7.2": Cap("8gb", 8, 7.2)}
+CAPS = {
+    "1.0": Cap("2gb", 1, 1.0, {"per_device_eval_batch_size": 2}),
+    "1.6": Cap("2gb", 4, 1.6),
+    "3.2": Cap("4gb", 8, 3.2),
+    "5.2": Cap("6gb", 4, 5.2),
+    "7.2": Cap("8gb", 8, 7.2),
+}
 EXACT = {"plain": {}, "streamed": STREAMED, "14 streamed": {"layers_on_host": "14"}}
 
 
@@ -133,21 +140,19 @@ def capped(out: Path, cap: Cap) -> dict[str, Any]:
 
     Vision features are computed, too, where the recipe keeps them: no other arm's are taken.
     """
-    changed = {**on_few_frames(out), "vision_cache": out / f"vision_{capped_run(cap.recipe)}"}
+    changed = {**on_few_frames(out), **cap.changed, "vision_cache": out / f"vision_{cap.gib}"}
     return in_budget(out, cap.recipe, cap.frames, cap.gib, **changed) | peaks()
 
 
 def answered(out: Path, cap: Cap) -> dict[str, Any]:
-    """Have infer.py answer two frames by what the capped run left, under the same cap; it fails where it can't."""
+    """Have infer.py answer two frames by a random adapter under a cap; it fails where it can't."""
     allow_no_more_than(cap.gib)
-    adapter = out / "runs" / capped_run(cap.recipe)
+    adapter = out / "adapter"
     if not adapter.is_dir():
-        raise InputError(f"{adapter}: no such run; measure capped_{cap.gib} first")
+        write_random_adapter(adapter, out / "base", max_pixels=MAX_PIXELS[480])
     rows = read_rows(out / FEW / "train.jsonl")[:2]
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with stdout_lines() as lines:
         status = infer.main(["--adapter", str(adapter), "--image", *(str(out / FEW / row.image) for row in rows)])
-    lines = said.getvalue().splitlines()
     if status or len(lines) != len(rows) or not set(lines) <= set(LABELS):
         raise RuntimeError(f"infer.py ended with {status} and said {lines}")
     return {"cap_gib": cap.gib, "frames": len(rows), **peaks()}

@@ -55,11 +55,6 @@ def build(out: Path, recipe: str, **changed: Any) -> Any:
     return build_trainer(run)
 
 
-def capped_run(recipe: str) -> str:
-    """Name the run that in_budget leaves."""
-    return f"capped-{recipe}"
-
-
 def max_pixels_of(recipe: str) -> int:
     """Return the pixel limit that a recipe sets."""
     return yaml.safe_load(from_root(config_of(recipe)).read_text())["max_pixels"]
@@ -93,7 +88,7 @@ def in_budget(out: Path, recipe: str, micro_batch: int, cap_gib: float, **furthe
     `further` settings are changed for the run.
     """
     allow_no_more_than(cap_gib)
-    run = capped_run(recipe)
+    run = f"capped-{recipe}-{cap_gib:g}"
     changed = {
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": 1,
