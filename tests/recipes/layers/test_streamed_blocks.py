@@ -62,7 +62,7 @@ def gradients(blocks: list[Block], run: Callable[..., torch.Tensor]) -> list[tor
 def recomputed(block: Block, x: torch.Tensor) -> torch.Tensor:
     """Recompute what is within the block, as transformers' layers do: their hooks stay outside."""
     within = block.forward
-    block.forward = lambda y: checkpoint(within, y, use_reentrant=False)  # type: ignore[method-assign]
+    block.forward = lambda x: checkpoint(within, x, use_reentrant=False)  # type: ignore[method-assign]
     try:
         return block(x)
     finally:
