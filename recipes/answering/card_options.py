@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from recipes.layers.sizes import ALL, checked_count
 
-_WHAT = {"layers_on_host": "decoder layers", "vision_blocks_on_host": "vision blocks"}
+_FLAGS = {"--layers-on-host": "decoder layers", "--vision-blocks-on-host": "vision blocks"}
 
 
 class OnHost(NamedTuple):
@@ -21,8 +21,7 @@ AS_MANY_AS_MUST = OnHost()
 
 def add_card_options(parser: argparse.ArgumentParser) -> None:
     """Add --layers-on-host and --vision-blocks-on-host to a script's command line."""
-    for name, what in _WHAT.items():
-        flag = f"--{name.replace('_', '-')}"
+    for flag, what in _FLAGS.items():
         parser.add_argument(
             flag,
             type=partial(checked_count, flag),
@@ -33,4 +32,4 @@ def add_card_options(parser: argparse.ArgumentParser) -> None:
 
 def on_host_of(args: argparse.Namespace) -> OnHost:
     """Return what a command line says."""
-    return OnHost(*(getattr(args, name) for name in _WHAT))
+    return OnHost(args.layers_on_host, args.vision_blocks_on_host)
