@@ -2,26 +2,27 @@
 
     python benchmarks/project_card.py --like Qwen/Qwen2-VL-7B-Instruct --recipe recipes/configs/qwen2vl_7b_8gb.yaml
 
-The defaults are an NVIDIA RTX A1000 laptop GPU's. Arithmetic takes its operations over the card's peak; unpacking the
-4-bit weights moves their bytes through the card's memory once a pass; the LM head comes over the bus once. The floor
-lets the three overlap; the other figure adds them up, arithmetic at the share of peak that was measured on an H100.
+The default card is the desktop's NVIDIA RTX A1000. Arithmetic takes its operations over the card's peak; unpacking the
+4-bit weights moves their bytes through the card's memory once a pass; the LM head comes over the bus once, and layers
+that lie on the host once forward and once backward. The floor lets all overlap. The other figure adds arithmetic, at
+the share of peak that was measured on an H100, memory and the head up, and lets layers come meanwhile.
 """
 
 import argparse
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
-
-import yaml
 
 from benchmarks.made.drawn_frames import HEIGHT, MAX_PIXELS, WIDTH
 from benchmarks.made.random_qwen2vl import companion_folder
+from benchmarks.measuring.cards import CARDS, Card
 from benchmarks.measuring.flops import language_flops, vision_flops
 from data_prep.console import run_script
-from data_prep.files import from_root
-from recipes.layers.sizes import linear_shapes, packed_bytes_a_weight, visual_tokens
+from recipes.layers.sizes import counted, linear_shapes, packed_bytes_a_weight, vision_weights, visual_tokens
 from recipes.machine.memory import TEXT_TOKENS, predict_memory
+from recipes.training.command_line import read_settings
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 PATCHES_A_TOKEN = 4
@@ -29,34 +30,42 @@ UNPACKED_ON_THE_WAY = packed_bytes_a_weight() + 2 + 2  # bytes a 4-bit weight mo
 
 
 @dataclass(frozen=True)
-class Card:
-    """What a card does at most: operations, and bytes through its memory and from the host to it, each a second."""
+class Seconds:
+    """What a frame takes of a card by part: arithmetic, unpacking, the LM head's way over the bus, and layers' way."""
 
-    flops: float
+    arithmetic: float
     memory: float
-    bus: float
+    head: float
+    layers: float
+
+    @property
+    def floor(self) -> float:
+        """The seconds where all parts overlap, and arithmetic runs at the card's peak."""
+        return max(self.arithmetic, self.memory, self.head + self.layers)
+
+    @property
+    def expected(self) -> float:
+        """The seconds where layers come while others compute, and the rest is done one after another."""
+        return max(self.arithmetic / MEASURED_SHARE + self.memory, self.layers) + self.head
 
 
 def main(argv: list[str]) -> int:
     """Print the projection for one to eight frames on the card."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--like", default="Qwen/Qwen2-VL-7B-Instruct", help="a Hub id or a folder with config.json")
-    parser.add_argument("--recipe", default="recipes/configs/qwen2vl_7b_8gb.yaml", help="a YAML (default: %(default)s)")
-    parser.add_argument("--tflops", type=float, default=26.9, help="dense bf16 peak (default: %(default)s)")
-    parser.add_argument("--memory-gb-per-second", type=float, default=192.0, help="default: %(default)s")
-    parser.add_argument("--bus-gb-per-second", type=float, default=12.0, help="host to card (default: %(default)s)")
-    args = parser.parse_args(argv)
+    args = parse_arguments(argv)
     config = json.loads((companion_folder(args.like) / "config.json").read_text(encoding="utf-8"))
-    settings = yaml.safe_load(from_root(args.recipe).read_text(encoding="utf-8"))
-    print(f"projection, not measured: {args.tflops} TFLOP/s, {args.memory_gb_per_second} GB/s", file=sys.stderr)
+    settings = read_settings(["--config", args.recipe]).values
+    card = card_of(args)
+    print(
+        f"projection, not measured: {card.flops / 1e12:g} TFLOP/s, {card.memory / 1e9:g} GB/s, {card.bus / 1e9:g} GB/s "
+        "to the card",
+        file=sys.stderr,
+    )
     print(f"{'frames on the card':>18}{'GiB':>8}{'floor, s/frame':>16}{'expected, s/frame':>19}")
-    card = Card(args.tflops * 1e12, args.memory_gb_per_second * 1e9, args.bus_gb_per_second * 1e9)
     for frames in (1, 2, 4, 8):
         changed = {**settings, "per_device_train_batch_size": frames}
-        arithmetic, memory, bus = seconds_a_frame(changed, config, card)
+        seconds = seconds_a_frame(changed, config, card)
         card_gib = predict_memory(changed, config, width=WIDTH, height=HEIGHT).card_gib
-        expected = arithmetic / MEASURED_SHARE + memory + bus
-        print(f"{frames:>18}{card_gib:>8.2f}{max(arithmetic, memory, bus):>16.2f}{expected:>19.2f}")
+        print(f"{frames:>18}{card_gib:>8.2f}{seconds.floor:>16.2f}{seconds.expected:>19.2f}")
     for max_pixels in MAX_PIXELS.values():
         arithmetic, memory = seconds_an_answer(max_pixels, config, card)
         print(
@@ -66,17 +75,68 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def seconds_a_frame(settings: dict[str, Any], config: dict[str, Any], card: Card) -> tuple[float, float, float]:
-    """Return the seconds of a frame's arithmetic, of unpacking 4-bit weights for it, and of the head's way there."""
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--like", default="Qwen/Qwen2-VL-7B-Instruct", help="a Hub id or a folder with config.json")
+    parser.add_argument("--recipe", default="recipes/configs/qwen2vl_7b_8gb.yaml", help="a YAML (default: %(default)s)")
+    parser.add_argument("--card", choices=sorted(CARDS), default="a1000", help="a known one (default: %(default)s)")
+    parser.add_argument("--tflops", type=float, help="dense bf16 peak, in the place of the card's")
+    parser.add_argument("--memory-gb-per-second", type=float, help="in the place of the card's")
+    parser.add_argument("--bus-gb-per-second", type=float, help="host to card, in the place of the card's")
+    return parser.parse_args(argv)
+
+
+def card_of(args: argparse.Namespace) -> Card:
+    """Return the known card that is named, with the rates that are given in the place of its own."""
+    given = {
+        "flops": args.tflops and args.tflops * 1e12,
+        "memory": args.memory_gb_per_second and args.memory_gb_per_second * 1e9,
+        "bus": args.bus_gb_per_second and args.bus_gb_per_second * 1e9,
+    }
+    return replace(CARDS[args.card], **{name: rate for name, rate in given.items() if rate})
+
+
+def seconds_a_frame(settings: Mapping[str, Any], config: dict[str, Any], card: Card) -> Seconds:
+    """Return what a training frame takes of a card by part; what is done once a micro-batch is shared by its frames."""
     text, frames = config.get("text_config", config), settings["per_device_train_batch_size"]
     tokens = visual_tokens(WIDTH, HEIGHT, settings["max_pixels"])
-    passes = 3 if settings["activation_checkpointing"] else 2
+    passes = 2 + recomputed_share(settings, text["num_hidden_layers"])
     operations = passes * language_flops(text, tokens + TEXT_TOKENS)
     if not settings["cache_vision_features"]:
         operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
-    moved = passes * quantized_weights(text) * (2 if settings["unpack_base"] else UNPACKED_ON_THE_WAY)
+    moved = passes * quantized_weights(text) * (UNPACKED_ON_THE_WAY if is_packed(settings) else 2)
     head = text["vocab_size"] * text["hidden_size"] * 2 if settings["head_on_host"] else 0
-    return operations / card.flops, moved / card.memory / frames, head / card.bus / frames
+    streamed = streamed_bytes(settings, config)
+    return Seconds(
+        operations / card.flops, moved / card.memory / frames, head / card.bus / frames, streamed / card.bus / frames
+    )
+
+
+def is_packed(settings: Mapping[str, Any]) -> bool:
+    """Say whether the decoder layers' weights are in 4 bits when they are used."""
+    return bool(settings["load_in_4bit"] and not settings["unpack_base"])
+
+
+def recomputed_share(settings: Mapping[str, Any], layers: int) -> float:
+    """Return the share of the decoder layers that go forward once more in the backward pass."""
+    return counted(settings["recomputed_layers"], layers) / layers if settings["activation_checkpointing"] else 0.0
+
+
+def streamed_bytes(settings: Mapping[str, Any], config: dict[str, Any]) -> float:
+    """Return what a micro-batch has come over the bus of layers and vision blocks that lie on the host.
+
+    A decoder layer comes forward and backward, where it is recomputed as well; a block of the frozen tower once.
+    """
+    text, vision = config.get("text_config", config), config["vision_config"]
+    layers = counted(settings["layers_on_host"], text["num_hidden_layers"])
+    a_weight = packed_bytes_a_weight() if is_packed(settings) else 2
+    total = 2 * layers * quantized_weights(text) / text["num_hidden_layers"] * a_weight
+    if not settings["cache_vision_features"]:
+        blocks = counted(settings["vision_blocks_on_host"], vision["depth"])
+        without = vision_weights({**vision, "depth": 0}, text["hidden_size"])
+        total += 2 * blocks * (vision_weights(vision, text["hidden_size"]) - without) / vision["depth"]
+    return total
 
 
 def seconds_an_answer(max_pixels: int, config: dict[str, Any], card: Card) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from data_prep.console import reach_this_machine_directly, run_script, silence_k
 from data_prep.errors import InputError
 from data_prep.files import from_root, to_root
 from recipes.adapter.folder import find_adapter
+from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.serving.address import LOCAL, check_port
 from recipes.serving.examples import examples_in
 
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> int:
         from recipes.serving.answer_page import build_page, theme
         from recipes.serving.strip import CSS
 
-        adapted = load_for_frames(adapter, compiled=args.compile)
+        adapted = load_for_frames(adapter, compiled=args.compile, on_host=on_host_of(args))
         examples = examples_in(from_root(args.examples))
         page = build_page(adapter.record, name, lambda image: adapted.p_unsafe([image])[0], examples, Path(uploads))
         _, address, _ = page.launch(
@@ -75,6 +76,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--examples", default="data/demo", help="a data folder to take examples from (default: %(default)s, if there)"
     )
     parser.add_argument("--compile", action="store_true", help="compile the model's layers first; needs a GPU")
+    add_card_options(parser)
     args = parser.parse_args(argv)
     if args.max_upload_mb < 1:
         raise InputError(f"--max-upload-mb {args.max_upload_mb} must be 1 or more")

@@ -16,6 +16,7 @@ from data_prep.files import check_writable, from_root, to_root
 from data_prep.hub.source import open_dataset
 from data_prep.labels import UNSAFE
 from recipes.adapter.folder import Adapter, find_adapter
+from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.metrics.prior_shift import check_prior
 from recipes.report.evaluated_split import EvaluatedSplit, open_split
 from recipes.training.run_folder import RunFolder
@@ -44,7 +45,7 @@ def evaluate(args: argparse.Namespace) -> int:
     from recipes.report.writing import write_report
 
     started, began = now(), time.monotonic()
-    adapted = load_for_batches(adapter)
+    adapted = load_for_batches(adapter, frames=args.batch_size, on_host=on_host_of(args))
     scored = measure_split(
         split, adapted, batch_size=args.batch_size, num_workers=args.num_workers, base_model=not args.skip_base_model
     )
@@ -57,9 +58,8 @@ def evaluate(args: argparse.Namespace) -> int:
     if split.report_folder == adapter.folder / "eval":
         RunFolder(adapter.folder).write_card(adapter.record, report)
     print(as_table(report))
-    page = f"report: {to_root(split.report_folder / 'report.html')}"
     took = f"{len(split.rows)} frames evaluated; {time.monotonic() - began:.1f} s"
-    print(*split.caveats, page, took, sep="\n", file=sys.stderr)
+    print(*split.caveats, f"report: {to_root(split.report_folder / 'report.html')}", took, sep="\n", file=sys.stderr)
     return 0
 
 
@@ -74,9 +74,8 @@ def compare(args: argparse.Namespace) -> int:
 
 def split_of(adapter: Adapter, args: argparse.Namespace) -> EvaluatedSplit:
     """Return the split that is asked for; by default of what the adapter was trained on."""
-    record = adapter.record
-    dataset = args.dataset or record.dataset
-    revision = args.dataset_revision or (record.dataset_revision if args.dataset is None else None)
+    dataset = args.dataset or adapter.record.dataset
+    revision = args.dataset_revision or (adapter.record.dataset_revision if args.dataset is None else None)
     source = open_dataset(dataset, revision=revision)
     return open_split(adapter, source, args.split, prior=args.prior, blank_frames=args.blank_frames)
 
@@ -108,6 +107,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="a check: grey pictures in place of the frames; the figures must fall to chance",
     )
     parser.add_argument("--without-frames", action="store_true", help="show no frame in report.html")
+    add_card_options(parser)
     args = parser.parse_args(argv)
     if args.batch_size < 1:
         raise InputError(f"--batch-size {args.batch_size} must be 1 or more")

@@ -23,6 +23,7 @@ from data_prep.files import from_root
 from data_prep.labels import UNSAFE
 from data_prep.media.images import check_image
 from recipes.adapter.folder import find_adapter
+from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.answering.stream import answer_all, file_of, paths_from, printable
 from recipes.metrics.prior_shift import check_prior
 
@@ -39,7 +40,7 @@ def main(argv: list[str]) -> int:
         from recipes.answering.adapted_model import load_for_frames
 
         began = time.monotonic()
-        adapted = load_for_frames(adapter, compiled=args.compile)
+        adapted = load_for_frames(adapter, compiled=args.compile, on_host=on_host_of(args))
         loaded = time.monotonic()
         paths = args.image or paths_from(lines)
         answered, failed = answer_all(paths, adapted, results, prior=args.prior, as_json=args.json)
@@ -75,6 +76,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="compile the model's layers first: a fifth faster on a GPU, worth its ten seconds from 2,000 frames on",
     )
+    add_card_options(parser)
     args = parser.parse_args(argv)
     if args.prior is not None:
         check_prior(args.prior)

@@ -3,8 +3,6 @@
 What an arm returns is printed as the last line, in JSON.
 """
 
-import contextlib
-import io
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +25,7 @@ from benchmarks.measuring.arms import measure_arm, run
 from benchmarks.measuring.card import allow_no_more_than, peaks
 from benchmarks.measuring.equality import equality, stock_model
 from benchmarks.measuring.held_generation import question
+from benchmarks.measuring.said import stdout_lines
 from data_prep.labels import LABELS
 from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
@@ -94,10 +93,8 @@ def stock(bench: Bench) -> dict[str, Any]:
 def small_capped(bench: Bench) -> dict[str, Any]:
     """Have infer.py answer eight frames with no more of the card than a cap; it fails where it can't."""
     allow_no_more_than(CAP_GIB)
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
+    with stdout_lines() as lines:
         status = infer.main(["--adapter", str(bench.adapter.folder), "--image", *frame_files(bench, 8)])
-    lines = said.getvalue().splitlines()
     if status or len(lines) != 8 or not set(lines) <= set(LABELS):
         raise RuntimeError(f"infer.py ended with {status} and said {lines}")
     return {"cap_gib": CAP_GIB, **memory(0.0)}

@@ -82,16 +82,20 @@ def small_card(out: Path, recipe: str) -> list[dict[str, Any]]:
     ]
 
 
-def in_budget(out: Path, recipe: str, micro_batch: int, cap_gib: float) -> dict[str, Any]:
-    """Run a recipe whole, from start to saved adapter, with no more of the card than a cap; it fails where it can't."""
+def in_budget(out: Path, recipe: str, micro_batch: int, cap_gib: float, **further: Any) -> dict[str, Any]:
+    """Run a recipe whole, from start to saved adapter, with no more of the card than a cap; it fails where it can't.
+
+    `further` settings are changed for the run.
+    """
     allow_no_more_than(cap_gib)
-    run = f"capped-{recipe}"
+    run = f"capped-{recipe}-{cap_gib:g}"
     changed = {
         "per_device_train_batch_size": micro_batch,
         "gradient_accumulation_steps": 1,
         "max_steps": STEPS_IN_BUDGET,
         "eval_steps": STEPS_IN_BUDGET,
         "save_steps": STEPS_IN_BUDGET,
+        **further,
     }
     begin = time.perf_counter()
     status = sft_qwen2vl.main(arguments_of(out, recipe, run, **changed))

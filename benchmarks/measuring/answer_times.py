@@ -32,7 +32,7 @@ class Bench:
     adapter: Adapter
     encoded: list[bytes]
 
-    def load(self, **how: bool) -> tuple[AdaptedModel, float]:
+    def load(self, **how: Any) -> tuple[AdaptedModel, float]:
         """Load the adapter on its base; return it with the seconds that took."""
         begin = time.perf_counter()
         adapted = load_for_batches(self.adapter, **how)

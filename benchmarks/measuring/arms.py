@@ -37,6 +37,13 @@ def run_benchmark(
     It is kept in `<out>/<name>.json`; `out` is outputs/<name> by default. Base and frames are prepare's, or what `make`
     writes.
     """
+    args = benchmark_parser(description, name, arms).parse_args(argv)
+    out = prepared(args, make or prepare)
+    return measure_arms(out / f"{name}.json", args.arms, lambda arm: measured_by(script, arm, out))
+
+
+def benchmark_parser(description: str | None, name: str, arms: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark's command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--like",
@@ -45,11 +52,15 @@ def run_benchmark(
     )
     parser.add_argument("--out", default=f"outputs/{name}", help="folder to write (default: %(default)s)")
     parser.add_argument("--arms", nargs="+", choices=arms, default=arms, help="what to measure (default: everything)")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def prepared(args: argparse.Namespace, make: Callable[[Path, str], None]) -> Path:
+    """Return the benchmark's folder with what its arms measure on. Raises InputError where there is no GPU."""
     check_gpu()
     out = from_root(args.out)
-    (make or prepare)(out, args.like)
-    return measure_arms(out / f"{name}.json", script, args.arms)
+    make(out, args.like)
+    return out
 
 
 def check_gpu() -> None:
@@ -68,15 +79,25 @@ def prepare(out: Path, like: str) -> None:
         draw_data_folder(out / "data", train_clips_per_class=TRAIN_CLIPS_PER_CLASS)
 
 
-def measure_arms(file: Path, script: str, arms: Sequence[str]) -> dict[str, Any]:
-    """Run `script ARM --out DIR` for each arm that `file` doesn't hold yet, and return what it holds then."""
+def measure_arms(file: Path, arms: Sequence[str], measure: Callable[[str], Any]) -> dict[str, Any]:
+    """Measure each arm that `file` doesn't hold yet, and return what it holds then."""
     results = read_results(file)
     for arm in arms:
         if arm not in results["arms"]:
             print(f"measuring {arm}", file=sys.stderr)
-            results["arms"][arm] = json.loads(run([script, arm, "--out", str(file.parent)]).splitlines()[-1])
+            results["arms"][arm] = measure(arm)
             write_json(file, results)
     return results
+
+
+def measured_by(script: str, arm: str, out: Path, *options: str) -> Any:
+    """Return what `script ARM --out DIR` prints last, an arm in a process of its own."""
+    return run_json([script, arm, "--out", str(out), *options])
+
+
+def run_json(arguments: list[str], root: Path = PROJECT_ROOT) -> Any:
+    """Return what `run` prints last, read as JSON."""
+    return json.loads(run(arguments, root).splitlines()[-1])
 
 
 def read_results(file: Path) -> dict[str, Any]:
@@ -104,11 +125,11 @@ def machine() -> dict[str, str]:
     }
 
 
-def run(arguments: list[str]) -> str:
-    """Run Python with these arguments in the project's root; return its stdout, pass its stderr on."""
-    environment = with_project(HF_HUB_DISABLE_TELEMETRY="1")
+def run(arguments: list[str], root: Path = PROJECT_ROOT) -> str:
+    """Run Python with these arguments in a checkout's root, this one's; return its stdout, pass its stderr on."""
+    environment = with_project(root, HF_HUB_DISABLE_TELEMETRY="1")
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False
+        [sys.executable, *arguments], cwd=root, env=environment, stdout=subprocess.PIPE, text=True, check=False
     )
     if done.returncode:
         raise InputError(f"{arguments[0]} {arguments[1]} failed; what it said stands above")
@@ -127,14 +148,24 @@ def measure_arm(
     An arm is given the benchmark's folder, with the base and data/ in it. What it prints goes to stderr. Those of
     `as_on_small_cards` get the workspace that cuBLAS has there.
     """
+    args = arm_parser(description, arms).parse_args(argv)
+    if args.arm in as_on_small_cards:
+        os.environ |= SMALL_CARD_WORKSPACE
+    print_figures(lambda: arms[args.arm](from_root(args.out)))
+    return 0
+
+
+def arm_parser(description: str | None, arms: Collection[str]) -> argparse.ArgumentParser:
+    """Return the parser of an arms script's command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("arm", choices=sorted(arms))
     parser.add_argument("--out", required=True, help="the benchmark's folder, with the base and data/")
-    args = parser.parse_args(argv)
+    return parser
+
+
+def print_figures(measure: Callable[[], Any]) -> None:
+    """Print what an arm returns as a line of JSON, the only one on stdout: what it says meanwhile goes to stderr."""
     os.environ["HF_HUB_OFFLINE"] = "1"
-    if args.arm in as_on_small_cards:
-        os.environ |= SMALL_CARD_WORKSPACE
     with contextlib.redirect_stdout(sys.stderr):
-        figures = arms[args.arm](from_root(args.out))
-    print(json.dumps(figures))
-    return 0
+        figures = measure()
+    print(json.dumps(figures), flush=True)

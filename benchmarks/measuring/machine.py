@@ -11,9 +11,9 @@ from joblib import cpu_count
 from data_prep.files import PROJECT_ROOT
 
 
-def with_project(**variables: str) -> dict[str, str]:
-    """Return this process's environment with the project importable, and `variables` set."""
-    path = os.pathsep.join(filter(None, [str(PROJECT_ROOT), os.environ.get("PYTHONPATH")]))
+def with_project(root: Path = PROJECT_ROOT, **variables: str) -> dict[str, str]:
+    """Return this process's environment with the project importable from its `root`, and `variables` set."""
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
     return {**os.environ, "PYTHONPATH": path, **variables}
 
 

@@ -1,5 +1,6 @@
 """How fast a trainer trains by its own loop and loader, and what it takes of the card meanwhile."""
 
+import math
 import time
 from statistics import median
 from typing import Any
@@ -14,21 +15,29 @@ BLOCKS = 5
 
 
 class Clock(TrainerCallback):
-    """Times blocks of updates. The device is waited for at a block's ends alone."""
+    """Times blocks of micro-batches after some to warm up. The device is waited for at a block's ends alone."""
 
-    def __init__(self, warm_up: int, updates_in_block: int) -> None:
-        self.warm_up, self.updates_in_block = warm_up, updates_in_block
+    def __init__(self, warm_up: int, in_block: int) -> None:
+        self.warm_up, self.in_block = warm_up, in_block
         self.blocks: list[float] = []
-        self._begin = 0.0
+        self._done, self._begin = 0, 0.0
+
+    def on_substep_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note that one more micro-batch is done, not the last of its update."""
+        self._note()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Note that `state.global_step` updates are done."""
-        done = state.global_step - self.warm_up
-        if done < 0 or done % self.updates_in_block:
+        """Note that an update's last micro-batch is done, and the update with it."""
+        self._note()
+
+    def _note(self) -> None:
+        self._done += 1
+        timed = self._done - self.warm_up
+        if timed < 0 or timed % self.in_block:
             return
         torch.cuda.synchronize()
         now = time.perf_counter()
-        if done == 0:
+        if timed == 0:
             torch.cuda.reset_peak_memory_stats()
         else:
             self.blocks.append(now - self._begin)
@@ -36,22 +45,32 @@ class Clock(TrainerCallback):
 
 
 def measure(
-    trainer: Any, micro_batch: int, *, accumulation: int = 1, warm_up: int = 3, updates_in_block: int = 2
+    trainer: Any,
+    micro_batch: int,
+    *,
+    accumulation: int = 1,
+    warm_up: float = 3,
+    updates_in_block: int = 2,
+    blocks: int = BLOCKS,
 ) -> dict[str, Any]:
-    """Train some updates with the trainer's own loop and loader; return frames a second and memory at its peak."""
+    """Train some updates with the trainer's own loop and loader; return frames a second and memory at its peak.
+
+    `warm_up` is in updates, and may be a part of one: a block then begins within an update and ends so far into a later
+    one, and is as long as before.
+    """
     trainer.args.per_device_train_batch_size = trainer._train_batch_size = micro_batch
     trainer.args.gradient_accumulation_steps = accumulation
-    trainer.args.max_steps = warm_up + BLOCKS * updates_in_block
+    trainer.args.max_steps = math.ceil(warm_up + blocks * updates_in_block)
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     trainer.args.load_best_model_at_end = False
     trainer.args.logging_steps = 1000
-    clock = Clock(warm_up, updates_in_block)
+    clock = Clock(max(1, round(warm_up * accumulation)), updates_in_block * accumulation)
     trainer.add_callback(clock)
     torch.cuda.empty_cache()
     trainer.train()
     trainer.remove_callback(clock)
     frames = micro_batch * accumulation * updates_in_block
-    rates = [frames / seconds for seconds in clock.blocks]
+    rates = [frames / seconds for seconds in clock.blocks[:blocks]]
     return {
         "micro_batch": micro_batch,
         "accumulation": accumulation,

@@ -39,6 +39,17 @@ class Adapter:
     record: SafetyRecord
     base: BaseModel
 
+    def values(self) -> dict[str, Any]:
+        """Return what its size on a card depends on, by the names that a run's settings have."""
+        config, record = json.loads((self.folder / CONFIG_FILE).read_text(encoding="utf-8")), self.record
+        return {
+            "dtype": record.dtype,
+            "load_in_4bit": record.load_in_4bit,
+            "max_pixels": record.max_pixels,
+            "lora_r": config["r"],
+            "lora_target_modules": config["target_modules"],
+        }
+
 
 def find_adapter(folder: Path) -> Adapter:
     """Open the adapter in `folder`, and find its base; the base is downloaded where it isn't on this machine.

@@ -13,6 +13,7 @@ from recipes.adapter.folder import WEIGHTS_FILE
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_linears import join_linears
 from recipes.layers.sizes import LLM_LINEARS
+from recipes.layers.streamed_blocks import modules_of_streamed_blocks
 from recipes.model.quantized import quantized_modules
 
 
@@ -59,6 +60,8 @@ def load_adapter(
     if merge:
         if quantized_modules(model):
             raise RuntimeError("an adapter is never merged into 4-bit weights; unpack_quantized first")
+        if any(modules_of_streamed_blocks(model)):
+            raise RuntimeError("an adapter is never merged into streamed weights, of which the card holds two blocks'")
         merged = adapted.merge_and_unload().eval()
         join_linears(merged)
         return merged

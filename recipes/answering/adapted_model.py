@@ -9,13 +9,19 @@ from peft import PeftModel
 from PIL import Image
 from transformers import Qwen2VLForConditionalGeneration
 
+from data_prep.disk.byte_counts import GIB
+from data_prep.errors import InputError
 from recipes.adapter.folder import Adapter
 from recipes.adapter.lora import load_adapter
 from recipes.adapter.safety_record import SafetyRecord
+from recipes.answering.card_options import AS_MANY_AS_MUST, OnHost
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import CPU, VisionCollator
+from recipes.layers.sizes import counted, layers_of, vision_blocks_of
+from recipes.layers.streamed_blocks import modules_of_streamed_blocks
+from recipes.machine.answering_memory import answering_placement
 from recipes.model import loading
-from recipes.model.device import choose_device, compile_layers, has_room_to_merge
+from recipes.model.device import choose_device, compile_layers, free_memory, has_room_to_merge
 from recipes.model.quantized import unpack_quantized
 
 
@@ -41,36 +47,45 @@ class AdaptedModel:
         return self.scorer(batch).tolist()
 
 
-def load_for_frames(adapter: Adapter, *, compiled: bool = False) -> AdaptedModel:
+def load_for_frames(adapter: Adapter, *, compiled: bool = False, on_host: OnHost = AS_MANY_AS_MUST) -> AdaptedModel:
     """Load an adapter to answer single frames as fast as the machine allows.
 
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
-    replayed. `compiled` takes ten seconds more and is a fifth faster. Raises InputError as load_for_batches does.
+    replayed. `compiled` takes ten seconds more and is a fifth faster. `on_host` is load_for_batches'. Raises InputError
+    as that does, and where what streams is to be compiled.
     """
     device = choose_device()
-    merge = has_room_to_merge(adapter.base, device)
-    adapted = load_for_batches(adapter, merge=merge, cuda_graphs=device.type == "cuda")
+    merge = has_room_to_merge(adapter.base, device) and not any(on_host)
+    adapted = load_for_batches(adapter, merge=merge, cuda_graphs=device.type == "cuda", on_host=on_host)
     if compiled:
+        if any(modules_of_streamed_blocks(adapted.model)):
+            raise InputError("--compile is for a model that lies on the card whole, and this one doesn't; leave it out")
         compile_layers(adapted.model)
     return adapted
 
 
-def load_for_batches(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool = False) -> AdaptedModel:
+def load_for_batches(
+    adapter: Adapter,
+    *,
+    merge: bool = False,
+    cuda_graphs: bool = False,
+    frames: int = 1,
+    on_host: OnHost = AS_MANY_AS_MUST,
+) -> AdaptedModel:
     """Load the adapter in `folder` on its base, on the GPU where there is one.
 
-    On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. With
-    `merge` everything lies on the card in the record's precision and the adapter is part of the weights: three times
-    the memory, and faster. `cuda_graphs` replays frames of a size that keeps coming. Raises InputError where the
-    adapter is damaged or doesn't fit.
+    On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. Of
+    decoder layers and vision blocks as many stay there, too, as are named, or else as must for `frames` of 1080p at
+    once to fit. With `merge` everything lies on the card in the record's precision and the adapter is part of the
+    weights: three times the memory, and faster. `cuda_graphs` replays frames of a size that keeps coming, if nothing is
+    streamed. Raises InputError where the adapter is damaged or doesn't fit.
     """
     record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), choose_device()
-    on_host = device.type == "cuda" and not merge
+    placement = loading.Placement()
+    if not merge:
+        placement = choose_placement(adapter, device, frames, on_host)
     model = loading.load_base(
-        adapter.base,
-        dtype=dtype,
-        load_in_4bit=record.load_in_4bit,
-        device=device,
-        placement=loading.Placement(embedding_on_host=on_host, head_on_host=on_host),
+        adapter.base, dtype=dtype, load_in_4bit=record.load_in_4bit, device=device, placement=placement
     )
     if device.type == "cpu" and record.dtype != "float32":
         print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
@@ -84,5 +99,28 @@ def load_for_batches(adapter: Adapter, *, merge: bool = False, cuda_graphs: bool
     )
     for each in (collator, card_collator):
         each.prompt_ids(record.prompt)  # kept from now on: a tokenizer takes one thread at a time
-    scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=cuda_graphs)
+    graphs = cuda_graphs and not any(placement.streamed.values())
+    scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=graphs)
     return AdaptedModel(adapted, collator, card_collator, record, scorer)
+
+
+def choose_placement(adapter: Adapter, device: torch.device, frames: int, on_host: OnHost) -> loading.Placement:
+    """Return what of an adapter's base stays in host memory to answer so many frames at once; on a CPU, what is named.
+
+    What isn't named is chosen by the card's free memory, which is said where anything has to pass through the card.
+    """
+    config, on_card = adapter.base.read_config(), device.type == "cuda"
+    layers = blocks = 0
+    if on_card and None in on_host:
+        free = free_memory(device)
+        layers, blocks = answering_placement(adapter.values(), config, free, frames)
+        if layers:
+            passing = f"{layers} decoder layers and {blocks} vision blocks pass through it from host memory"
+            print(f"the card has {free / GIB:.1f} GiB free: {passing}", file=sys.stderr)
+    if on_host.layers is not None:
+        layers = counted(on_host.layers, layers_of(config))
+    if on_host.vision_blocks is not None:
+        blocks = counted(on_host.vision_blocks, vision_blocks_of(config))
+    return loading.Placement(
+        embedding_on_host=on_card, head_on_host=on_card, layers_on_host=layers, vision_blocks_on_host=blocks
+    )

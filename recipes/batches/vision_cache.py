@@ -122,15 +122,17 @@ def fill_cache(
     device: torch.device,
     batch_size: int,
     num_workers: int,
+    blocks_on_host: int = 0,
 ) -> int:
     """Compute the features that `frames` lack in the cache, with the tower alone on the device; return how many.
 
+    So many of the tower's blocks pass through the device from host memory.
     Raises InputError, before anything is computed, where the disk is too small.
     """
     positions = cache.missing(frames)
     if not positions:
         return 0
-    tower = load_tower(base, dtype=collator.dtype, device=device)
+    tower = load_tower(base, dtype=collator.dtype, device=device, blocks_on_host=blocks_on_host)
     _check_disk(cache, frames, positions, collator, tower)
     loader = batches(Subset(frames, positions), _Frames(collator), batch_size=batch_size, num_workers=num_workers)
     progress = tqdm(total=len(positions), desc="vision features", unit="frame", disable=not sys.stderr.isatty())

@@ -5,6 +5,9 @@ from collections.abc import Callable, Iterator
 import torch
 from transformers import Qwen2VLForConditionalGeneration
 
+from recipes.layers import host_memory
+from recipes.layers.two_slots import TwoSlots
+
 STREAMED_ROWS = 4608  # of the LM head on the card at once, twice: 31.5 MiB each for the 7B, just below a power of two
 
 
@@ -31,7 +34,7 @@ class HostHead(torch.nn.Module):
         weight = weight.detach().cpu()
         self.parts = list(weight.split(STREAMED_ROWS))
         self.rows_a_part = len(self.parts[0])  # of all but the last
-        self.pinned = weight.is_pinned()
+        self.locked = weight.is_pinned()
 
     def rows(self, ids: torch.Tensor) -> torch.Tensor:
         """Return the weights' rows of `ids`, of shape (rows,) and on the CPU: (rows, hidden)."""
@@ -56,29 +59,20 @@ class HostHead(torch.nn.Module):
         if device.type == "cpu":
             yield from self.parts
             return
-        if not self.pinned:
-            self.parts, self.pinned = [part.pin_memory() for part in self.parts], True
+        if not self.locked:
+            self.parts, self.locked = [host_memory.lock(part) for part in self.parts], True
         parts = self.parts
-        computing, copying = torch.cuda.current_stream(device), torch.cuda.Stream(device)
         buffers = [torch.empty_like(parts[0], device=device) for _ in range(2)]
-        copied, used = ([torch.cuda.Event() for _ in range(2)] for _ in range(2))
-        copying.wait_stream(computing)
 
-        def copy(number: int) -> None:
-            slot = number % 2
-            with torch.cuda.stream(copying):
-                if number >= 2:
-                    copying.wait_event(used[slot])
-                buffers[slot][: len(parts[number])].copy_(parts[number], non_blocking=True)
-                copied[slot].record(copying)
+        def room_of(number: int) -> torch.Tensor:
+            return buffers[number % 2][: len(parts[number])]
 
-        copy(0)
-        for number, part in enumerate(parts):
+        slots = TwoSlots(device, lambda number: host_memory.send([parts[number]], room_of(number)))
+        for number in range(len(parts)):
+            slots.use(number)
             if number + 1 < len(parts):
-                copy(number + 1)
-            computing.wait_event(copied[number % 2])
-            yield buffers[number % 2][: len(part)]
-            used[number % 2].record(computing)
+                slots.prefetch(number + 1)
+            yield room_of(number)
 
 
 def keep_on_host(model: Qwen2VLForConditionalGeneration, *, embedding: bool, head: bool) -> None:
@@ -94,7 +88,7 @@ def keep_on_host(model: Qwen2VLForConditionalGeneration, *, embedding: bool, hea
     if model.config.tie_word_embeddings and model.all_tied_weights_keys:
         table = rows = table.cpu()
         if embedding and head and device.type == "cuda":
-            table = rows = table.pin_memory()  # as the head's parts must be; else they would be a second copy
+            table = rows = host_memory.lock(table)  # as the head's parts must be; else they would be a second copy
     model.config.tie_word_embeddings = False  # or transformers' tie_weights would undo what follows
     model.all_tied_weights_keys = {}
     if embedding:

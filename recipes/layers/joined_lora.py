@@ -9,6 +9,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import Qwen2MLP, Qwen2VLAtte
 from recipes.layers.fused_lora import FusedLora, FusedMlp
 from recipes.layers.joined_functions import joined_linears, joined_mlp
 from recipes.layers.joined_linears import JoinedAttention, joinable_attention
+from recipes.layers.streamed_blocks import modules_of_streamed_blocks
 
 
 def _stack(layers: Sequence[Any]) -> torch.Tensor:
@@ -97,11 +98,14 @@ def join_adapters(model: torch.nn.Module, language_model: torch.nn.Module) -> No
     """Join MLPs and attention whose linears all bear a fused adapter on a weight that isn't in 4 bits.
 
     The joined weights follow the adapter: every forward pass of `language_model` begins by writing its values. The last
-    layer's attention stays: it computes queries for the last positions alone.
+    layer's attention stays: it computes queries for the last positions alone. So do streamed layers: their weights are
+    on the host as they are.
     """
-    attentions = set(joinable_attention(model))
+    attentions, streamed = set(joinable_attention(model)), set(modules_of_streamed_blocks(model))
     joined = []
     for module in model.modules():
+        if module in streamed:
+            continue
         if type(module) is FusedMlp and _unpacked(module.gate_proj, module.up_proj, module.down_proj):
             module.__class__ = JoinedLoraMlp
         elif module in attentions and _unpacked(module.q_proj, module.k_proj, module.v_proj):

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from data_prep.errors import InputError
+
 # A decoder layer's linears. None of the vision tower's modules bears one of these names.
 ATTENTION_LINEARS = ["q_proj", "k_proj", "v_proj", "o_proj"]
 MLP_LINEARS = ["gate_proj", "up_proj", "down_proj"]
@@ -16,6 +18,32 @@ BLOCK, NESTED_BLOCK = 64, 256  # weights to an absmax, absmaxes to one of theirs
 
 # The most of a 4-bit weight that stands unpacked at once: of the 7B's MLP, whose weights take 130 MiB each, a half.
 UNPACKED_BYTES = 68 * 2**20
+
+
+ALL = "all"  # of a base's layers, in the place of their number
+
+
+def counted(count: str, of: int) -> int:
+    """Return how many of a base's layers or blocks a setting names: its number, at most all there are, or ALL."""
+    return of if count == ALL else min(int(count), of)
+
+
+def checked_count(name: str, value: Any) -> str:
+    """Return a count of layers as a word: digits, or ALL. Raises InputError for what is neither."""
+    word = str(value).strip().lower()
+    if word != ALL and not (word.isascii() and word.isdigit()):
+        raise InputError(f"{name} {value!r} is neither a whole number nor {ALL!r}")
+    return word if word == ALL else str(int(word))
+
+
+def layers_of(config: Mapping[str, Any]) -> int:
+    """Return how many decoder layers a base has."""
+    return int(text_config(config)["num_hidden_layers"])
+
+
+def vision_blocks_of(config: Mapping[str, Any]) -> int:
+    """Return how many blocks a base's vision tower has."""
+    return int(config["vision_config"]["depth"])
 
 
 def visual_tokens(width: int, height: int, max_pixels: int) -> int:

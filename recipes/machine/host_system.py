@@ -5,7 +5,6 @@ import platform
 import psutil
 
 from data_prep.disk.byte_counts import GIB
-from data_prep.errors import InputError
 
 LOCKED_AT_ONCE = 2**26  # bytes
 
@@ -27,12 +26,15 @@ def system_in_words() -> str:
     total = psutil.virtual_memory().total / GIB
     return (
         f"Linux in Windows, never tried here, with {total:.1f} GiB of memory: {MORE_MEMORY_IN_WSL}; a part of it alone "
-        "can be page-locked, which what stays on the host beside a card must be"
+        "can be page-locked, and what stays on the host beside a card goes slower without"
     )
 
 
-def check_page_locking(size: float) -> None:
-    """Raise InputError unless so many bytes of host memory can be page-locked for the GPU, which they are meanwhile."""
+def check_page_locking(size: float) -> str | None:
+    """Say how much of so many bytes of host memory can be page-locked for the GPU; None where all can.
+
+    They are page-locked meanwhile.
+    """
     import torch
 
     held: list[torch.Tensor] = []
@@ -41,7 +43,9 @@ def check_page_locking(size: float) -> None:
             held.append(torch.empty(LOCKED_AT_ONCE, dtype=torch.uint8, pin_memory=True))
     except RuntimeError as error:
         hint = MORE_MEMORY_IN_WSL if in_wsl() else "end what else holds locked memory"
-        raise InputError(
+        return (
             f"{locked / GIB:.1f} of {size / GIB:.1f} GiB of host memory can be page-locked for the card "
-            f"({str(error).splitlines()[0]}); {hint}, or keep less there (the settings *_on_host)"
-        ) from None
+            f"({str(error).splitlines()[0]}), and the rest goes slower; {hint}, or keep less there (the settings "
+            "*_on_host)"
+        )
+    return None

@@ -10,21 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.disk.byte_counts import GIB
-from recipes.layers.sizes import (
-    UNPACKED_BYTES,
-    linear_shapes,
-    packed_bytes_a_weight,
-    quantization,
-    text_config,
-    ties_head,
-    vision_weights,
-    visual_tokens,
+from recipes.layers.sizes import UNPACKED_BYTES, counted, linear_shapes, text_config, visual_tokens
+from recipes.machine.placed_weights import (
+    Placed,
+    adapter_weights,
+    element_bytes,
+    placed_layers,
+    placed_tables,
+    placed_tower,
 )
+
+TOWER = "vision tower"
 
 TEXT_TOKENS = 50  # around the visual ones: the chat's frame, the project's prompt, the longest answer
 
-# Rows kept a token and layer without checkpointing, and rows a layer's recomputation and backward pass work with.
-KEPT_HIDDEN, KEPT_INNER = 12, 2
+# Rows kept a token and layer that isn't recomputed, of the hidden size by whether layers are compiled; and rows that a
+# layer's recomputation and backward pass work with.
+KEPT_HIDDEN, KEPT_INNER = {False: 7, True: 12}, 2
 WORKING_HIDDEN, WORKING_INNER = 7, 3
 
 # What the vision tower's forward pass works with a patch, in its width: 18.8 by a measured peak of the 2B. Only a base
@@ -75,13 +77,11 @@ def predict_memory(
     """Predict what training with a YAML's `settings` needs on a base of that `config`, for frames of one size."""
     text, tokens = text_config(config), visual_tokens(width, height, settings["max_pixels"])
     rows = settings["per_device_train_batch_size"] * (tokens + TEXT_TOKENS)
-    element, tower = _element(settings), _tower(settings, config)
+    element, base = element_bytes(settings), _base(settings, config)
     keeps_features, on_host = settings["cache_vision_features"], settings["optimizer_on_host"]
     adapter = adapter_weights(settings, config)
     card = {
-        "language model": _linears(settings, config),
-        "vision tower": 0.0 if keeps_features else tower,
-        **_tables(settings, config, on_host=False),
+        **{name: placed.card for name, placed in base.items() if not (keeps_features and name == TOWER)},
         "adapter and gradients": 2.0 * adapter * (element if on_host else 4),
         "optimizer": 0.0 if on_host else float(adapter * MOMENT_BYTES["8bit" in settings["optim"]]),
         "cuBLAS workspace": WORKSPACE_BYTES,
@@ -89,77 +89,64 @@ def predict_memory(
         **_unpacked(settings, text),
     }
     host = {
-        **_tables(settings, config, on_host=True),
+        **{name: placed.host for name, placed in base.items()},  # the tower's, too: what was page-locked stays so
         "optimizer": float(HOST_OPTIMIZER_BYTES * adapter) if on_host else 0.0,
     }
     if not keeps_features:
         return MemoryNeed(card, host)
-    patches = 4 * tokens * settings["per_device_eval_batch_size"]
-    block = float(patches * FILLING_WIDTHS * config["vision_config"]["embed_dim"] * element)
-    filling = {"vision tower": tower, "one block's forward pass": block}
+    frames = settings["per_device_eval_batch_size"]
+    filling = {
+        TOWER: base[TOWER].card,
+        "one block's forward pass": tower_working(config, frames * tokens, element),
+    }
     return MemoryNeed(card, host, tokens * text["hidden_size"] * element, filling)
 
 
-def _element(settings: Mapping[str, Any]) -> int:
-    """Return the bytes of a number in the precision that is computed in."""
-    return 4 if settings["dtype"] == "float32" else 2
+def _base(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Placed]:
+    """Return the bytes of the base's parts, on card and host."""
+    element = element_bytes(settings)
+    layers = counted(settings["layers_on_host"], text_config(config)["num_hidden_layers"])
+    blocks = counted(settings["vision_blocks_on_host"], config["vision_config"]["depth"])
+    tables = {f"{name}_on_host": settings[f"{name}_on_host"] for name in ("embedding", "head")}
+    return {
+        "language model": placed_layers(config, element=element, in_4_bits=_is_packed(settings), on_host=layers),
+        TOWER: placed_tower(config, element=element, on_host=blocks),
+        **placed_tables(config, element=element, **tables),
+    }
 
 
-def _is_unpacked(settings: Mapping[str, Any]) -> bool:
-    return bool(settings["unpack_base"] or not settings["load_in_4bit"])
+def _is_packed(settings: Mapping[str, Any]) -> bool:
+    return bool(settings["load_in_4bit"] and not settings["unpack_base"])
 
 
-def _linears(settings: Mapping[str, Any], config: Mapping[str, Any]) -> float:
-    """Return the bytes of all decoder layers' linears."""
-    text, ready = text_config(config), quantization(config)
-    weights = text["num_hidden_layers"] * sum(out * into for out, into in linear_shapes(text).values())
-    if _is_unpacked(settings):
-        return float(weights * _element(settings))
-    # What is packed here is packed with double quantisation.
-    return weights * packed_bytes_a_weight(nested=ready is None or bool(ready.get("bnb_4bit_use_double_quant")))
-
-
-def _tower(settings: Mapping[str, Any], config: Mapping[str, Any]) -> float:
-    """Return the bytes of the vision tower's weights."""
-    return vision_weights(config["vision_config"], text_config(config)["hidden_size"]) * _element(settings)
-
-
-def _tables(settings: Mapping[str, Any], config: Mapping[str, Any], *, on_host: bool) -> dict[str, float]:
-    """Return the bytes of embedding and LM head on the host, or on the card: of both in one place once if tied."""
-    text = text_config(config)
-    table = float(text["vocab_size"] * text["hidden_size"] * _element(settings))
-    here = {name: settings[f"{name}_on_host"] == on_host for name in ("embedding", "head")}
-    own_head = here["head"] and not (ties_head(config) and here["embedding"])
-    return {"embedding": table if here["embedding"] else 0.0, "LM head": table if own_head else 0.0}
+def tower_working(config: Mapping[str, Any], tokens: int, element: int) -> float:
+    """Return the bytes that the vision tower's forward pass works with, for so many visual tokens at once."""
+    return float(4 * tokens * FILLING_WIDTHS * config["vision_config"]["embed_dim"] * element)
 
 
 def _activations(settings: Mapping[str, Any], text: Mapping[str, Any], rows: int) -> dict[str, float]:
-    """Return the bytes of what is kept for the backward pass, and of what a layer's backward pass works with."""
+    """Return the bytes of what is kept for the backward pass, and of what recomputing a layer adds to its peak.
+
+    The first layers are recomputed, last in the backward pass: what the others kept is gone by then.
+    """
     hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
-    if settings["activation_checkpointing"]:
-        kept = layers * hidden
-        working = WORKING_HIDDEN * hidden + WORKING_INNER * inner
-    else:  # the last layer computes the answers' positions alone
-        kept = (layers - 1) * (KEPT_HIDDEN * hidden + KEPT_INNER * inner)
-        working = 0
-    element = _element(settings)
-    return {"kept activations": rows * kept * element, "one layer's backward pass": rows * working * element}
+    recomputed = counted(settings["recomputed_layers"], layers) if settings["activation_checkpointing"] else 0
+    whole = max(layers - 1 - recomputed, 0)  # the last layer computes the answers' positions alone
+    kept = whole * (KEPT_HIDDEN[bool(settings["compile_layers"])] * hidden + KEPT_INNER * inner)
+    working = WORKING_HIDDEN * hidden + WORKING_INNER * inner if recomputed else 0
+    bytes_a_column = rows * element_bytes(settings)
+    return {
+        "kept activations": float(bytes_a_column * (recomputed * hidden + kept)),
+        "one layer's backward pass": float(bytes_a_column * max(working - kept, 0)),
+    }
 
 
 def _unpacked(settings: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, float]:
     """Return the bytes of the 4-bit weight that stands unpacked while it is used; nothing where none is packed."""
-    if _is_unpacked(settings):
+    if not _is_packed(settings):
         return {}
-    largest = max(out * into for out, into in linear_shapes(text).values()) * _element(settings)
+    largest = max(out * into for out, into in linear_shapes(text).values()) * element_bytes(settings)
     return {"unpacked weight": float(min(UNPACKED_BYTES, largest))}
-
-
-def adapter_weights(settings: Mapping[str, Any], config: Mapping[str, Any]) -> int:
-    """Return how many weights the adapter of a YAML's `settings` has."""
-    text = text_config(config)
-    shapes = linear_shapes(text)
-    widths = sum(sum(shapes[name]) for name in settings["lora_target_modules"])
-    return int(text["num_hidden_layers"] * settings["lora_r"] * widths)
 
 
 def shortages(need: MemoryNeed, *, card_bytes: float, host_bytes: float) -> list[str]:

@@ -8,7 +8,7 @@ import yaml
 from data_prep.files import PROJECT_ROOT
 from recipes.machine.memory import predict_memory, shortages
 
-FASTEST_FIRST = ("qwen2vl_7b_80gb", "qwen2vl_7b_8gb", "qwen2vl_7b_6gb")
+FASTEST_FIRST = ("qwen2vl_7b_80gb", "qwen2vl_7b_8gb", "qwen2vl_7b_6gb", "qwen2vl_7b_4gb", "qwen2vl_7b_2gb")
 
 
 def recipe_settings(name: str) -> dict[str, Any]:

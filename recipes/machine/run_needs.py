@@ -16,7 +16,8 @@ from data_prep.hub.source import FramesSource, check_dataset, open_dataset
 from data_prep.labels import TEST, TRAIN
 from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
-from recipes.machine.memory import adapter_weights, predict_memory, shortages
+from recipes.machine.memory import predict_memory, shortages
+from recipes.machine.placed_weights import adapter_weights
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base
@@ -85,11 +86,11 @@ class RunNeeds:
         if missing := shortages(need, **room):
             wsl = [MORE_MEMORY_IN_WSL] if in_wsl() else []
             raise InputError("; ".join([*missing, *wsl, hint]))
-        check_page_locking(need.host_gib * GIB)
-        return (
+        found = (
             f"about {need.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, {need.host_gib:.1f} of "
-            f"{room['host_bytes'] / GIB:.1f} GiB on the host; {hint}"
+            f"{room['host_bytes'] / GIB:.1f} GiB on the host"
         )
+        return "; ".join(said for said in (found, check_page_locking(need.host_gib * GIB), hint) if said)
 
     def check_disk(self) -> str:
         """Compare what a run writes with what the disks have free."""

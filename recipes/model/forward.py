@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 from transformers import Qwen2VLForConditionalGeneration
 from transformers.vision_utils import get_vision_position_ids
 
+from recipes.layers import host_memory
 from recipes.layers.host_weights import HostHead
 
 Batch = Mapping[str, torch.Tensor]
@@ -102,7 +103,7 @@ def to_device(model: Qwen2VLForConditionalGeneration, batch: Batch) -> dict[str,
     with torch.no_grad():
         embeddings = embed(ids.to(embed.weight.device, non_blocking=True))
         if embeddings.device != device:
-            embeddings = embeddings.pin_memory().to(device, non_blocking=True)
+            embeddings = host_memory.lock(embeddings).to(device, non_blocking=True)
     marks = (ids.flatten() == model.config.image_token_id).nonzero().squeeze(1)
     inputs = {"text_embeds": embeddings, "marks": marks.to(device, non_blocking=True)}
     for name in ("position_ids", "attention_mask", "pixel_values", "image_features"):

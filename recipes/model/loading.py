@@ -11,6 +11,8 @@ from safetensors import safe_open
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 from transformers.models.qwen2_vl.modeling_qwen2_vl import (
     Qwen2VisionTransformerPretrainedModel,
+    Qwen2VLDecoderLayer,
+    Qwen2VLVisionBlock,
 )
 from transformers.processing_utils import ProcessorMixin
 from transformers.utils.logging import disable_progress_bar
@@ -28,6 +30,7 @@ from recipes.model.quantized import (
     quantization_as_used,
     quantization_config,
 )
+from recipes.model.streaming import stream_blocks, streamed_while_loading
 
 
 def load_processor(folder: Path) -> ProcessorMixin:
@@ -49,18 +52,29 @@ def load_processor(folder: Path) -> ProcessorMixin:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which parts of the base don't lie on the card: in host memory, or nowhere at all."""
+    """Which parts of the base don't lie on the card: in host memory, or nowhere at all.
+
+    Of decoder layers and vision blocks, it says how many are streamed: see StreamedBlocks.
+    """
 
     embedding_on_host: bool = False
     head_on_host: bool = False
     without_vision: bool = False
+    layers_on_host: int = 0
+    vision_blocks_on_host: int = 0
+
+    @property
+    def streamed(self) -> dict[type[torch.nn.Module], int]:
+        """How many blocks of each kind pass through the card instead of lying there."""
+        vision_blocks = 0 if self.without_vision else self.vision_blocks_on_host
+        return {Qwen2VLDecoderLayer: self.layers_on_host, Qwen2VLVisionBlock: vision_blocks}
 
     def device_map(self, device: torch.device, *, tied: bool = False) -> dict[str, torch.device | str]:
         """Return where each part is loaded to, so that none passes through a card that has no room for it.
 
         An LM head that is `tied` to the embedding is loaded where that is, on the host if either belongs there.
         """
-        if device.type == "cpu" or self == Placement():
+        if device.type == "cpu" or not (self.embedding_on_host or self.head_on_host or self.without_vision):
             return {"": device}
         return self.by_part(device, tied=tied)
 
@@ -99,7 +113,8 @@ def load_base(
         config.quantization_config = quantization_as_used(packed_already, dtype)
     device_map = placement.device_map(device, tied=config.tie_word_embeddings)
     pack = load_in_4bit and packed_already is None
-    model = _from_files(base, config, dtype=dtype, pack=pack, device_map=device_map)
+    with streamed_while_loading(placement.streamed, device):
+        model = _from_files(base, config, dtype=dtype, pack=pack, device_map=device_map)
     if len(device_map) > 1:
         _undo_dispatch(model, device)
     model.name_or_path = model.config._name_or_path = base.name  # what PEFT writes beside adapters, not a path here
@@ -151,8 +166,10 @@ def _undo_dispatch(model: Qwen2VLForConditionalGeneration, device: torch.device)
     model.hf_device_map = {"": device}
 
 
-def load_tower(base: BaseModel, *, dtype: torch.dtype, device: torch.device) -> Qwen2VisionTransformerPretrainedModel:
-    """Load a base's vision tower alone, frozen."""
+def load_tower(
+    base: BaseModel, *, dtype: torch.dtype, device: torch.device, blocks_on_host: int = 0
+) -> Qwen2VisionTransformerPretrainedModel:
+    """Load a base's vision tower alone, frozen; so many of its blocks pass through the device from host memory."""
     config = Qwen2VLConfig.from_pretrained(base.folder, local_files_only=True).vision_config
     tower = Qwen2VisionTransformerPretrainedModel._from_config(config, dtype=dtype)
     weights = {}
@@ -164,4 +181,5 @@ def load_tower(base: BaseModel, *, dtype: torch.dtype, device: torch.device) -> 
                     weights[inner] = shard.get_tensor(name).to(dtype)
     tower.load_state_dict(weights)
     use_fused_modules(tower)
+    stream_blocks(tower.blocks, blocks_on_host, device)
     return tower.to(device).requires_grad_(False).eval()

@@ -11,9 +11,11 @@ from data_prep.labels import TRAIN, VALIDATION
 from recipes.adapter.lora import lora_config
 from recipes.batches.collator import VisionCollator, balanced_label_weights
 from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
+from recipes.layers.sizes import counted, layers_of, vision_blocks_of
 from recipes.model.device import compile_layers
 from recipes.model.loading import Placement, load_base, load_processor
 from recipes.model.quantized import unpack_quantized
+from recipes.training.callbacks import RecomputeFirst
 from recipes.training.run import Run
 from recipes.training.trainer import SafetyTrainer
 
@@ -46,6 +48,7 @@ def build_trainer(run: Run) -> SafetyTrainer:
     for callback in trainer.callback_handler.callbacks:
         if isinstance(callback, TensorBoardCallback):
             callback.logging_dir = str(run.folder.tensorboard)
+    trainer.add_callback(RecomputeFirst(counted(recipe.recomputed_layers, layers_of(run.base.read_config()))))
     if recipe.early_stopping_patience is not None:
         trainer.add_callback(EarlyStoppingCallback(recipe.early_stopping_patience))
     return trainer
@@ -53,7 +56,7 @@ def build_trainer(run: Run) -> SafetyTrainer:
 
 def build_base(run: Run) -> Any:
     """Load the base, each part of it where the settings place it, its layers unpacked or compiled where they say so."""
-    recipe = run.recipe
+    recipe, config = run.recipe, run.base.read_config()
     model = load_base(
         run.base,
         dtype=run.dtype,
@@ -63,6 +66,8 @@ def build_base(run: Run) -> Any:
             embedding_on_host=recipe.embedding_on_host,
             head_on_host=recipe.head_on_host,
             without_vision=recipe.cache_vision_features,
+            layers_on_host=counted(recipe.layers_on_host, layers_of(config)),
+            vision_blocks_on_host=counted(recipe.vision_blocks_on_host, vision_blocks_of(config)),
         ),
     )
     if recipe.unpack_base:
@@ -109,5 +114,6 @@ def fill_vision_cache(run: Run) -> None:
         device=run.training.device,
         batch_size=run.training.per_device_eval_batch_size,
         num_workers=run.training.dataloader_num_workers,
+        blocks_on_host=counted(run.recipe.vision_blocks_on_host, vision_blocks_of(run.base.read_config())),
     )
     print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)

@@ -1,10 +1,26 @@
-"""What the trainer calls at the end of every update."""
+"""What the trainer calls when it begins, and at the end of every update."""
 
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl
 
 from recipes.training.stopping import StopRequest
+
+
+class RecomputeFirst(TrainerCallback):
+    """Have activation checkpointing recompute the first `layers` decoder layers alone.
+
+    The others keep their activations. The backward pass is through with them, and has let go of those, before it
+    recomputes the first of the others.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self.layers = layers
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Switch off the recomputation of the other layers, where the trainer has just switched on that of all."""
+        for number, layer in enumerate(kwargs["model"].get_base_model().model.language_model.layers):
+            layer.gradient_checkpointing = args.activation_checkpointing and number < self.layers
 
 
 class StopOnRequest(TrainerCallback):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.errors import InputError
 from recipes.adapter.safety_record import DTYPES
+from recipes.layers.sizes import ALL
 from recipes.machine.memory import predict_memory, shortages
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import updates_of
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     from trl import SFTConfig
 
+STREAMED = ("layers_on_host", "vision_blocks_on_host")
 HOST_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
 
 
@@ -47,8 +49,22 @@ def _check_placement(values: Mapping[str, Any]) -> None:
     for name in ("compile_layers", "cuda_graphs"):
         if values[name] and values["use_cpu"]:
             raise InputError(f"{name} needs a GPU; set it to false")
+    _check_streaming(values)
     if values["cuda_graphs"] and (values["head_on_host"] or values["activation_checkpointing"]):
         raise InputError("cuda_graphs needs head_on_host and activation_checkpointing set to false, or is false itself")
+
+
+def _check_streaming(values: Mapping[str, Any]) -> None:
+    for name in STREAMED:
+        if values[name] in ("1", "2"):
+            raise InputError(f"{name} {values[name]} spares nothing: two are on the card at any time; set 0, or more")
+        for other in ("unpack_base", "compile_layers", "cuda_graphs"):
+            if values[name] != "0" and values[other]:
+                raise InputError(f"{name} and {other} exclude each other; set {name} to 0, or {other} to false")
+    if values["recomputed_layers"] == "0":
+        raise InputError("recomputed_layers 0 is what activation_checkpointing false says; set that")
+    if values["recomputed_layers"] != ALL and not values["activation_checkpointing"]:
+        raise InputError("recomputed_layers has no effect without activation_checkpointing; remove it")
 
 
 def _check_judging(values: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 import torch
 
 from data_prep.errors import InputError
+from recipes.layers.host_memory import page_locked
 
 
 class GradientWatch:
@@ -30,7 +31,8 @@ class GradientWatch:
             self.check()
             return
         if self._norm is None or self._arrived is None:
-            self._norm, self._arrived = torch.empty((), dtype=norm.dtype, pin_memory=True), torch.cuda.Event()
+            self._norm = page_locked(norm.nbytes).view(norm.dtype).view(())
+            self._arrived = torch.cuda.Event()
         self._norm.copy_(norm.detach(), non_blocking=True)
         self._arrived.record()
 

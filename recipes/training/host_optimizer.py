@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from recipes.layers.host_memory import page_locked
+
 ADDED_AT_ONCE = 2**22  # gradients, on the host
 
 
@@ -22,7 +24,8 @@ class HostAdamW(torch.optim.AdamW):
     def __init__(self, weights: Iterable[torch.Tensor], **settings: Any) -> None:
         self.on_card = list(weights)
         self.on_host = torch.cat([weight.detach().flatten() for weight in self.on_card]).to("cpu", torch.float32)
-        self._bus = torch.empty(self.on_host.shape, dtype=self.on_card[0].dtype, pin_memory=torch.cuda.is_available())
+        dtype = self.on_card[0].dtype
+        self._bus = page_locked(self.on_host.numel() * dtype.itemsize).view(dtype)
         self._sum = torch.empty_like(self.on_host)
         self._part = torch.empty(ADDED_AT_ONCE)
         self._arriving: torch.cuda.Event | None = None

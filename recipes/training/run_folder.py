@@ -30,7 +30,8 @@ STAGING = ".adapter.unfinished"
 
 # What may differ between a run and its continuation, because the adapter doesn't depend on it: where the run lies and
 # its inputs are found (their hashes decide), how it feeds, logs and keeps, and what is done once it is trained.
-# What changes no more than the rounding, such as what lies where, is not free.
+# What changes no more than the rounding, such as what is unpacked, is not free; what is streamed or recomputed changes
+# nothing at all.
 FREE_SETTINGS = {
     "dataloader_multiprocessing_context",
     "dataloader_num_workers",
@@ -41,6 +42,7 @@ FREE_SETTINGS = {
     "dataset_revision",
     "disable_tqdm",
     "fit_check",
+    "layers_on_host",
     "linear_probe",
     "log_level",
     "logging_first_step",
@@ -51,6 +53,7 @@ FREE_SETTINGS = {
     "model_revision",
     "output_dir",
     "project",
+    "recomputed_layers",
     "report_to",
     "resume",
     "run_name",
@@ -60,6 +63,7 @@ FREE_SETTINGS = {
     "trackio_bucket_id",
     "trackio_space_id",
     "trackio_static_space_id",
+    "vision_blocks_on_host",
     "vision_cache",
 }
 # Of those, what a finished run's files were made with.

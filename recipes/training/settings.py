@@ -9,11 +9,12 @@ from types import NoneType
 from typing import Any, get_args, get_type_hints
 
 from data_prep.errors import InputError
-from recipes.layers.sizes import LLM_LINEARS, TOKEN_SIDE
+from recipes.layers.sizes import ALL, LLM_LINEARS, TOKEN_SIDE, checked_count
 from recipes.metrics.threshold import PLAIN_THRESHOLD, check_rule
 from recipes.training.library_settings import NO_EFFECT, REFUSED, USED, Known
 
 MIN_PIXELS = 4 * TOKEN_SIDE**2  # four visual tokens, qwen-vl-utils' own lower limit
+COUNTS = ("layers_on_host", "vision_blocks_on_host", "recomputed_layers")  # of layers or blocks: a number, or all
 TRUE, FALSE, NULL = ("yes", "true", "t", "y", "1"), ("no", "false", "f", "n", "0"), ("none", "null")
 
 
@@ -46,6 +47,20 @@ class RecipeArguments:
     )
     vision_cache: str = field(
         default="cache/vision", metadata={"help": "Folder of the kept vision features; may be deleted at any time."}
+    )
+    layers_on_host: str = field(
+        default="0",
+        metadata={
+            "help": "Decoder layers whose frozen weights stay in host memory and pass through the card, two at a time: "
+            "a number, or all."
+        },
+    )
+    vision_blocks_on_host: str = field(
+        default="0", metadata={"help": "The same for the blocks of the vision tower: a number, or all."}
+    )
+    recomputed_layers: str = field(
+        default=ALL,
+        metadata={"help": "Of the decoder layers, how many activation_checkpointing recomputes: a number, or all."},
     )
     unpack_base: bool = field(
         default=False,
@@ -85,6 +100,8 @@ class RecipeArguments:
             raise InputError(f"early_stopping_patience {self.early_stopping_patience} must be 1 or more, or null")
         self.threshold = str(self.threshold)  # a number in the YAML comes as one
         check_rule(self.threshold)
+        for name in COUNTS:
+            setattr(self, name, checked_count(name, getattr(self, name)))
 
 
 def _own_settings() -> dict[str, Known]:

@@ -74,7 +74,7 @@ def test_table_of_a_part_holds_that_part() -> None:
     assert "TRL" not in as_table({"arms": {"8gb": [speed(1, 2.5)]}})
 
 
-@pytest.mark.parametrize("script", ["bench_train", "bench_infer", "bench_bases"])
+@pytest.mark.parametrize("script", ["bench_train", "bench_infer", "bench_bases", "bench_small_card"])
 def test_without_a_gpu_it_says_so(script: str) -> None:
     done = subprocess.run(
         [sys.executable, f"benchmarks/{script}.py"],

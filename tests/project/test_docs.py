@@ -35,6 +35,7 @@ SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {
     "benchmarks/bench_bases.py",
     "benchmarks/bench_infer.py",
+    "benchmarks/bench_small_card.py",
     "benchmarks/bench_train.py",
     "tiny_base/pretrain.py",
 }

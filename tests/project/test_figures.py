@@ -6,12 +6,13 @@ from statistics import median
 from typing import Any
 
 import pytest
-import yaml
 
 from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
+from data_prep.disk.byte_counts import GIB
 from data_prep.files import PROJECT_ROOT
 from recipes.machine.memory import predict_memory
+from recipes.machine.recipe_choice import recipe_settings
 from tests.project.documents import BENCHMARKS, README
 from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
 
@@ -195,15 +196,30 @@ def test_start_figures_are_those_of_the_benchmark() -> None:
     assert max(now) < 30
 
 
-@pytest.mark.parametrize("recipe", ["8gb", "6gb"])
+@pytest.mark.parametrize("recipe", ["8gb", "6gb", "4gb", "2gb"])
 def test_predicted_figures_are_those_of_the_prediction(recipe: str) -> None:
-    settings = yaml.safe_load((PROJECT_ROOT / f"recipes/configs/qwen2vl_7b_{recipe}.yaml").read_text())
+    settings = recipe_settings(f"qwen2vl_7b_{recipe}")
     peaks = [
         predict_memory({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
         for frames in (1, 2, 4, 8)
     ]
     row = f"| {recipe[0]} GB recipe, GiB | " + " | ".join(f"{peak:.2f}" for peak in peaks) + " |"
     assert row in doc("machines")
+
+
+def test_what_computing_features_takes_is_what_is_predicted() -> None:
+    filling = {
+        recipe: sum(predict_memory(recipe_settings(f"qwen2vl_7b_{recipe}"), SIZES_OF_THE_7B).filling.values()) / GIB
+        for recipe in ("4gb", "2gb")
+    }
+    said = f"{filling['4gb']:.2f} GiB for the 16 of the 4 GB recipe, {filling['2gb']:.2f} for the 8 of the 2 GB one"
+    assert said in in_a_line(doc("machines"))
+
+
+@pytest.mark.parametrize("recipe", ["4gb", "2gb"])
+def test_host_memory_of_streamed_layers_is_what_is_predicted(recipe: str) -> None:
+    need = predict_memory(recipe_settings(f"qwen2vl_7b_{recipe}"), SIZES_OF_THE_7B)
+    assert f"all else in host memory: {need.host_gib:.1f} GiB |" in doc("machines")
 
 
 def test_demo_figures_are_those_of_the_benchmark() -> None:

@@ -73,7 +73,13 @@ def test_true_configuration_is_the_one_above(true_model_folder: Path) -> None:
         ({"cache_vision_features": True}, -1.26),
         ({"unpack_base": True}, 8.95),
         ({"optimizer_on_host": False, "optim": "adamw_8bit"}, 0.225),
-        ({"activation_checkpointing": False}, 2.0),
+        ({"activation_checkpointing": False}, 1.5),
+        ({"layers_on_host": "all"}, -26 * 0.112),
+        ({"layers_on_host": 10}, -8 * 0.112),
+        ({"layers_on_host": 2}, 0.0),
+        ({"vision_blocks_on_host": "all"}, -30 * 0.0366),
+        ({"vision_blocks_on_host": 12}, -10 * 0.0366),
+        ({"recomputed_layers": 24}, 3 * 0.0622 - 4 * 0.0035 - 0.081),
     ],
 )
 def test_each_line_s_share(changed: dict[str, Any], gib: float) -> None:
@@ -82,6 +88,74 @@ def test_each_line_s_share(changed: dict[str, Any], gib: float) -> None:
         - predict_memory(settings_of("qwen2vl_7b_8gb"), CONFIG).card_gib
     )
     assert difference == pytest.approx(gib, rel=0.05)
+
+
+# By a prototype on an H100, vision features kept and all layers on the host but for the absmax, 0.1 GiB for the 7B.
+ABSMAX_GIB = 0.1
+STREAMED = {"cache_vision_features": True, "layers_on_host": "all"}
+
+
+@pytest.mark.parametrize(
+    ("frames", "changed", "measured_gib"),
+    [
+        (1, {}, 0.75),
+        (4, {}, 1.29),
+        (8, {}, 2.02),
+        (16, {}, 3.47),
+        (1, {"recomputed_layers": 0}, 2.22),
+        (2, {"recomputed_layers": 0}, 3.86),
+        (3, {"activation_checkpointing": False}, 5.51),
+        (4, {"cache_vision_features": False}, 2.49),
+        (8, {"cache_vision_features": False}, 3.22),
+    ],
+)
+def test_layers_that_pass_through_the_card_take_what_a_prototype_took(
+    frames: int, changed: dict[str, Any], measured_gib: float
+) -> None:
+    settings = settings_of("qwen2vl_7b_8gb", per_device_train_batch_size=frames, **STREAMED | changed)
+    assert predict_memory(settings, CONFIG).training_gib + ABSMAX_GIB == pytest.approx(measured_gib, rel=0.025)
+
+
+def test_all_layers_recomputed_and_none_are_what_the_switch_alone_says() -> None:
+    def need(**changed: Any) -> MemoryNeed:
+        return predict_memory(settings_of("qwen2vl_7b_8gb", **changed), CONFIG)
+
+    assert need(recomputed_layers=28) == need(recomputed_layers="all") == need()
+    assert need(recomputed_layers=0) == need(activation_checkpointing=False)
+    peaks = [need(recomputed_layers=count).training_gib for count in range(25, -1, -1)]
+    assert peaks == sorted(peaks), "each layer that isn't recomputed takes more, from the third on"
+
+
+def test_layers_and_blocks_on_the_host_are_counted_there_in_4_bits_or_16() -> None:
+    def on_host(part: str, **changed: Any) -> float:
+        return predict_memory(settings_of("qwen2vl_7b_6gb", **changed), CONFIG).host[part] / GIB
+
+    assert on_host("language model", layers_on_host="all") == pytest.approx(6.525e9 * 0.516 / GIB, rel=1e-3)
+    assert on_host("language model", layers_on_host=7) == pytest.approx(6.525e9 / 4 * 0.516 / GIB, rel=1e-3)
+    assert on_host("language model", layers_on_host="all", load_in_4bit=False) == pytest.approx(12.15, rel=1e-3)
+    assert on_host("vision tower", vision_blocks_on_host="all") == pytest.approx(32 * 0.0366, rel=2e-3)
+    assert on_host("language model") == on_host("vision tower") == 0
+
+
+def test_vision_blocks_on_the_host_leave_two_on_the_card_while_features_are_computed() -> None:
+    plain, streamed = (
+        predict_memory(settings_of("qwen2vl_7b_6gb", vision_blocks_on_host=blocks), CONFIG) for blocks in (0, "all")
+    )
+    fewer = plain.filling["vision tower"] - streamed.filling["vision tower"]
+    assert fewer / GIB == pytest.approx(30 * 0.0366, rel=2e-3)
+    assert plain.card == streamed.card
+
+
+@pytest.mark.parametrize(("recipe", "cap_gib"), [("qwen2vl_7b_2gb", 1.6), ("qwen2vl_7b_4gb", 3.2)])
+def test_recipes_of_the_smallest_cards_fit_what_those_have_free(recipe: str, cap_gib: float) -> None:
+    need = predict_memory(settings_of(recipe), CONFIG)
+    assert not shortages(need, card_bytes=cap_gib * GIB, host_bytes=11.5 * GIB)
+
+
+def test_the_4_gb_recipe_recomputes_no_layer_more_than_it_must() -> None:
+    fewer = settings_of("qwen2vl_7b_4gb")["recomputed_layers"] - 1
+    need = predict_memory(settings_of("qwen2vl_7b_4gb", recomputed_layers=fewer), CONFIG)
+    assert shortages(need, card_bytes=3.2 * GIB, host_bytes=64 * GIB)
 
 
 def test_what_leaves_the_card_is_on_the_host_or_the_disk() -> None:

@@ -14,7 +14,11 @@ from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
         (23, 64, "recipes/configs/qwen2vl_7b_8gb.yaml"),
         (7.6, 16, "recipes/configs/qwen2vl_7b_8gb.yaml"),
         (4.5, 16, "recipes/configs/qwen2vl_7b_6gb.yaml"),
-        (3.5, 16, None),
+        (3.5, 16, "recipes/configs/qwen2vl_7b_4gb.yaml"),
+        (3.2, 16, "recipes/configs/qwen2vl_7b_4gb.yaml"),
+        (1.6, 16, "recipes/configs/qwen2vl_7b_2gb.yaml"),
+        (1.0, 16, None),
+        (3.5, 8, None),
         (78, 3, None),
     ],
 )

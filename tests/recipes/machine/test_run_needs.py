@@ -35,6 +35,20 @@ def test_memory_is_compared_with_what_the_card_has_free(
         assert "the best recipe for this card is recipes/configs/qwen2vl_7b_80gb.yaml" in str(found)
 
 
+def test_memory_that_cannot_be_page_locked_is_said_and_stands_in_no_way(
+    settings: dict[str, Any], base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> NoReturn:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2.0**36)
+    recipe = {**settings, "optimizer_on_host": True}
+    monkeypatch.setattr("torch.empty", refuse)
+    said = RunNeeds(recipe, base).check_memory(gpu_found=True)
+    assert "; 0.0 of 0.0 GiB of host memory can be page-locked for the card (CUDA error: out of memory)" in said
+    assert said.endswith("; the best recipe for this card is recipes/configs/qwen2vl_7b_80gb.yaml")
+
+
 def test_full_disk_is_named_with_what_it_lacks(
     settings: dict[str, Any], base: BaseModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

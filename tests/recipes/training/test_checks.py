@@ -45,6 +45,14 @@ def test_run_that_could_learn_nothing_is_refused(changed: dict[str, Any], passes
         ({"optimizer_on_host": True, "optim_args": "a=1"}, "optim_args has no effect with optimizer_on_host"),
         ({"eval_steps": 0.5}, "eval_steps 0.5 and save_steps 0.25 differ"),
         ({"cuda_graphs": True}, "cuda_graphs needs a GPU"),
+        ({"layers_on_host": "2"}, "layers_on_host 2 spares nothing: two are on the card at any time; set 0, or more"),
+        ({"vision_blocks_on_host": "1"}, "vision_blocks_on_host 1 spares nothing"),
+        (
+            {"layers_on_host": "all", "unpack_base": True, "load_in_4bit": True},
+            "layers_on_host and unpack_base exclude each other; set layers_on_host to 0, or unpack_base to false",
+        ),
+        ({"recomputed_layers": "0", "activation_checkpointing": True}, "recomputed_layers 0 is what"),
+        ({"recomputed_layers": "2"}, "recomputed_layers has no effect without activation_checkpointing"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(changed: dict[str, Any], message: str) -> None:

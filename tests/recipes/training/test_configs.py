@@ -12,10 +12,22 @@ from recipes.training.settings import RecipeArguments
 CONFIGS = sorted((PROJECT_ROOT / "recipes/configs").glob("*.yaml"))
 REFERENCE = PROJECT_ROOT / "recipes/configs/qwen2vl_7b_8gb.yaml"
 
+STREAMED = {
+    "output_dir",
+    "cache_vision_features",
+    "layers_on_host",
+    "vision_blocks_on_host",
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "per_device_eval_batch_size",
+}
+
 # The lines in which a recipe may differ from the 8 GB one: what names the difference.
 DIFFERENCES = {
     "qwen2vl_7b_8gb.yaml": set(),
     "qwen2vl_7b_6gb.yaml": {"output_dir", "cache_vision_features"},
+    "qwen2vl_7b_4gb.yaml": {*STREAMED, "recomputed_layers"},
+    "qwen2vl_7b_2gb.yaml": STREAMED,
     "qwen2vl_7b_80gb.yaml": {
         "output_dir",
         "embedding_on_host",
@@ -82,6 +94,14 @@ def test_yaml_holds_known_names_of_the_right_type(config: Path, monkeypatch: pyt
             assert str(found).split(".")[-1].lower() == str(value).split(".")[-1].lower() or found == value, name
     assert training.output_dir == written["output_dir"]
     assert read_settings(["--config", str(config)]).values["model_name_or_path"] == model.model_name_or_path
+
+
+@pytest.mark.parametrize(
+    "config", [each for each in CONFIGS if each.name.startswith("qwen2vl_7b")], ids=lambda p: p.name
+)
+def test_an_update_takes_sixteen_frames_however_few_fit_at_once(config: Path) -> None:
+    recipe = yaml.safe_load(config.read_text())
+    assert recipe["per_device_train_batch_size"] * recipe["gradient_accumulation_steps"] == 16
 
 
 def test_the_8_gb_recipe_is_what_was_asked_for() -> None:

@@ -134,6 +134,22 @@ def test_run_stopped_at_each_update_and_moved_is_the_same_run(
     assert outcome(folder) == outcome(uninterrupted)
 
 
+def test_run_that_goes_on_with_other_layers_streamed_and_recomputed_is_the_same_run(
+    settings: list[str], uninterrupted: Path, tmp_path: Path
+) -> None:
+    """A card that another program shares may have room for all layers today and for two tomorrow."""
+    ways = (
+        ["--layers_on_host", "all", "--vision_blocks_on_host", "4"],
+        ["--layers_on_host", "3", "--activation_checkpointing", "false"],
+    )
+    for step, way in enumerate(ways):
+        with pytest.MonkeyPatch.context() as patched:
+            stopped(patched, after=step)
+            assert train(settings, tmp_path / "run", *way, *(["--resume"] if step else [])) == 143
+    assert train(settings, tmp_path / "run", "--resume") == 0
+    assert outcome(tmp_path / "run") == outcome(uninterrupted)
+
+
 @pytest.mark.parametrize("before", ["gone", "still there"])
 def test_trained_run_is_moved_with_its_best_checkpoint(
     settings: list[str], uninterrupted: Path, tmp_path: Path, before: str

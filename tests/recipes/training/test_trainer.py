@@ -393,9 +393,14 @@ OPTIONS = {
     "head_on_host": ["--head_on_host", "true"],
     "optimizer_on_host": ["--optimizer_on_host", "true"],
     "cache_vision_features": ["--cache_vision_features", "true"],
+    "layers_on_host": ["--layers_on_host", "all"],
+    "vision_blocks_on_host": ["--vision_blocks_on_host", "all"],
     "unpack_base": ["--unpack_base", "true"],
 }
-TOGETHER = [flag for flags in OPTIONS.values() for flag in flags]
+STREAMING = ("layers_on_host", "vision_blocks_on_host")
+TOGETHER = [flag for name, flags in OPTIONS.items() if name not in STREAMING for flag in flags]
+ALL_STREAMED = [flag for name, flags in OPTIONS.items() if name != "unpack_base" for flag in flags]
+SOME_STREAMED = [*ALL_STREAMED, "--layers_on_host", "3", "--recomputed_layers", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +423,11 @@ def plain_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return (losses * batch["loss_weights"]).sum() / len(losses)
 
 
-@pytest.mark.parametrize("options", [*OPTIONS.values(), TOGETHER], ids=[*OPTIONS, "all together"])
+@pytest.mark.parametrize(
+    "options",
+    [*OPTIONS.values(), TOGETHER, ALL_STREAMED, SOME_STREAMED],
+    ids=[*OPTIONS, "all together", "all that goes with streaming", "some layers streamed, some recomputed"],
+)
 def test_no_option_changes_loss_or_gradients(
     settings: list[str], tmp_path: Path, plain: tuple[float, dict[str, torch.Tensor]], options: list[str]
 ) -> None:
@@ -649,6 +658,7 @@ def build(settings: list[str], folder: Path, *more: str) -> Any:
     trainer = build_trainer(run)
     if trainer.args.activation_checkpointing:
         trainer.model.activation_checkpointing_enable(trainer.args.activation_checkpointing_kwargs)
+    trainer.control = trainer.callback_handler.on_train_begin(trainer.args, trainer.state, trainer.control)
     return trainer
 
 
