@@ -305,6 +305,12 @@ def test_peaks_under_caps_are_those_of_the_benchmark() -> None:
         assert f" | {cap} | {in_gib(answered)} |" in document
 
 
+def test_small_card_s_figure_of_the_readme_is_that_of_the_run() -> None:
+    run = results_of("small_card_7b_h100")["arms"]["capped_1.6"]
+    said = f"2 GB recipe, {run['micro_batch']} frames at once, layers passing through the card, which may give"
+    assert f"{said} {run['cap_gib']} GiB: peak allocated | {run['peak_allocated_gib']:.2f} GiB |" in README.read_text()
+
+
 def test_what_is_said_of_streamed_gradients_is_what_was_measured() -> None:
     arms, document = results_of("small_card_7b_h100")["arms"], in_a_line(BENCHMARKS.read_text())
     pairs, ways = arms["exactness"]["pairs"], arms["exactness"]["ways"]
