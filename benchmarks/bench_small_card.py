@@ -33,7 +33,8 @@ SMALL = (
     "sixteen_bits_part",
 )
 WHOLE = {"whole_card_80gb": ("80gb", 16), "whole_card_8gb": ("8gb", 4), "whole_card_6gb": ("6gb", 4)}
-MEASURES_ITSELF = {"now": "benchmarks.arms.train", "before": "benchmarks.train_arms"}
+MEASURED_BY = {"now": "benchmarks.arms.train", "before": "benchmarks.train_arms"}
+DRAWN_BY = {"now": "benchmarks.made.drawn_frames", "before": "benchmarks.drawn_frames"}
 FEW_CLIPS_PER_CLASS = 3
 
 
@@ -71,12 +72,16 @@ def make(out: Path, like: str) -> None:
 
 
 def in_turns(versions: dict[str, Path], out: Path, recipe: str, frames: int, rounds: int) -> dict[str, Any]:
-    """Measure a recipe's speed by each version in turns, round after round, so that a slow minute meets all."""
+    """Measure a recipe's speed by each version in turns, round after round, so that a slow minute meets all.
+
+    Each draws frames of its own, the same ones, and keeps them in a folder by its name.
+    """
     taken: dict[str, list[Any]] = {name: [] for name in versions}
     for _ in range(rounds):
         for name, root in versions.items():
-            work = ["--by", MEASURES_ITSELF[name], "--recipe", recipe, "--frames", str(frames)]
-            folders = ["--out", str(out), "--vision", str(out / f"vision_{name}")]
+            by = ["--by", MEASURED_BY[name], "--drawn-by", DRAWN_BY[name]]
+            work = [*by, "--recipe", recipe, "--frames", str(frames)]
+            folders = ["--out", str(out), "--own", str(out / name)]
             print(f"{recipe}, {name}", file=sys.stderr)
             taken[name].append(run_json([str(PROJECT_ROOT / "benchmarks/arms/versions.py"), *work, *folders], root))
     return {"recipe": recipe, "frames": frames, **taken}

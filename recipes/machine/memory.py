@@ -24,10 +24,12 @@ TOWER = "vision tower"
 
 TEXT_TOKENS = 50  # around the visual ones: the chat's frame, the project's prompt, the longest answer
 
-# Rows kept a token and layer that isn't recomputed, of the hidden size by whether layers are compiled; and rows that a
-# layer's recomputation and backward pass work with.
-KEPT_HIDDEN, KEPT_INNER = {False: 7, True: 12}, 2
+# Rows kept a token and layer that isn't recomputed, of the hidden size by whether layers are compiled; rows that a
+# layer's recomputation and backward pass work with; and rows that the first backward pass of a layer that kept its
+# activations works with beside these: the product that the MLP hasn't kept, and later that product's gradient.
+KEPT_HIDDEN, KEPT_INNER = {False: 6.3, True: 12}, 2
 WORKING_HIDDEN, WORKING_INNER = 7, 3
+BESIDE_KEPT_INNER = 1
 
 # What the vision tower's forward pass works with a patch, in its width: 18.8 by a measured peak of the 2B. Only a base
 # as small as that takes more here than to train.
@@ -125,7 +127,7 @@ def tower_working(config: Mapping[str, Any], tokens: int, element: int) -> float
 
 
 def _activations(settings: Mapping[str, Any], text: Mapping[str, Any], rows: int) -> dict[str, float]:
-    """Return the bytes of what is kept for the backward pass, and of what recomputing a layer adds to its peak.
+    """Return the bytes of what is kept for the backward pass, and of what a layer's backward pass adds to its peak.
 
     The first layers are recomputed, last in the backward pass: what the others kept is gone by then.
     """
@@ -134,10 +136,11 @@ def _activations(settings: Mapping[str, Any], text: Mapping[str, Any], rows: int
     whole = max(layers - 1 - recomputed, 0)  # the last layer computes the answers' positions alone
     kept = whole * (KEPT_HIDDEN[bool(settings["compile_layers"])] * hidden + KEPT_INNER * inner)
     working = WORKING_HIDDEN * hidden + WORKING_INNER * inner if recomputed else 0
+    beside = BESIDE_KEPT_INNER * inner if whole else 0
     bytes_a_column = rows * element_bytes(settings)
     return {
         "kept activations": float(bytes_a_column * (recomputed * hidden + kept)),
-        "one layer's backward pass": float(bytes_a_column * max(working - kept, 0)),
+        "one layer's backward pass": float(bytes_a_column * max(working - kept, beside)),
     }
 
 

@@ -112,18 +112,20 @@ def test_the_a1000_takes_twice_as_long_as_the_part() -> None:
 
 
 def test_versions_are_measured_in_turns_each_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[Path, str, str]] = []
+    calls: list[tuple[Path, list[str]]] = []
 
     def ran(arguments: list[str], root: Path) -> dict[str, float]:
-        calls.append((root, arguments[arguments.index("--by") + 1], arguments[arguments.index("--vision") + 1]))
+        asked = ("--by", "--drawn-by", "--own")
+        calls.append((root, [arguments[arguments.index(name) + 1] for name in asked]))
         return {"frames_per_second": float(len(calls))}
 
     monkeypatch.setattr(bench_small_card, "run_json", ran)
     before = tmp_path / "9264ce6"
     found = bench_small_card.in_turns({"now": PROJECT_ROOT, "before": before}, tmp_path, "8gb", 4, 2)
     assert [run["frames_per_second"] for run in found["before"]] == [2.0, 4.0]
-    now = (PROJECT_ROOT, "benchmarks.arms.train", str(tmp_path / "vision_now"))
-    assert calls == [now, (before, "benchmarks.train_arms", str(tmp_path / "vision_before"))] * 2
+    own = ["benchmarks.arms.train", "benchmarks.made.drawn_frames", str(tmp_path / "now")]
+    its = ["benchmarks.train_arms", "benchmarks.drawn_frames", str(tmp_path / "before")]
+    assert calls == [(PROJECT_ROOT, own), (before, its)] * 2
 
 
 def test_an_arm_is_told_how_many_updates_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +227,7 @@ def test_speed_is_measured_by_the_trainer_s_own_loop(bench: Path) -> None:
         assert trainer.state.global_step == 2, "a quarter of an update to warm up, and one to time"
 
 
-def test_a_version_is_measured_by_its_own_module(
+def test_a_version_is_measured_by_its_own_modules_on_frames_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def build(out: Path, recipe: str, **changed: Any) -> list[Any]:
@@ -233,12 +235,21 @@ def test_a_version_is_measured_by_its_own_module(
         return [out, recipe, changed]
 
     def measure(trainer: list[Any], frames: int, **how: Any) -> dict[str, Any]:
-        assert trainer == [tmp_path, "8gb", {"vision_cache": tmp_path / "vision"}]
+        folders = {"dataset": tmp_path / "now/data", "vision_cache": tmp_path / "now/vision"}
+        assert trainer == [tmp_path, "8gb", folders]
         return {"frames": frames, **how}
 
+    def draw_data_folder(folder: Path, *, train_clips_per_class: int) -> None:
+        folder.mkdir(parents=True)
+        (folder / "test.jsonl").write_text(f"{train_clips_per_class}")
+
     monkeypatch.setitem(sys.modules, "its_own", SimpleNamespace(build=build, measure=measure))
+    monkeypatch.setitem(sys.modules, "its_frames", SimpleNamespace(draw_data_folder=draw_data_folder))
     monkeypatch.setattr(os, "environ", dict(os.environ))
-    folders = ["--out", str(tmp_path), "--vision", str(tmp_path / "vision")]
-    assert versions.main(["--by", "its_own", "--recipe", "8gb", "--frames", "4", *folders]) == 0
+    by = ["--by", "its_own", "--drawn-by", "its_frames"]
+    asked = [*by, "--recipe", "8gb", "--frames", "4", "--out", str(tmp_path), "--own", str(tmp_path / "now")]
     figures = {"frames": 4, "accumulation": 4, "warm_up": 2, "updates_in_block": 1}
-    assert json.loads(capsys.readouterr().out) == figures
+    for _ in range(2):
+        assert versions.main(asked) == 0, "frames that are there are not drawn again"
+        assert json.loads(capsys.readouterr().out) == figures
+    assert (tmp_path / "now/data/test.jsonl").read_text() == "7"

@@ -267,3 +267,62 @@ def test_report_s_figures_are_those_of_the_benchmark() -> None:
     report, probe = arms["report", "now", 100_000], arms["probe", "now", 500_000]
     assert report["whole_seconds"]["most"] < 60 and report["peak_gb"] < 2
     assert probe["peak_gb"] < 4
+
+
+SMALL_CARD_ROWS = {
+    "8 GB recipe, all layers on the host": ("speed_computed_streamed", "all"),
+    "6 GB recipe, features kept": ("speed_kept", "all"),
+}
+SAME_ROWS = [
+    ("all layers on the host", "speed_kept_streamed", "all"),
+    ("14 layers recomputed", "speed_kept_streamed", "14"),
+]
+
+
+def cells_of(arm: dict[str, Any], recomputed: str, figure: str) -> str:
+    """Return the cells of a row of 1, 2, 3, 4 and 8 frames at once, to two places."""
+    found = {row["micro_batch"]: row[figure] for row in arm["rows"] if row["recomputed"] == recomputed}
+    return " | ".join(f"{found[frames]:.2f}" if frames in found else NOT_MEASURED for frames in (1, 2, 3, 4, 8))
+
+
+@pytest.mark.parametrize("figure", ["seconds_a_frame", "peak_allocated_gib"])
+def test_small_card_s_figures_are_those_of_the_benchmark(figure: str) -> None:
+    arms, document = results_of("small_card_7b_h100")["arms"], BENCHMARKS.read_text()
+    for name, (arm, recomputed) in SMALL_CARD_ROWS.items():
+        assert f"| {name} | {cells_of(arms[arm], recomputed, figure)} |" in document
+    for name, arm, recomputed in SAME_ROWS:
+        assert f"| the same, {name} | {cells_of(arms[arm], recomputed, figure)} |" in document
+    for arm in ("speed_computed_streamed", "speed_kept_streamed"):
+        assert f"| the same, nothing recomputed | {cells_of(arms[arm], '0', figure)} |" in document
+
+
+def test_peaks_under_caps_are_those_of_the_benchmark() -> None:
+    arms, document = results_of("small_card_7b_h100")["arms"], BENCHMARKS.read_text()
+    for cap, size in (("1.6", 2), ("3.2", 4), ("5.2", 6), ("7.2", 8)):
+        run, answered = arms[f"capped_{cap}"], arms[f"answered_{cap}"]
+        assert (run["status"], run["steps"], answered["frames"]) == (0, 20, 2)
+        assert f"| {size} GB recipe | {run['micro_batch']} | {cap} | {in_gib(run)} |" in document
+        assert f" | {cap} | {in_gib(answered)} |" in document
+
+
+def test_small_card_s_figure_of_the_readme_is_that_of_the_run() -> None:
+    run = results_of("small_card_7b_h100")["arms"]["capped_1.6"]
+    said = f"2 GB recipe, {run['micro_batch']} frames at once, layers passing through the card, which may give"
+    assert f"{said} {run['cap_gib']} GiB: peak allocated | {run['peak_allocated_gib']:.2f} GiB |" in README.read_text()
+
+
+def test_what_is_said_of_streamed_gradients_is_what_was_measured() -> None:
+    arms, document = results_of("small_card_7b_h100")["arms"], in_a_line(BENCHMARKS.read_text())
+    pairs, ways = arms["exactness"]["pairs"], arms["exactness"]["ways"]
+    usual, plain_attention = pairs["usual kernels"], pairs["attention by MATH"]
+    said = f"Of ten plain pairs at 4 frames {usual['equal']} were equal to the bit, and the others up to"
+    assert f"{said} {usual['largest']:.1e}".replace("e-0", "e-") in document
+    assert plain_attention["equal"] == plain_attention["pairs"] == 10
+    assert f"as it is: {pairs['deterministic kernels but for attention']['equal']} of 10" in document
+    streamed = [way for way in ways if way["model"] != "plain"]
+    assert len([way for way in streamed if way["frames"] == 1 and way["usual"]["equal"]]) == 6
+    assert all(way["usual"]["loss"] == 0 for way in ways)
+    apart = [max(way["usual"]["gradients"] for way in streamed if way["frames"] == frames) for frames in (4, 8)]
+    noise = [next(way["plain_pairs"]["largest"] for way in ways if way["frames"] == frames) for frames in (4, 8)]
+    told = [f"{figure:.1e}".replace("e-0", "e-") for figure in (*apart, *noise)]
+    assert f"gradients up to {told[0]} and {told[1]} apart, plain pairs {told[2]} and {told[3]}" in document

@@ -27,6 +27,15 @@ def test_prediction_is_within_a_fiftieth_of_the_measured_peak() -> None:
     assert predict_answering(VALUES, CONFIG).card_gib == pytest.approx(peak, rel=0.02)
 
 
+@pytest.mark.parametrize(("cap", "on_host"), [("1.6", (28, 11)), ("3.2", (18, 0)), ("5.2", (0, 0)), ("7.2", (0, 0))])
+def test_prediction_is_within_a_twentieth_of_what_answering_took_under_a_cap(
+    cap: str, on_host: tuple[int, int]
+) -> None:
+    arms = json.loads((PROJECT_ROOT / "benchmarks/results/small_card_7b_h100.json").read_text())["arms"]
+    need = predict_answering(VALUES, CONFIG, layers_on_host=on_host[0], vision_blocks_on_host=on_host[1])
+    assert need.card_gib == pytest.approx(arms[f"answered_{cap}"]["peak_allocated_gib"], rel=0.05)
+
+
 def test_layers_that_pass_through_the_card_take_what_a_prototype_took() -> None:
     need = predict_answering(VALUES, CONFIG, layers_on_host=28)
     assert need.card_gib + ABSMAX_GIB == pytest.approx(1.95, rel=0.02)
