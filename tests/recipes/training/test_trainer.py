@@ -442,6 +442,25 @@ def test_no_option_changes_loss_or_gradients(
         assert error <= 1e-4, f"{name}: {error}"
 
 
+@pytest.mark.parametrize("in_4_bits", ["true", "false"])
+@pytest.mark.parametrize("linears", [["q_proj", "v_proj"], ["down_proj"]], ids=" ".join)
+def test_adapter_on_some_linears_trains_the_same_where_layers_stream(
+    settings: list[str], tmp_path: Path, linears: list[str], in_4_bits: str
+) -> None:
+    """The others are bitsandbytes' or torch's own modules, which keep weights for the backward pass their own way."""
+    flags = ["--load_in_4bit", in_4_bits, "--lora_target_modules", *linears]
+    ways = ([], ["--layers_on_host", "all"], ["--layers_on_host", "3", "--activation_checkpointing", "true"])
+    found = []
+    for number, way in enumerate(ways):
+        trainer = build(settings, tmp_path / str(number), *flags, *way)
+        found.append(gradients(trainer, batch_of(trainer)))
+    loss, expected = found[0]
+    assert len(expected) == 2 * 4 * len(linears)
+    for each, gradient in found[1:]:
+        assert each == pytest.approx(loss, rel=1e-5)
+        assert all((gradient[name] - expected[name]).norm() <= 1e-4 * expected[name].norm() for name in expected)
+
+
 def test_tied_base_gives_the_same_loss_and_gradients_wherever_its_table_lies(
     settings: list[str], tied_base: Path, tmp_path: Path
 ) -> None:
