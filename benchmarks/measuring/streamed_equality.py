@@ -143,7 +143,7 @@ def difference(found: Pass, expected: Pass) -> dict[str, Any]:
 def deterministic() -> Iterator[None]:
     """Have torch take kernels that add in the same order each time, and none of cuDNN's for attention.
 
-    Their backward pass adds up what queries get in the order in which blocks end, and torch's switch leaves them be.
+    Their backward pass isn't deterministic, and torch's switch leaves them be where it only warns.
     """
     with deterministic_but_for_attention(), sdpa_kernel(IN_ORDER):
         yield
