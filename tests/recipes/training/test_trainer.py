@@ -449,7 +449,11 @@ def test_adapter_on_some_linears_trains_the_same_where_layers_stream(
 ) -> None:
     """The others are bitsandbytes' or torch's own modules, which keep weights for the backward pass their own way."""
     flags = ["--load_in_4bit", in_4_bits, "--lora_target_modules", *linears]
-    ways = ([], ["--layers_on_host", "all"], ["--layers_on_host", "3", "--activation_checkpointing", "true"])
+    ways: tuple[list[str], ...] = (
+        [],
+        ["--layers_on_host", "all"],
+        ["--layers_on_host", "3", "--activation_checkpointing", "true"],
+    )
     found = []
     for number, way in enumerate(ways):
         trainer = build(settings, tmp_path / str(number), *flags, *way)
