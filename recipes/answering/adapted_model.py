@@ -18,7 +18,6 @@ from recipes.answering.card_options import AS_MANY_AS_MUST, OnHost
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import CPU, VisionCollator
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
-from recipes.layers.streamed_blocks import modules_of_streamed_blocks
 from recipes.machine.answering_memory import answering_placement
 from recipes.model import loading
 from recipes.model.device import choose_device, compile_layers, free_memory, has_room_to_merge
@@ -52,16 +51,11 @@ def load_for_frames(adapter: Adapter, *, compiled: bool = False, on_host: OnHost
 
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
     replayed. `compiled` takes ten seconds more and is a fifth faster. `on_host` is load_for_batches'. Raises InputError
-    as that does, and where what streams is to be compiled.
+    as that does.
     """
     device = choose_device()
     merge = has_room_to_merge(adapter.base, device) and not any(on_host)
-    adapted = load_for_batches(adapter, merge=merge, cuda_graphs=device.type == "cuda", on_host=on_host)
-    if compiled:
-        if any(modules_of_streamed_blocks(adapted.model)):
-            raise InputError("--compile is for a model that lies on the card whole, and this one doesn't; leave it out")
-        compile_layers(adapted.model)
-    return adapted
+    return load_for_batches(adapter, merge=merge, cuda_graphs=device.type == "cuda", compiled=compiled, on_host=on_host)
 
 
 def load_for_batches(
@@ -69,6 +63,7 @@ def load_for_batches(
     *,
     merge: bool = False,
     cuda_graphs: bool = False,
+    compiled: bool = False,
     frames: int = 1,
     on_host: OnHost = AS_MANY_AS_MUST,
 ) -> AdaptedModel:
@@ -78,12 +73,16 @@ def load_for_batches(
     decoder layers and vision blocks as many stay there, too, as are named, or else as must for `frames` of 1080p at
     once to fit. With `merge` everything lies on the card in the record's precision and the adapter is part of the
     weights: three times the memory, and faster. `cuda_graphs` replays frames of a size that keeps coming, if nothing is
-    streamed. Raises InputError where the adapter is damaged or doesn't fit.
+    streamed. Raises InputError where the adapter is damaged or doesn't fit, and, before anything is loaded, where what
+    streams is to be `compiled`.
     """
     record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), choose_device()
     placement = loading.Placement()
     if not merge:
         placement = choose_placement(adapter, device, frames, on_host)
+    streams = any(placement.streamed.values())
+    if compiled and streams:
+        raise InputError("--compile is for a model that lies on the card whole, and this one doesn't; leave it out")
     model = loading.load_base(
         adapter.base, dtype=dtype, load_in_4bit=record.load_in_4bit, device=device, placement=placement
     )
@@ -92,6 +91,16 @@ def load_for_batches(
     if merge and record.load_in_4bit:
         unpack_quantized(model, dtype)
     adapted = load_adapter(model, adapter.folder, merge=merge)
+    collator, card_collator = _collators(adapter, device)
+    if compiled:
+        compile_layers(adapted)
+    scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=cuda_graphs and not streams)
+    return AdaptedModel(adapted, collator, card_collator, record, scorer)
+
+
+def _collators(adapter: Adapter, device: torch.device) -> tuple[VisionCollator, VisionCollator]:
+    """Return what makes batches of frames as the adapter's record says, on the CPU and on the model's device."""
+    record, dtype = adapter.record, getattr(torch, adapter.record.dtype)
     processor = loading.load_processor(adapter.folder)
     collator, card_collator = (
         VisionCollator(processor, record.max_pixels, max_side=record.max_side, dtype=dtype, device=place)
@@ -99,9 +108,7 @@ def load_for_batches(
     )
     for each in (collator, card_collator):
         each.prompt_ids(record.prompt)  # kept from now on: a tokenizer takes one thread at a time
-    graphs = cuda_graphs and not any(placement.streamed.values())
-    scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=graphs)
-    return AdaptedModel(adapted, collator, card_collator, record, scorer)
+    return collator, card_collator
 
 
 def choose_placement(adapter: Adapter, device: torch.device, frames: int, on_host: OnHost) -> loading.Placement:

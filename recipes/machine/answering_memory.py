@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data_prep.disk.byte_counts import GIB
-from recipes.layers.sizes import linear_shapes, text_config, visual_tokens
+from recipes.layers.sizes import layers_of, linear_shapes, text_config, vision_blocks_of, visual_tokens
 from recipes.machine.memory import (
     RESERVED,
     TEXT_TOKENS,
@@ -81,7 +81,7 @@ def answering_placement(
     there, and all of both where nothing fits. `values` are predict_answering's. Up to SLOTS of them
     would take what they save.
     """
-    layers, blocks = text_config(config)["num_hidden_layers"], config["vision_config"]["depth"]
+    layers, blocks = layers_of(config), vision_blocks_of(config)
     ways = [(0, 0)]
     ways += [(count, 0) for count in range(SLOTS + 1, layers + 1)]
     ways += [(layers, count) for count in range(SLOTS + 1, blocks + 1)]

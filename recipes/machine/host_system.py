@@ -6,8 +6,6 @@ import psutil
 
 from data_prep.disk.byte_counts import GIB
 
-LOCKED_AT_ONCE = 2**26  # bytes
-
 # Memory, from Microsoft's page on .wslconfig; page-locking, from NVIDIA's CUDA on WSL User Guide.
 MORE_MEMORY_IN_WSL = "WSL has half of Windows' memory unless memory= in .wslconfig says more (then wsl --shutdown)"
 
@@ -37,10 +35,12 @@ def check_page_locking(size: float) -> str | None:
     """
     import torch
 
+    from recipes.layers.host_memory import BLOCK_BYTES
+
     held: list[torch.Tensor] = []
     try:
-        while (locked := LOCKED_AT_ONCE * len(held)) < size:
-            held.append(torch.empty(LOCKED_AT_ONCE, dtype=torch.uint8, pin_memory=True))
+        while (locked := BLOCK_BYTES * len(held)) < size:
+            held.append(torch.empty(BLOCK_BYTES, dtype=torch.uint8, pin_memory=True))
     except RuntimeError as error:
         hint = MORE_MEMORY_IN_WSL if in_wsl() else "end what else holds locked memory"
         return (

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.disk.byte_counts import GIB
-from recipes.layers.sizes import UNPACKED_BYTES, counted, linear_shapes, text_config, visual_tokens
+from recipes.layers.sizes import (
+    UNPACKED_BYTES,
+    counted,
+    layers_of,
+    linear_shapes,
+    text_config,
+    vision_blocks_of,
+    visual_tokens,
+)
 from recipes.machine.placed_weights import (
     Placed,
     adapter_weights,
@@ -107,8 +115,8 @@ def predict_memory(
 def _base(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Placed]:
     """Return the bytes of the base's parts, on card and host."""
     element = element_bytes(settings)
-    layers = counted(settings["layers_on_host"], text_config(config)["num_hidden_layers"])
-    blocks = counted(settings["vision_blocks_on_host"], config["vision_config"]["depth"])
+    layers = counted(settings["layers_on_host"], layers_of(config))
+    blocks = counted(settings["vision_blocks_on_host"], vision_blocks_of(config))
     tables = {f"{name}_on_host": settings[f"{name}_on_host"] for name in ("embedding", "head")}
     return {
         "language model": placed_layers(config, element=element, in_4_bits=_is_packed(settings), on_host=layers),

@@ -83,8 +83,8 @@ def _with_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     }
     values |= {name: default for name, default in UNSAID.items() if values[name] is None}
     values["lora_target_modules"] = values["lora_target_modules"] or list(LLM_LINEARS)
-    RecipeArguments(**{own.name: values[own.name] for own in fields(RecipeArguments)})  # which checks itself
-    return values
+    own = RecipeArguments(**{own.name: values[own.name] for own in fields(RecipeArguments)})  # which checks itself
+    return values | vars(own)
 
 
 def read_flags(argv: list[str]) -> dict[str, Any]:

@@ -135,3 +135,10 @@ def test_one_target_of_lora_may_stand_alone_in_a_yaml(tmp_path: Path) -> None:
 def test_only_what_is_written_counts_as_a_flag() -> None:
     assert read_flags([]) == {}
     assert read_flags(["--seed", "1"]) == {"seed": "1"}
+
+
+@pytest.mark.parametrize(("written", "meant"), [("ALL", "all"), ("014", "14"), (" 3 ", "3")])
+def test_count_of_layers_is_read_once_however_it_is_written(written: str, meant: str) -> None:
+    config = ["--config", "recipes/configs/qwen2vl_7b_2gb.yaml"]
+    settings = read_settings([*config, "--layers_on_host", written, "--recomputed_layers", written])
+    assert settings.values["layers_on_host"] == settings.values["recomputed_layers"] == meant
