@@ -47,7 +47,7 @@ def evaluate(args: argparse.Namespace) -> int:
     started, began = now(), time.monotonic()
     adapted = load_for_batches(adapter, frames=args.batch_size, on_host=on_host_of(args))
     scored = measure_split(
-        split, adapted, batch_size=args.batch_size, num_workers=args.num_workers, base_model=not args.skip_base_model
+        split, adapted, batch_size=adapted.frames, num_workers=args.num_workers, base_model=not args.skip_base_model
     )
     report = {
         **make_report(split, scored),
@@ -89,7 +89,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dataset", help="a pushed id or a data folder (default: what the adapter was trained on)")
     parser.add_argument("--dataset-revision", help="version of a pushed data set (default: the adapter's, or newest)")
     parser.add_argument("--split", default="test", choices=["train", "validation", "test"], help="default: %(default)s")
-    parser.add_argument("--batch-size", type=int, default=4, help="frames scored at once (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=4, help="frames at once, if they fit (default: %(default)s)")
     parser.add_argument("--num-workers", type=int, default=0, help="processes decoding frames (default: %(default)s)")
     parser.add_argument(
         "--skip-base-model", action="store_true", help="leave out the base without its adapter, which is a second pass"

@@ -17,6 +17,7 @@ from recipes.layers.sizes import ALL, counted
 from recipes.model.loss import answer_loss, training_inputs
 
 FRAMES = (1, 4, 8)  # at once
+RECOMPUTED = (ALL, "14", "0")  # layers, from the first
 PAIRED_FRAMES, PAIRS = 4, 10
 BACKENDS = (
     SDPBackend.FLASH_ATTENTION,
@@ -24,7 +25,6 @@ BACKENDS = (
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.MATH,
 )
-IN_ORDER = [backend for backend in BACKENDS if backend is not SDPBackend.CUDNN_ATTENTION]
 ATTENTION_KERNELS = ("flash", "fmha", "attention", "softmax", "sdpa", "cudnn")
 ADAPTER_SIZE = 0.01  # standard deviation
 
@@ -95,13 +95,18 @@ def compared_pairs(model: Trained, frames: int, recomputed: str = ALL) -> dict[s
 
 
 def ways(models: dict[str, Trained], frames: int) -> Iterator[dict[str, Any]]:
-    """Yield how far each model is from the plain one that recomputes every layer, at so many frames at once."""
-    noise = compared_pairs(models["plain"], frames)
-    usual = one_pass(models["plain"], frames, ALL)
+    """Yield how far each model is from the plain one, at so many frames at once.
+
+    With deterministic kernels that is the plain one that recomputes every layer; with the usual ones the plain one that
+    recomputes as many, and beside it stands how far ten plain pairs are from each other.
+    """
+    plain = models["plain"]
     with deterministic():
-        exact = one_pass(models["plain"], frames, ALL)
-    for name, model in models.items():
-        for recomputed in (ALL, "14", "0"):
+        exact = one_pass(plain, frames, ALL)
+    for recomputed in RECOMPUTED:
+        noise = compared_pairs(plain, frames, recomputed)
+        usual = one_pass(plain, frames, recomputed)
+        for name, model in models.items():
             with deterministic():
                 to_the_bit = difference(one_pass(model, frames, recomputed), exact)
             row = {"frames": frames, "model": name, "recomputed": recomputed, "deterministic": to_the_bit}
@@ -141,11 +146,12 @@ def difference(found: Pass, expected: Pass) -> dict[str, Any]:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Have torch take kernels that add in the same order each time, and none of cuDNN's for attention.
+    """Have torch take kernels that add in the same order each time, and attention by matrix products.
 
-    Their backward pass isn't deterministic, and torch's switch leaves them be where it only warns.
+    The backward pass of cuDNN's attention isn't deterministic, nor is the memory-efficient one's, and torch's switch
+    leaves both be where it only warns.
     """
-    with deterministic_but_for_attention(), sdpa_kernel(IN_ORDER):
+    with deterministic_but_for_attention(), sdpa_kernel(SDPBackend.MATH):
         yield
 
 

@@ -18,7 +18,7 @@ from recipes.answering.card_options import AS_MANY_AS_MUST, OnHost
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import CPU, VisionCollator
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
-from recipes.machine.answering_memory import answering_placement
+from recipes.machine.answering_memory import AnsweringPlan, plan_answering
 from recipes.model import loading
 from recipes.model.device import choose_device, compile_layers, free_memory, has_room_to_merge
 from recipes.model.quantized import unpack_quantized
@@ -29,6 +29,7 @@ class AdaptedModel:
     """A loaded adapter with all that its answers need; `model` is the base with it on, or with it merged in.
 
     `collator` makes batches on the CPU, also in worker processes; `card_collator` cuts frames up where the model lies.
+    `frames` of 1080p have room at once.
     """
 
     model: PeftModel | Qwen2VLForConditionalGeneration
@@ -36,6 +37,7 @@ class AdaptedModel:
     card_collator: VisionCollator
     record: SafetyRecord
     scorer: Scorer
+    frames: int
 
     def p_unsafe(self, images: Sequence[Image.Image]) -> list[float]:
         """Return P(UNSAFE) of each RGB image, scored as one batch, whichever thread asks.
@@ -71,15 +73,15 @@ def load_for_batches(
 
     On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. Of
     decoder layers and vision blocks as many stay there, too, as are named, or else as must for `frames` of 1080p at
-    once to fit. With `merge` everything lies on the card in the record's precision and the adapter is part of the
-    weights: three times the memory, and faster. `cuda_graphs` replays frames of a size that keeps coming, if nothing is
-    streamed. Raises InputError where the adapter is damaged or doesn't fit, and, before anything is loaded, where what
-    streams is to be `compiled`.
+    once to fit, or for as many of them as can. With `merge` everything lies on the card in the record's precision and
+    the adapter is part of the weights: three times the memory, and faster. `cuda_graphs` replays frames of a size that
+    keeps coming, if nothing is streamed. Raises InputError where the adapter is damaged or doesn't fit, and, before
+    anything is loaded, where what streams is to be `compiled`.
     """
     record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), choose_device()
     placement = loading.Placement()
     if not merge:
-        placement = choose_placement(adapter, device, frames, on_host)
+        frames, placement = choose_placement(adapter, device, frames, on_host)
     streams = any(placement.streamed.values())
     if compiled and streams:
         raise InputError("--compile is for a model that lies on the card whole, and this one doesn't; leave it out")
@@ -95,7 +97,7 @@ def load_for_batches(
     if compiled:
         compile_layers(adapted)
     scorer = Scorer(adapted, label_token_ids(collator), cuda_graphs=cuda_graphs and not streams)
-    return AdaptedModel(adapted, collator, card_collator, record, scorer)
+    return AdaptedModel(adapted, collator, card_collator, record, scorer, frames)
 
 
 def _collators(adapter: Adapter, device: torch.device) -> tuple[VisionCollator, VisionCollator]:
@@ -111,23 +113,37 @@ def _collators(adapter: Adapter, device: torch.device) -> tuple[VisionCollator, 
     return collator, card_collator
 
 
-def choose_placement(adapter: Adapter, device: torch.device, frames: int, on_host: OnHost) -> loading.Placement:
-    """Return what of an adapter's base stays in host memory to answer so many frames at once; on a CPU, what is named.
+def choose_placement(
+    adapter: Adapter, device: torch.device, frames: int, on_host: OnHost
+) -> tuple[int, loading.Placement]:
+    """Return how many of `frames` to answer at once, and what of an adapter's base stays in host memory meanwhile.
 
-    What isn't named is chosen by the card's free memory, which is said where anything has to pass through the card.
+    What isn't named is chosen by the card's free memory, which is said where anything has to pass through the card or
+    fewer frames fit. On a CPU nothing is chosen.
     """
     config, on_card = adapter.base.read_config(), device.type == "cuda"
-    layers = blocks = 0
-    if on_card and None in on_host:
+    layers = None if on_host.layers is None else counted(on_host.layers, layers_of(config))
+    blocks = None if on_host.vision_blocks is None else counted(on_host.vision_blocks, vision_blocks_of(config))
+    plan = AnsweringPlan(frames, layers or 0, blocks or 0)
+    if on_card:
         free = free_memory(device)
-        layers, blocks = answering_placement(adapter.values(), config, free, frames)
-        if layers:
-            passing = f"{layers} decoder layers and {blocks} vision blocks pass through it from host memory"
-            print(f"the card has {free / GIB:.1f} GiB free: {passing}", file=sys.stderr)
-    if on_host.layers is not None:
-        layers = counted(on_host.layers, layers_of(config))
-    if on_host.vision_blocks is not None:
-        blocks = counted(on_host.vision_blocks, vision_blocks_of(config))
-    return loading.Placement(
-        embedding_on_host=on_card, head_on_host=on_card, layers_on_host=layers, vision_blocks_on_host=blocks
+        plan = plan_answering(adapter.values(), config, free, frames, layers=layers, vision_blocks=blocks)
+        _tell(plan, free, frames, chosen=None in on_host)
+    return plan.frames, loading.Placement(
+        embedding_on_host=on_card,
+        head_on_host=on_card,
+        layers_on_host=plan.layers_on_host,
+        vision_blocks_on_host=plan.vision_blocks_on_host,
     )
+
+
+def _tell(plan: AnsweringPlan, free: float, asked: int, *, chosen: bool) -> None:
+    """Say what a card with so many bytes free makes necessary; of what streams, where that was `chosen`, not named."""
+    said = []
+    if chosen and (plan.layers_on_host or plan.vision_blocks_on_host):
+        parts = f"{plan.layers_on_host} decoder layers and {plan.vision_blocks_on_host} vision blocks"
+        said.append(f"{parts} pass through it from host memory")
+    if plan.frames < asked:
+        said.append(f"{plan.frames} of {asked} frames are answered at once")
+    if said:
+        print(f"the card has {free / GIB:.1f} GiB free: {', '.join(said)}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """P(UNSAFE) from one forward pass: the one way in which training, evaluation and inference answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -37,6 +38,18 @@ def label_token_ids(collator: VisionCollator) -> list[int]:
     return first
 
 
+@contextmanager
+def memory_told(frames: int) -> Iterator[None]:
+    """Raise InputError where the card runs out of memory inside, with so many frames at once."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InputError(
+            f"the card has no memory left to answer {frames} frames at once: close other programs that use it, have"
+            " fewer answered at once, or leave more of the base in host memory (--layers-on-host all)"
+        ) from error
+
+
 class Scorer:
     """Gives P(UNSAFE) of batches, with one model; with `cuda_graphs`, frames of a size that keeps coming are replayed.
 
@@ -67,9 +80,12 @@ class Scorer:
 
     @torch.no_grad()
     def on_device(self, batch: Batch) -> torch.Tensor:
-        """Return what a call returns, in fp32 on the model's device, unchecked and without waiting for it."""
+        """Return what a call returns, in fp32 on the model's device, unchecked and without waiting for it.
+
+        Raises InputError where the card's memory is too short.
+        """
         grids: Grids = tuple(map(tuple, batch["image_grid_thw"].tolist()))
-        with self._one_at_a_time:
+        with self._one_at_a_time, memory_told(len(grids)):
             inputs = to_device(self.base, batch)
             return self._p_unsafe(inputs, grids) if self._graphed is None else self._graphed(inputs, grids)
 
@@ -120,7 +136,7 @@ def score_split(
     """Score every row, in order, with the adapter and, where asked for, without it, and by a linear probe.
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
-    Raises NoProbabilityError where a P(UNSAFE) is no number.
+    Raises NoProbabilityError where a P(UNSAFE) is no number, InputError where the card's memory is too short.
     """
     loader = batches(rows, collator.prompts, batch_size=batch_size, num_workers=num_workers)
     was_training = model.training
@@ -130,7 +146,8 @@ def score_split(
     without: list[np.ndarray] = []
     by_probe: list[np.ndarray] = []
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True):
-        seen = add_image_features(score.base, batch)
+        with memory_told(batch_size):
+            seen = add_image_features(score.base, batch)
         with_it.append(score(seen))
         if without_adapter:
             with model.disable_adapter():

@@ -39,6 +39,10 @@ KEPT_HIDDEN, KEPT_INNER = {False: 6.3, True: 12}, 2
 WORKING_HIDDEN, WORKING_INNER = 7, 3
 BESIDE_KEPT_INNER = 1
 
+# Of the gradients that go to the host after each micro-batch, the part that stands at the peak: they come a layer at a
+# time, as what the forward pass kept goes.
+GRADIENTS_AT_PEAK = 0.5
+
 # What the vision tower's forward pass works with a patch, in its width: 18.8 by a measured peak of the 2B. Only a base
 # as small as that takes more here than to train.
 FILLING_WIDTHS = 19
@@ -92,7 +96,7 @@ def predict_memory(
     adapter = adapter_weights(settings, config)
     card = {
         **{name: placed.card for name, placed in base.items() if not (keeps_features and name == TOWER)},
-        "adapter and gradients": 2.0 * adapter * (element if on_host else 4),
+        "adapter and gradients": adapter * (element * (1 + GRADIENTS_AT_PEAK) if on_host else 8.0),
         "optimizer": 0.0 if on_host else float(adapter * MOMENT_BYTES["8bit" in settings["optim"]]),
         "cuBLAS workspace": WORKSPACE_BYTES,
         **_activations(settings, text, rows),

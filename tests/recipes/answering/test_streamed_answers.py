@@ -64,15 +64,38 @@ def test_what_streams_follows_from_the_card_s_room(
     assert layers < whole
     for room, expected in ((whole, (0, 0)), (layers, (4, 0)), (0, (4, 6))):
         monkeypatch.setattr(adapted_model, "free_memory", lambda device, room=room: room)
-        placement = choose_placement(adapter, CARD, 1, OnHost())
+        frames, placement = choose_placement(adapter, CARD, 1, OnHost())
+        assert frames == 1
         assert (placement.layers_on_host, placement.vision_blocks_on_host) == expected
         assert placement.embedding_on_host and placement.head_on_host
         passing = f"{expected[0]} decoder layers and {expected[1]} vision blocks pass through it from host memory\n"
         assert capsys.readouterr().err.endswith(passing if expected[0] else "")
-    named = choose_placement(adapter, CARD, 1, OnHost("0", None))
+    _, named = choose_placement(adapter, CARD, 1, OnHost("0", None))
     assert (named.layers_on_host, named.vision_blocks_on_host) == (0, 6)
-    on_cpu = choose_placement(adapter, torch.device("cpu"), 1, OnHost())
-    assert on_cpu == type(on_cpu)()
+    frames, on_cpu = choose_placement(adapter, torch.device("cpu"), 4, OnHost())
+    assert (frames, on_cpu) == (4, type(on_cpu)())
+
+
+def test_report_on_a_card_too_small_for_its_batches_takes_smaller_ones(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(adapted_model, "free_memory", lambda device: 0.0)
+    frames, placement = choose_placement(find_adapter(kept.run), CARD, 4, OnHost("all", "all"))
+    assert (frames, placement.layers_on_host) == (1, 4)
+    assert capsys.readouterr().err == "the card has 0.0 GiB free: 1 of 4 frames are answered at once\n"
+
+
+def test_card_that_runs_short_is_told_in_a_line(kept: Kept, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(kept.run, run)
+
+    def full(*args: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 130.00 MiB.")
+
+    monkeypatch.setattr("recipes.answering.scoring.add_image_features", full)
+    with pytest.raises(InputError, match="no memory left to answer 4 frames at once: close other programs"):
+        eval_qwen2vl.main(["--adapter", str(run), "--dataset", str(kept.data)])
+    assert not (run / "eval").exists()
 
 
 def test_what_streams_is_not_compiled(kept: Kept) -> None:

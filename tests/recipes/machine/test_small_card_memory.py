@@ -15,33 +15,55 @@ from tests.recipes.machine.test_memory import CONFIG, settings_of
 SMALL_CARD = json.loads((PROJECT_ROOT / "benchmarks/results/small_card_7b_h100.json").read_text())["arms"]
 
 
-@pytest.mark.parametrize(("recipe", "cap"), [("2gb", "1.6"), ("4gb", "3.2"), ("6gb", "5.2"), ("8gb", "7.2")])
-def test_prediction_is_within_a_twentieth_of_a_whole_run_s_peak(recipe: str, cap: str) -> None:
+@pytest.mark.parametrize(
+    ("recipe", "cap", "changed"),
+    [
+        ("2gb", "1.0", {"per_device_eval_batch_size": 2}),
+        ("2gb", "1.6", {}),
+        ("4gb", "3.2", {}),
+        ("6gb", "5.2", {}),
+        ("8gb", "7.2", {}),
+    ],
+)
+def test_prediction_is_within_a_twentieth_of_a_whole_run_s_peak(recipe: str, cap: str, changed: dict[str, Any]) -> None:
     run = SMALL_CARD[f"capped_{cap}"]
-    need = predict_memory(settings_of(f"qwen2vl_7b_{recipe}", per_device_train_batch_size=run["micro_batch"]), CONFIG)
+    settings = settings_of(f"qwen2vl_7b_{recipe}", per_device_train_batch_size=run["micro_batch"], **changed)
+    need = predict_memory(settings, CONFIG)
     assert need.card_gib == pytest.approx(run["peak_allocated_gib"], rel=0.05)
 
 
 WORKSPACE_OF_ONE_THREAD = 32 * 2**20  # an H100's; no other thread went backward where speed was measured
-KEPT_ACTIVATIONS = [row for row in SMALL_CARD["speed_kept_streamed"]["rows"] if row["recomputed"] != "all"]
+SPEEDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "speed_computed": ("8gb", {}),
+    "speed_computed_streamed": ("8gb", {"layers_on_host": "all"}),
+    "speed_kept": ("6gb", {}),
+    "speed_kept_streamed": ("6gb", {"layers_on_host": "all"}),
+    "sixteen_bits_part": ("6gb", {"layers_on_host": "all", "load_in_4bit": False}),
+}
+ROWS = [(arm, row) for arm in SPEEDS for row in SMALL_CARD[arm]["rows"]]
 
 
-@pytest.mark.parametrize("row", KEPT_ACTIVATIONS, ids=lambda row: f"{row['micro_batch']} frames, {row['recomputed']}")
-def test_layers_that_keep_what_they_computed_take_what_was_measured(row: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("arm", "row"), ROWS, ids=[f"{arm}, {row['micro_batch']} frames, {row['recomputed']}" for arm, row in ROWS]
+)
+def test_prediction_is_within_a_twentieth_of_what_an_update_takes(arm: str, row: dict[str, Any]) -> None:
+    recipe, changed = SPEEDS[arm]
     settings = settings_of(
-        "qwen2vl_7b_6gb",
+        f"qwen2vl_7b_{recipe}",
         per_device_train_batch_size=row["micro_batch"],
-        layers_on_host="all",
         recomputed_layers=row["recomputed"],
+        **changed,
     )
     other_workspace = (WORKSPACE_OF_ONE_THREAD - WORKSPACE_BYTES) / GIB
     predicted = predict_memory(settings, CONFIG).training_gib + other_workspace
-    assert predicted == pytest.approx(row["peak_allocated_gib"], rel=0.02)
+    assert predicted == pytest.approx(row["peak_allocated_gib"], rel=0.05)
 
 
-@pytest.mark.parametrize(("cap", "on_host"), [("1.6", (28, 11)), ("3.2", (18, 0)), ("5.2", (0, 0)), ("7.2", (0, 0))])
-def test_prediction_is_within_a_twentieth_of_what_answering_took_under_a_cap(
-    cap: str, on_host: tuple[int, int]
-) -> None:
-    need = predict_answering(VALUES, CONFIG, layers_on_host=on_host[0], vision_blocks_on_host=on_host[1])
-    assert need.card_gib == pytest.approx(SMALL_CARD[f"answered_{cap}"]["peak_allocated_gib"], rel=0.05)
+@pytest.mark.parametrize(
+    ("cap", "on_host"), [("1.0", (28, 27)), ("1.6", (28, 11)), ("3.2", (18, 0)), ("5.2", (0, 0)), ("7.2", (0, 0))]
+)
+def test_prediction_is_within_a_fiftieth_of_what_answering_took_under_a_cap(cap: str, on_host: tuple[int, int]) -> None:
+    need = predict_answering(
+        VALUES, CONFIG, layers_on_host=on_host[0], vision_blocks_on_host=on_host[1], base_alone=False
+    )
+    assert need.card_gib == pytest.approx(SMALL_CARD[f"answered_{cap}"]["peak_allocated_gib"], rel=0.02)
