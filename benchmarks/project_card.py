@@ -17,11 +17,11 @@ from typing import Any
 
 from benchmarks.made.drawn_frames import HEIGHT, MAX_PIXELS, WIDTH
 from benchmarks.made.random_qwen2vl import companion_folder
-from benchmarks.measuring.cards import CARDS, Card
-from benchmarks.measuring.flops import language_flops, vision_flops
 from data_prep.console import run_script
 from recipes.layers.sizes import counted, linear_shapes, packed_bytes_a_weight, vision_weights, visual_tokens
+from recipes.machine.cards import ASSUMED, CARDS, Card
 from recipes.machine.memory import TEXT_TOKENS, predict_memory
+from recipes.machine.operations import language_flops, vision_flops
 from recipes.training.command_line import read_settings
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
@@ -80,7 +80,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--like", default="Qwen/Qwen2-VL-7B-Instruct", help="a Hub id or a folder with config.json")
     parser.add_argument("--recipe", default="recipes/configs/qwen2vl_7b_8gb.yaml", help="a YAML (default: %(default)s)")
-    parser.add_argument("--card", choices=sorted(CARDS), default="a1000", help="a known one (default: %(default)s)")
+    parser.add_argument("--card", choices=sorted(CARDS), default=ASSUMED, help="a known one (default: %(default)s)")
     parser.add_argument("--tflops", type=float, help="dense bf16 peak, in the place of the card's")
     parser.add_argument("--memory-gb-per-second", type=float, help="in the place of the card's")
     parser.add_argument("--bus-gb-per-second", type=float, help="host to card, in the place of the card's")

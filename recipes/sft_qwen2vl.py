@@ -16,6 +16,7 @@ from recipes.model.base_files import check_precision
 from recipes.training.checks import check_room, check_settings
 from recipes.training.command_line import read_settings, show_help
 from recipes.training.finishing import complete
+from recipes.training.planning import planned
 from recipes.training.run import prepare_run
 from recipes.training.run_folder import RunFolder
 from recipes.training.stopping import follow_launcher
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
     base = find_base(settings.values["model_name_or_path"], settings.values["model_revision"])
     check_precision(base.name, base.read_config(), load_in_4bit=settings.values["load_in_4bit"])
 
+    settings = planned(settings, base.read_config(), folder)
     run = prepare_run(settings, base)
     check_room(settings.values, base.read_config(), run.training.device)
     print(run.source.describe(), file=sys.stderr)

@@ -17,8 +17,8 @@ from benchmarks.made.drawn_frames import MAX_PIXELS
 from benchmarks.made.random_adapter import write_random_adapter
 from benchmarks.measuring.arms import SMALL_CARD_WORKSPACE, arm_parser, print_figures
 from benchmarks.measuring.card import allow_no_more_than, matmul_rate, peaks
-from benchmarks.measuring.cards import projected
 from benchmarks.measuring.part_of_card import use_part_of_card
+from benchmarks.measuring.projection import projected
 from benchmarks.measuring.said import stdout_lines
 from benchmarks.measuring.streamed_equality import Trained, streamed_equality
 from benchmarks.measuring.training_speed import measure, with_loading

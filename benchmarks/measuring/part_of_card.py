@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring.cards import PART_MULTIPROCESSORS
+from benchmarks.measuring.projection import PART_MULTIPROCESSORS
 from recipes.layers import host_memory
 
 

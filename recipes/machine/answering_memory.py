@@ -19,10 +19,9 @@ from recipes.machine.memory import (
     RESERVED,
     TEXT_TOKENS,
     TOWER,
-    WORKING_HIDDEN,
-    WORKING_INNER,
     WORKSPACE_BYTES,
     MemoryNeed,
+    layer_working,
     tower_working,
 )
 from recipes.machine.placed_weights import (
@@ -81,8 +80,7 @@ def _language_working(values: Mapping[str, Any], text: Mapping[str, Any], rows: 
     """
     largest = max(out * into for out, into in linear_shapes(text).values()) * element_bytes(values)
     unpacked = largest if base_alone else min(UNPACKED_BYTES, largest)
-    widths = WORKING_HIDDEN * text["hidden_size"] + WORKING_INNER * text["intermediate_size"]
-    return float(rows * widths * element_bytes(values) + (unpacked if values["load_in_4bit"] else 0))
+    return layer_working(text, rows, element_bytes(values)) + (unpacked if values["load_in_4bit"] else 0)
 
 
 class AnsweringPlan(NamedTuple):

@@ -59,20 +59,21 @@ HOST_OPTIMIZER_BYTES = 16  # a weight of the adapter: itself, its gradient and i
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """A prediction, in bytes by part: `card` and `host` while it trains, `filling` of the card before that.
+    """A prediction, in bytes by part: `card` and `host` while it trains, `validating` and `filling` of the card alone.
 
-    `disk_bytes_a_frame` is what kept vision features take; they are computed first.
+    `disk_bytes_a_frame` is what kept vision features take; they are computed first, which is the `filling`.
     """
 
     card: dict[str, float]
     host: dict[str, float]
     disk_bytes_a_frame: float = 0.0
     filling: dict[str, float] = field(default_factory=dict)
+    validating: dict[str, float] = field(default_factory=dict)
 
     @property
     def card_gib(self) -> float:
         """The most that a run allocates on the card, in GiB; the CUDA context comes on top."""
-        return max(self.training_gib, sum(self.filling.values()) / GIB)
+        return max(self.training_gib, *(sum(parts.values()) / GIB for parts in (self.filling, self.validating)))
 
     @property
     def training_gib(self) -> float:
@@ -90,30 +91,43 @@ def predict_memory(
 ) -> MemoryNeed:
     """Predict what training with a YAML's `settings` needs on a base of that `config`, for frames of one size."""
     text, tokens = text_config(config), visual_tokens(width, height, settings["max_pixels"])
-    rows = settings["per_device_train_batch_size"] * (tokens + TEXT_TOKENS)
-    element, base = element_bytes(settings), _base(settings, config)
-    keeps_features, on_host = settings["cache_vision_features"], settings["optimizer_on_host"]
+    base, keeps_features = _base(settings, config), settings["cache_vision_features"]
+    element, on_host = element_bytes(settings), settings["optimizer_on_host"]
     adapter = adapter_weights(settings, config)
-    card = {
+    lying = {
         **{name: placed.card for name, placed in base.items() if not (keeps_features and name == TOWER)},
-        "adapter and gradients": adapter * (element * (1 + GRADIENTS_AT_PEAK) if on_host else 8.0),
         "optimizer": 0.0 if on_host else float(adapter * MOMENT_BYTES["8bit" in settings["optim"]]),
         "cuBLAS workspace": WORKSPACE_BYTES,
-        **_activations(settings, text, rows),
         **_unpacked(settings, text),
+    }
+    a_weight = element if on_host else 4
+    gradients = adapter * a_weight * (GRADIENTS_AT_PEAK if on_host else 1.0)
+    card = {
+        **lying,
+        "adapter and gradients": adapter * a_weight + gradients,
+        **_activations(settings, text, settings["per_device_train_batch_size"] * (tokens + TEXT_TOKENS)),
     }
     host = {
         **{name: placed.host for name, placed in base.items()},  # the tower's, too: what was page-locked stays so
         "optimizer": float(HOST_OPTIMIZER_BYTES * adapter) if on_host else 0.0,
     }
-    if not keeps_features:
-        return MemoryNeed(card, host)
     frames = settings["per_device_eval_batch_size"]
-    filling = {
-        TOWER: base[TOWER].card,
-        "one block's forward pass": tower_working(config, frames * tokens, element),
+    forward = layer_working(text, frames * (tokens + TEXT_TOKENS), element)
+    seeing = tower_working(config, frames * tokens, element)
+    validating = {
+        **lying,
+        "adapter": float(adapter * a_weight),
+        "forward pass": forward if keeps_features else max(forward, seeing),
     }
-    return MemoryNeed(card, host, tokens * text["hidden_size"] * element, filling)
+    if not keeps_features:
+        return MemoryNeed(card, host, validating=validating)
+    filling = {TOWER: base[TOWER].card, "one block's forward pass": seeing}
+    return MemoryNeed(card, host, tokens * text["hidden_size"] * element, filling, validating)
+
+
+def layer_working(text: Mapping[str, Any], rows: int, element: int) -> float:
+    """Return the bytes that a decoder layer's pass works with for so many tokens, beside its weights."""
+    return float(rows * (WORKING_HIDDEN * text["hidden_size"] + WORKING_INNER * text["intermediate_size"]) * element)
 
 
 def _base(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Placed]:
@@ -123,13 +137,14 @@ def _base(settings: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, P
     blocks = counted(settings["vision_blocks_on_host"], vision_blocks_of(config))
     tables = {f"{name}_on_host": settings[f"{name}_on_host"] for name in ("embedding", "head")}
     return {
-        "language model": placed_layers(config, element=element, in_4_bits=_is_packed(settings), on_host=layers),
+        "language model": placed_layers(config, element=element, in_4_bits=is_packed(settings), on_host=layers),
         TOWER: placed_tower(config, element=element, on_host=blocks),
         **placed_tables(config, element=element, **tables),
     }
 
 
-def _is_packed(settings: Mapping[str, Any]) -> bool:
+def is_packed(settings: Mapping[str, Any]) -> bool:
+    """Say whether the decoder layers' weights are in 4 bits when they are used."""
     return bool(settings["load_in_4bit"] and not settings["unpack_base"])
 
 
@@ -144,7 +159,7 @@ def _activations(settings: Mapping[str, Any], text: Mapping[str, Any], rows: int
     The first layers are recomputed, last in the backward pass: what the others kept is gone by then.
     """
     hidden, inner, layers = text["hidden_size"], text["intermediate_size"], text["num_hidden_layers"]
-    recomputed = counted(settings["recomputed_layers"], layers) if settings["activation_checkpointing"] else 0
+    recomputed = recomputed_layers_of(settings, text)
     whole = max(layers - 1 - recomputed, 0)  # the last layer computes the answers' positions alone
     kept = whole * (KEPT_HIDDEN[bool(settings["compile_layers"])] * hidden + KEPT_INNER * inner)
     working = WORKING_HIDDEN * hidden + WORKING_INNER * inner if recomputed else 0
@@ -156,17 +171,27 @@ def _activations(settings: Mapping[str, Any], text: Mapping[str, Any], rows: int
     }
 
 
+def recomputed_layers_of(settings: Mapping[str, Any], text: Mapping[str, Any]) -> int:
+    """Return how many decoder layers go forward once more in the backward pass."""
+    if not settings["activation_checkpointing"]:
+        return 0
+    return counted(settings["recomputed_layers"], text["num_hidden_layers"])
+
+
 def _unpacked(settings: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, float]:
     """Return the bytes of the 4-bit weight that stands unpacked while it is used; nothing where none is packed."""
-    if not _is_packed(settings):
+    if not is_packed(settings):
         return {}
     largest = max(out * into for out, into in linear_shapes(text).values()) * element_bytes(settings)
     return {"unpacked weight": float(min(UNPACKED_BYTES, largest))}
 
 
-def shortages(need: MemoryNeed, *, card_bytes: float, host_bytes: float) -> list[str]:
-    """Say in words what of a prediction exceeds the free memory of card and host, given in bytes; [] where all fits."""
-    card, host = RESERVED * need.card_gib * GIB, need.host_gib * GIB + PROCESS_BYTES
+def shortages(need: MemoryNeed, *, card_bytes: float, host_bytes: float, spare_bytes: float = 0.0) -> list[str]:
+    """Say in words what of a prediction exceeds the free memory of card and host, given in bytes; [] where all fits.
+
+    `spare_bytes` of the card are to be left.
+    """
+    card, host = RESERVED * need.card_gib * GIB + spare_bytes, need.host_gib * GIB + PROCESS_BYTES
     return [
         f"{where} has {free / GIB:.1f} GiB free, and about {needed / GIB:.1f} are needed"
         for where, free, needed in (("the card", card_bytes, card), ("host memory", host_bytes, host))

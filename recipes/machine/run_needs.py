@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
 from recipes.machine.memory import predict_memory, shortages
 from recipes.machine.placed_weights import adapter_weights
+from recipes.machine.plan import ASSUMED_FRAMES, Plan, frames_on_cpu, plan_run
+from recipes.machine.plan_in_words import in_words
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base
@@ -37,7 +39,9 @@ class DiskNeed(NamedTuple):
 
 @dataclass
 class RunNeeds:
-    """What a run with a YAML's `settings` needs; its base and data set once their checks have found them.
+    """What a run with a YAML's `settings` needs; its base, data set and plan once their checks have found them.
+
+    `pinned` are the lines of a plan that are given.
 
     A check returns what it saw, in words. It raises InputError for what stands in the run's way, Skipped where there is
     nothing to look at. Nothing is downloaded, and nothing is left behind.
@@ -46,6 +50,15 @@ class RunNeeds:
     settings: Mapping[str, Any]
     base: BaseModel | None = None
     source: FramesSource | None = None
+    pinned: Mapping[str, Any] = field(default_factory=dict)
+    plan: Plan | None = None
+
+    @property
+    def frames(self) -> int:
+        """How many frames the data set has to train on and validate, ASSUMED_FRAMES where it isn't known."""
+        if self.source is None:
+            return ASSUMED_FRAMES
+        return sum(len(rows) for split, rows in self.source.dataset.items() if split != TEST)
 
     def check_base(self) -> str:
         """Look the base model up on this machine, all its weight files included."""
@@ -69,6 +82,24 @@ class RunNeeds:
             f"{len(audit['test_clips_with_twins'])} test clips with a twin, {len(audit['left_out_of_train'])} clips "
             "left out of train"
         )
+
+    def check_plan(self, *, gpu_found: bool) -> str:
+        """Plan what the YAML leaves to the machine, and go by that from here on."""
+        update = self.settings["frames_an_update"]
+        if update is None:
+            raise Skipped("this YAML leaves nothing to the machine (frames_an_update isn't set)")
+        if not gpu_found:
+            self.settings = {**self.settings, **frames_on_cpu(update, self.pinned)}
+            raise Skipped("made for a GPU alone")
+        if self.base is None:
+            raise Skipped("there is no base model to go by")
+        from recipes.machine.this_machine import this_machine
+        from recipes.model.device import choose_device
+
+        machine = this_machine(choose_device(), from_root(self.settings["vision_cache"]))
+        self.plan = plan_run(self.settings, self.pinned, self.base.read_config(), machine, frames=self.frames)
+        self.settings = {**self.settings, **self.plan.values}
+        return "; ".join(in_words(self.plan, frames=self.frames, epochs=self.settings["num_train_epochs"]))
 
     def check_memory(self, *, gpu_found: bool) -> str:
         """Compare what training is predicted to take with what card and host have free, and name the best recipe."""
@@ -114,9 +145,8 @@ class RunNeeds:
             yield DiskNeed("the base model", Path(constants.HF_HUB_CACHE), DOWNLOAD_BYTES[name])
             return
         config, splits = self.base.read_config(), self.source.dataset if self.source else {}
-        if features := predict_memory(self.settings, config).disk_bytes_a_frame:
-            frames = sum(len(rows) for split, rows in splits.items() if split != TEST)
-            yield DiskNeed("vision features", from_root(self.settings["vision_cache"]), features * frames)
+        if self.source and (features := predict_memory(self.settings, config).disk_bytes_a_frame):
+            yield DiskNeed("vision features", from_root(self.settings["vision_cache"]), features * self.frames)
         saved = checkpoints_of(self.settings, len(splits.get(TRAIN, ())))
         size = CHECKPOINT_BYTES * adapter_weights(self.settings, config) * saved
         yield DiskNeed("checkpoints", from_root(self.settings["output_dir"]), size)

@@ -75,6 +75,21 @@ def find_base(name: str, revision: str | None = None, *, download: bool = True) 
     return BaseModel(name, folder.name, folder)
 
 
+def find_config(name: str, revision: str | None = None) -> dict[str, Any] | None:
+    """Return a base's config.json, of a folder or the Hub cache, whatever else of it is there; None where it isn't.
+
+    Raises InputError where it is damaged, or no Qwen2-VL's.
+    """
+    folder: Path | None = from_root(name)
+    if not (folder and folder.is_dir()):
+        folder = _cached(name, revision)
+    if folder is None:
+        return None
+    config = read_config(name, folder)
+    check_config(name, config)
+    return config
+
+
 def _folder_name(folder: Path) -> str:
     """Name a folder so that it can't be taken for a Hub id, whose owner would otherwise be asked once it is gone."""
     name = to_root(folder)

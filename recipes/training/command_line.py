@@ -16,6 +16,7 @@ import yaml
 from data_prep.errors import InputError
 from data_prep.files import from_root
 from recipes.layers.sizes import LLM_LINEARS
+from recipes.machine.plan import PLANNED
 from recipes.training.library_settings import ALWAYS, NO_EFFECT, REFUSED, UNSAID
 from recipes.training.settings import EFFECTIVE, KNOWN, RecipeArguments, typed
 
@@ -36,6 +37,17 @@ class Settings:
     config: Path
     given: Mapping[str, Any]
     values: Mapping[str, Any]
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """What YAML and flags say of the lines that can be planned for a machine: all, unless they leave it some."""
+        planned = self.values["frames_an_update"] is not None
+        return {name: self.values[name] for name in PLANNED if name in self.given or not planned}
+
+    def with_lines(self, lines: Mapping[str, Any]) -> "Settings":
+        """Return these settings with `lines` in the place of their own."""
+        given = {**self.given, **lines}
+        return Settings(self.config, given, _with_defaults(given))
 
     def as_dataclasses(self) -> "tuple[RecipeArguments, SFTConfig, ModelConfig]":
         """Have TRL's parser make this project's and the libraries' own dataclasses of them.

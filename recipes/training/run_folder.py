@@ -16,6 +16,7 @@ from data_prep.locks import HELD_SUFFIX, hold_lock
 from recipes.adapter.model_card import is_own_card, model_card
 from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
 from recipes.layers.sizes import LLM_LINEARS
+from recipes.machine.plan import PLANNED
 from recipes.training.checkpoints import checkpoint_of, has_checkpoints, last_whole_checkpoint, seal
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ FREE_SETTINGS = {
     "dataset_revision",
     "disable_tqdm",
     "fit_check",
+    "frames_an_update",
     "layers_on_host",
     "linear_probe",
     "log_level",
@@ -66,7 +68,10 @@ FREE_SETTINGS = {
     "vision_blocks_on_host",
     "vision_cache",
 }
-# Of those, what a finished run's files were made with.
+# Where lines are planned for the machine, a run may go on on another one: of what is planned it keeps but how its
+# optimizer's state is written.
+KEPT_BY_A_RUN = ("optimizer_on_host",)
+# Of FREE_SETTINGS, what a finished run's files were made with.
 FIXED_AT_THE_END = {"threshold"}
 
 
@@ -116,6 +121,13 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         return hold_lock(self.path / LOCK_NAME, f"another run is training into {self.path}; wait or end it")
 
+    def begun(self) -> dict[str, Any]:
+        """Return the settings that a run began with which holds work; of another there are none."""
+        if not self.has_begun:
+            return {}
+        settings: dict[str, Any] = json.loads((self.path / RUN_FILE).read_text(encoding="utf-8"))
+        return settings
+
     def record(self, settings: dict[str, Any]) -> None:
         """Write the run's settings as run.json, or compare with what stands there.
 
@@ -123,8 +135,7 @@ class RunFolder:
         differ is written anew, as long as the run isn't finished.
         """
         settings, file = json.loads(json.dumps(settings, default=str)), self.path / RUN_FILE
-        if self.has_begun:
-            begun = json.loads(file.read_text(encoding="utf-8"))
+        if begun := self.begun():
             self._compare(begun, settings)
             if self.is_finished or begun == settings:
                 return
@@ -132,6 +143,9 @@ class RunFolder:
 
     def _compare(self, begun: dict[str, Any], settings: dict[str, Any]) -> None:
         free = FREE_SETTINGS - FIXED_AT_THE_END if self.is_finished else FREE_SETTINGS
+        if settings.get("frames_an_update") is not None:
+            free = free | set(PLANNED) - set(KEPT_BY_A_RUN)
+            self._compare_updates(begun, settings)
         for name in sorted(set(begun) | set(settings)):
             was, now = _comparable(name, begun.get(name)), _comparable(name, settings.get(name))
             if name not in free and was != now:
@@ -139,6 +153,16 @@ class RunFolder:
                     f"--resume: {name} was {was!r} when {self.path.name} began and is {now!r} now; set it back, or "
                     "start anew with another output_dir"
                 )
+
+    def _compare_updates(self, begun: dict[str, Any], settings: dict[str, Any]) -> None:
+        was, now = (
+            each["per_device_train_batch_size"] * each["gradient_accumulation_steps"] for each in (begun, settings)
+        )
+        if was != now:
+            raise InputError(
+                f"--resume: an update was of {was} frames when {self.path.name} began and is of {now} now; set "
+                f"frames_an_update to {was}, or start anew with another output_dir"
+            )
 
     def last_checkpoint(self) -> Path | None:
         """Return the last whole checkpoint, if any; torn ones after it are told of and removed."""

@@ -62,6 +62,13 @@ class RecipeArguments:
         default=ALL,
         metadata={"help": "Of the decoder layers, how many activation_checkpointing recomputes: a number, or all."},
     )
+    frames_an_update: int | None = field(
+        default=None,
+        metadata={
+            "help": "Frames an update. Where it is set, what lies where, what is recomputed and how many frames are on "
+            "the card at once is planned for this machine, but for lines that say it."
+        },
+    )
     unpack_base: bool = field(
         default=False,
         metadata={"help": "Write 4-bit weights out in dtype once, not at each use: 12 GiB for the 7B."},
@@ -98,6 +105,8 @@ class RecipeArguments:
             raise InputError(f"max_pixels {self.max_pixels} is below {MIN_PIXELS}, the least that the model takes")
         if self.early_stopping_patience is not None and self.early_stopping_patience < 1:
             raise InputError(f"early_stopping_patience {self.early_stopping_patience} must be 1 or more, or null")
+        if self.frames_an_update is not None and self.frames_an_update < 1:
+            raise InputError(f"frames_an_update {self.frames_an_update} must be 1 or more, or null")
         self.threshold = str(self.threshold)  # a number in the YAML comes as one
         check_rule(self.threshold)
         for name in COUNTS:

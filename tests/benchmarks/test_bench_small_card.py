@@ -15,7 +15,7 @@ import torch
 from benchmarks import bench_small_card
 from benchmarks.arms import small_card, versions
 from benchmarks.measuring import part_of_card, training_speed
-from benchmarks.measuring.cards import projected
+from benchmarks.measuring.projection import projected
 from benchmarks.measuring.small_card_table import as_table
 from benchmarks.measuring.streamed_equality import (
     Pass,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from benchmarks.bench_train import as_table
-from benchmarks.measuring.flops import language_flops, vision_flops
 from data_prep.files import PROJECT_ROOT
+from recipes.machine.operations import language_flops, vision_flops
 from tests.recipes.machine.test_memory import CONFIG
 
 

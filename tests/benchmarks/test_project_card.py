@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from benchmarks.measuring.cards import CARDS, Card
 from benchmarks.project_card import (
     MEASURED_SHARE,
     Seconds,
@@ -17,9 +16,10 @@ from benchmarks.project_card import (
 )
 from data_prep.files import PROJECT_ROOT
 from recipes.layers.sizes import ALL
+from recipes.machine.cards import CARDS, Card
 from tests.recipes.machine.test_memory import CONFIG, settings_of
 
-CARD = Card(flops=24e12, memory=192e9, bus=12e9)
+CARD = Card(gib=8, flops=24e12, memory=192e9, bus=12e9)
 PLAIN = {"layers_on_host": "0", "vision_blocks_on_host": "0", "recomputed_layers": ALL}
 WEIGHTS, LANGUAGE_TFLOP, TOWER_TFLOP = 6.525e9, 6.74, 3.06
 
@@ -69,9 +69,9 @@ def test_layers_come_while_others_compute() -> None:
 
 
 def test_rates_that_are_given_replace_the_card_s() -> None:
-    assert card_of(parse_arguments([])) == CARDS["a1000"] == Card(26.9e12, 192e9, 12e9)
-    laptop = card_of(parse_arguments(["--card", "a1000-laptop-4gb", "--bus-gb-per-second", "6"]))
-    assert laptop == Card(18.7e12, 176e9, 6e9)
+    assert card_of(parse_arguments([])) == CARDS["RTX A1000"] == Card(8, 26.9e12, 192e9, 12e9)
+    laptop = card_of(parse_arguments(["--card", "RTX A1000 Laptop 4 GB", "--bus-gb-per-second", "6"]))
+    assert laptop == Card(4, 18.7e12, 176e9, 6e9)
 
 
 def test_projection_is_printed_as_one() -> None:

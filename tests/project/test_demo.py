@@ -301,7 +301,7 @@ def test_json_says_what_the_evaluation_says(demo: Demo, frame: Path, capfd: pyte
 def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
     done = run_python(demo, "recipes/doctor.py", "--config", "recipes/configs/demo_cpu.yaml", "--json")
     assert done.returncode == 0, done.stdout + done.stderr
-    findings = {finding["check"]: finding for finding in map(json.loads, done.stdout.splitlines())}
+    findings = {finding["check"]: finding for finding in json.loads(done.stdout)["checks"]}
     assert {check: finding["state"] for check, finding in findings.items()} == {
         "system": "ok",
         "packages": "ok",
@@ -309,6 +309,7 @@ def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
         "4-bit product": "ok",
         "base model": "ok",
         "data set": "ok",
+        "plan": "skipped",
         "memory": "skipped",
         "disk": "ok",
         "folders": "ok",

@@ -19,7 +19,7 @@ def settings(tmp_path: Path, small_base: Path, monkeypatch: pytest.MonkeyPatch) 
     demo = yaml.safe_load((PROJECT_ROOT / "recipes/configs/demo_cpu.yaml").read_text())
     data = write_data(tmp_path / "data", many_clips())
     places = {"output_dir": str(tmp_path / "run"), "vision_cache": str(tmp_path / "vision")}
-    return {**demo, "dataset": str(data), "model_name_or_path": str(small_base), **places}
+    return {**demo, "dataset": str(data), "model_name_or_path": str(small_base), "frames_an_update": None, **places}
 
 
 @pytest.fixture

@@ -11,13 +11,17 @@ import yaml
 
 from recipes import doctor
 from recipes.machine import examination
-from recipes.machine.examination import examine
-from recipes.machine.finding import FAILED, OK, SKIPPED
+from recipes.machine.examination import Examination
+from recipes.machine.finding import FAILED, OK, SKIPPED, Finding
+
+
+def examine(settings: dict[str, Any]) -> list[Finding]:
+    return list(Examination(settings, {}).findings())
 
 
 def test_all_is_looked_at_in_order_and_nothing_left_behind(settings: dict[str, Any], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    findings = list(examine(settings))
+    findings = examine(settings)
     assert [(finding.check, finding.state) for finding in findings] == [
         ("system", OK),
         ("packages", OK),
@@ -25,6 +29,7 @@ def test_all_is_looked_at_in_order_and_nothing_left_behind(settings: dict[str, A
         ("4-bit product", OK),
         ("base model", OK),
         ("data set", OK),
+        ("plan", SKIPPED),
         ("memory", SKIPPED),
         ("disk", OK),
         ("folders", OK),
@@ -69,7 +74,7 @@ def test_yaml_of_a_few_lines_has_the_libraries_defaults_and_flags_override_it(
     status = doctor.main(
         ["--config", str(config), "--json", "--use_cpu", "--bf16=false", "--dataset", str(settings["dataset"])]
     )
-    states = {line["check"]: line["state"] for line in map(json.loads, capfd.readouterr().out.splitlines())}
+    states = {check["check"]: check["state"] for check in json.loads(capfd.readouterr().out)["checks"]}
     assert {check for check, state in states.items() if state == "FAILED"} <= {"packages"}
     assert states["disk"] == states["data set"] == "ok"
     assert status == (states["packages"] == "FAILED")
@@ -83,6 +88,6 @@ def test_status_says_whether_a_check_failed(
     assert doctor.main(["--config", str(config)]) == 1
     out, err = capfd.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == [
-        *("system", "packages", "GPU", "4-bit", "base", "data", "memory", "disk", "folders")
+        *("system", "packages", "GPU", "4-bit", "base", "data", "plan", "memory", "disk", "folders")
     ]
     assert err.endswith("run.yaml: 1 of the checks failed\n")
