@@ -9,7 +9,8 @@ from data_prep.disk.byte_counts import GIB
 from data_prep.errors import InputError
 from recipes.machine.cards import ASSUMED, CARDS, Card
 from recipes.machine.known_bases import KNOWN_BASES
-from recipes.machine.plan import ASSUMED_FRAMES, Machine, Plan, plan_run
+from recipes.machine.plan import ASSUMED_FRAMES, Machine, Plan
+from recipes.machine.planner import plan_run
 from recipes.model.base import find_config
 
 CONTEXT_GIB = 0.4  # of a card, for CUDA itself and the screen; an 8 GB laptop was seen to have 7.6 free

@@ -5,6 +5,7 @@ from typing import Any
 from data_prep.disk.byte_counts import GIB
 from recipes.machine.plan import HOW, STREAMED, TABLES, Plan
 
+TIMES = {1: "once", 2: "twice"}
 NAMES = {"unpack_base": "weights unpacked", "compile_layers": "compiled", "cuda_graphs": "replayed as CUDA graphs"}
 
 
@@ -16,10 +17,11 @@ def in_words(plan: Plan, *, frames: int, epochs: float) -> list[str]:
         f"{values[name]} {name.removesuffix('_on_host').replace('_', ' ')}" for name in STREAMED if values[name] != "0"
     ]
     layers = [NAMES[name] for name in HOW if values[name]]
+    times = values["gradient_accumulation_steps"]
     recomputed = values["recomputed_layers"] if values["activation_checkpointing"] else "no"
     return [
         f"{values['per_device_train_batch_size']} frames on the card at once, "
-        f"{values['gradient_accumulation_steps']} times an update; {recomputed} layers recomputed"
+        f"{TIMES.get(times, f'{times} times')} an update; {recomputed} layers recomputed"
         + "".join(f", {how}" for how in layers),
         f"in host memory {', '.join(host) or 'nothing'}; vision features "
         + ("computed once and kept on disk" if values["cache_vision_features"] else "computed at each use"),

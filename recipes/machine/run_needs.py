@@ -18,8 +18,9 @@ from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
 from recipes.machine.memory import predict_memory, shortages
 from recipes.machine.placed_weights import adapter_weights
-from recipes.machine.plan import ASSUMED_FRAMES, Plan, frames_on_cpu, plan_run
+from recipes.machine.plan import ASSUMED_FRAMES, Plan, frames_on_cpu
 from recipes.machine.plan_in_words import in_words
+from recipes.machine.planner import plan_run
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base

@@ -7,11 +7,13 @@ from typing import Any
 from data_prep.files import from_root
 from data_prep.hub.source import open_dataset
 from data_prep.labels import TEST
-from recipes.machine.plan import PLANNED, frames_on_cpu, plan_run
+from recipes.machine.plan import PLANNED, frames_on_cpu
 from recipes.machine.plan_in_words import in_words
+from recipes.machine.planner import plan_run
 from recipes.training.checks import check_settings
 from recipes.training.command_line import Settings
-from recipes.training.run_folder import KEPT_BY_A_RUN, RunFolder
+from recipes.training.free_settings import KEPT_BY_A_RUN
+from recipes.training.run_folder import RunFolder
 
 
 def planned(settings: Settings, config: Mapping[str, Any], folder: RunFolder) -> Settings:

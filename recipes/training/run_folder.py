@@ -18,6 +18,7 @@ from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.machine.plan import PLANNED
 from recipes.training.checkpoints import checkpoint_of, has_checkpoints, last_whole_checkpoint, seal
+from recipes.training.free_settings import FIXED_AT_THE_END, FREE_SETTINGS, KEPT_BY_A_RUN
 
 if TYPE_CHECKING:
     from recipes.metrics.linear_probe import LinearProbe
@@ -28,51 +29,6 @@ SUMMARY_FILE = "training.json"
 PLOT_FILE = "training.png"
 CARD_FILE = "README.md"
 STAGING = ".adapter.unfinished"
-
-# What may differ between a run and its continuation, because the adapter doesn't depend on it: where the run lies and
-# its inputs are found (their hashes decide), how it feeds, logs and keeps, and what is done once it is trained.
-# What changes no more than the rounding, such as what is unpacked, is not free; what is streamed or recomputed changes
-# nothing at all.
-FREE_SETTINGS = {
-    "dataloader_multiprocessing_context",
-    "dataloader_num_workers",
-    "dataloader_persistent_workers",
-    "dataloader_pin_memory",
-    "dataloader_prefetch_factor",
-    "dataset",
-    "dataset_revision",
-    "disable_tqdm",
-    "fit_check",
-    "frames_an_update",
-    "layers_on_host",
-    "linear_probe",
-    "log_level",
-    "logging_first_step",
-    "logging_nan_inf_filter",
-    "logging_steps",
-    "logging_strategy",
-    "model_name_or_path",
-    "model_revision",
-    "output_dir",
-    "project",
-    "recomputed_layers",
-    "report_to",
-    "resume",
-    "run_name",
-    "save_total_limit",
-    "threshold",
-    "torch_empty_cache_steps",
-    "trackio_bucket_id",
-    "trackio_space_id",
-    "trackio_static_space_id",
-    "vision_blocks_on_host",
-    "vision_cache",
-}
-# Where lines are planned for the machine, a run may go on on another one: of what is planned it keeps but how its
-# optimizer's state is written.
-KEPT_BY_A_RUN = ("optimizer_on_host",)
-# Of FREE_SETTINGS, what a finished run's files were made with.
-FIXED_AT_THE_END = {"threshold"}
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,8 @@ from data_prep.errors import InputError
 from recipes.layers.sizes import ALL
 from recipes.machine.cards import CARDS, Card
 from recipes.machine.memory import PROCESS_BYTES, RESERVED, predict_memory
-from recipes.machine.plan import (
-    HOW,
-    PLANNED,
-    SPARE_BYTES,
-    TABLES,
-    Machine,
-    Plan,
-    frames_on_cpu,
-    plan_run,
-)
+from recipes.machine.plan import HOW, PLANNED, TABLES, Machine, Plan, frames_on_cpu
+from recipes.machine.planner import SPARE_BYTES, plan_run
 from recipes.machine.training_time import predict_time
 from recipes.training.checks import check_settings
 from recipes.training.command_line import read_settings

@@ -9,8 +9,8 @@ from trl import ModelConfig, SFTConfig, TrlParser
 
 from data_prep.files import from_root
 from recipes.training.command_line import Settings, read_settings
+from recipes.training.free_settings import FREE_SETTINGS
 from recipes.training.library_settings import ALWAYS, NO_EFFECT, REFUSED, UNSAID, USED
-from recipes.training.run_folder import FREE_SETTINGS
 from recipes.training.settings import EFFECTIVE, KNOWN, RecipeArguments
 
 DEMO = ["--config", "recipes/configs/demo_cpu.yaml"]

@@ -64,6 +64,7 @@ def test_lines_that_are_left_out_are_planned_and_told(
     }
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3 and all(line.startswith("plan: ") for line in said)
+    assert found["gradient_accumulation_steps"] > 2
     assert said[0] == f"plan: {found['per_device_train_batch_size']} frames on the card at once, " + (
         f"{found['gradient_accumulation_steps']} times an update; {found['recomputed_layers']} layers recomputed"
     )
