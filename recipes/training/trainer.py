@@ -22,8 +22,9 @@ from recipes.metrics.class_ids import class_ids
 from recipes.metrics.safety_metric import compute_figures
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.loss import answer_loss, training_inputs
-from recipes.training.checkpoints import STATE_NAME, best_checkpoint, stopping_count
+from recipes.training.checkpoints import STATE_NAME, best_checkpoint, checkpoint_of, stopping_count
 from recipes.training.divergence import GradientWatch
+from recipes.training.fitting_steps import MOST_TIMES, FittingSteps
 from recipes.training.graphed_step import GraphedStep
 from recipes.training.host_optimizer import HostAdamW
 from recipes.training.run_folder import RunFolder
@@ -56,6 +57,8 @@ class SafetyTrainer(SFTTrainer):
         # transformers would let the last checkpoint go when training stops, before anything else is saved.
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
         self.watch = GradientWatch(self.args.learning_rate)
+        most_times = 0 if cuda_graphs else MOST_TIMES  # a graph's memory was taken when it was captured
+        self.steps = FittingSteps(forget=self._forget_update, save=self._save_before_the_end, most_times=most_times)
         self._host_optimizer: HostAdamW | None = None
         self._note_trainable()
         fuse_lora(self.model)
@@ -160,6 +163,7 @@ class SafetyTrainer(SFTTrainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], int]:
         """Return an update's micro-batches, fewer at an epoch's end, and how many rows they hold together."""
+        self.steps.begin()
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         return batches, sum(len(batch["labels"]) for batch in batches)
 
@@ -170,15 +174,34 @@ class SafetyTrainer(SFTTrainer):
 
         `num_items_in_batch` is the number of the update's rows.
         """
+        step = partial(self._add_gradients, model, num_items_in_batch)
+        return self.steps.add(inputs, step, self.state.global_step + 1)
+
+    def _add_gradients(self, model: torch.nn.Module, rows: int | None, inputs: dict[str, Any]) -> torch.Tensor:
         if self.graphed is None:
-            loss = super().training_step(model, inputs, num_items_in_batch)
+            loss = super().training_step(model, inputs, rows)
         else:
             if not self.model.training:
                 self.model.train()
-            loss = self.graphed(inputs, num_items_in_batch, self._trained)
+            loss = self.graphed(inputs, rows, self._trained)
         if self._host_optimizer is not None:
             self._host_optimizer.add_gradients()
         return loss
+
+    def _forget_update(self) -> None:
+        """Let go of the gradients that an update has so far."""
+        if self._host_optimizer is not None:
+            self._host_optimizer.zero_grad()
+        for weight in self._trained:
+            weight.grad = None
+
+    def _save_before_the_end(self) -> str:
+        step = self.state.global_step
+        if not step:
+            return "nothing was trained yet"
+        if not checkpoint_of(self.folder.path, step).is_dir():
+            self._save_checkpoint(self.model, None)
+        return f"checkpoint-{step} is saved"
 
     def compute_loss(
         self,
