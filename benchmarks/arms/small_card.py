@@ -171,7 +171,7 @@ def trained(out: Path, changed: dict[str, Any]) -> Trained:
         found: dict[str, torch.Tensor] = trainer.data_collator([trainer.train_dataset[row] for row in range(frames)])
         return found
 
-    return Trained(trainer.model.get_base_model(), trainer._trained, batch)
+    return Trained(trainer.model.get_base_model(), trainer.trained.weights, batch)
 
 
 ARMS: dict[str, Callable[[Path], Any]] = {

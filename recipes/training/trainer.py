@@ -28,6 +28,7 @@ from recipes.training.fitting_steps import MOST_TIMES, FittingSteps
 from recipes.training.graphed_step import GraphedStep
 from recipes.training.host_optimizer import HostAdamW
 from recipes.training.run_folder import RunFolder
+from recipes.training.trained_weights import TrainedWeights
 
 
 class SafetyTrainer(SFTTrainer):
@@ -57,31 +58,22 @@ class SafetyTrainer(SFTTrainer):
         # transformers would let the last checkpoint go when training stops, before anything else is saved.
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
         self.watch = GradientWatch(self.args.learning_rate)
+        self.trained = TrainedWeights(self.model.get_base_model().dtype if optimizer_on_host else torch.float32)
+        self.trained.take(self.model)
         most_times = 0 if cuda_graphs else MOST_TIMES  # a graph's memory was taken when it was captured
-        self.steps = FittingSteps(forget=self._forget_update, save=self._save_before_the_end, most_times=most_times)
-        self._host_optimizer: HostAdamW | None = None
-        self._note_trainable()
+        self.steps = FittingSteps(
+            forget=self.trained.forget_gradients, save=self._save_before_the_end, most_times=most_times
+        )
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
         self.graphed = GraphedStep(self.model.get_base_model()) if cuda_graphs else None
         # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
 
-    def _note_trainable(self) -> None:
-        """Note which weights train, and hold them in the precision they are to have.
-
-        SFTTrainer rounds the adapter to bf16; updates smaller than half a unit in the last place would be lost. So the
-        weights that updates are added to are in fp32: these, or HostAdamW's copy of them.
-        """
-        dtype = self.model.get_base_model().dtype if self.optimizer_on_host else torch.float32
-        self._trained = [weight for weight in self.model.parameters() if weight.requires_grad]
-        for weight in self._trained:
-            weight.data = weight.data.to(dtype)
-
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Load an adapter; PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train."""
         super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self._note_trainable()
+        self.trained.take(self.model)
 
     def _load_callback_state(self) -> None:
         """Have what a checkpoint says of its run hold here; called once its state is loaded.
@@ -109,8 +101,8 @@ class SafetyTrainer(SFTTrainer):
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that the settings name, or the host's AdamW."""
         if self.optimizer is None and self.optimizer_on_host:
-            self.optimizer = self._host_optimizer = HostAdamW(
-                self._trained,
+            self.optimizer = self.trained.on_host = HostAdamW(
+                self.trained.weights,
                 lr=self.args.learning_rate,
                 weight_decay=self.args.weight_decay,
                 betas=(self.args.adam_beta1, self.args.adam_beta2),
@@ -132,28 +124,13 @@ class SafetyTrainer(SFTTrainer):
 
     def _clip_grad_norm(self, model: torch.nn.Module) -> torch.Tensor:
         """Clip the adapter's gradients and return their norm before."""
-        return self._clipped_to(self.args.max_grad_norm)
+        return self.trained.clip_gradients(self.args.max_grad_norm)
 
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: torch.Tensor | None = None) -> torch.Tensor:
         """Return the norm that is logged, clipped or not. Raises InputError where training has diverged."""
-        norm = self._clipped_to(math.inf) if grad_norm is None else grad_norm
+        norm = self.trained.clip_gradients(math.inf) if grad_norm is None else grad_norm
         self.watch.note(norm, self.state.global_step + 1)
         return norm
-
-    def _clipped_to(self, norm: float) -> torch.Tensor:
-        """Clip an update's gradients, without a walk through the frozen base, and return their norm before.
-
-        Raises RuntimeError where there is none: it would train nothing, and say nothing.
-        """
-        if self._host_optimizer is not None:
-            found = self._host_optimizer.clip(norm)
-        elif all(weight.grad is None for weight in self._trained):
-            found = None
-        else:
-            found = self.accelerator.clip_grad_norm_(self._trained, norm)
-        if found is None:
-            raise RuntimeError("no weight of the adapter got a gradient")
-        return found
 
     def floating_point_ops(self, inputs: Any) -> int:
         """Return 0: nothing here reads the estimate, for which every module is walked through at every micro-batch."""
@@ -183,17 +160,9 @@ class SafetyTrainer(SFTTrainer):
         else:
             if not self.model.training:
                 self.model.train()
-            loss = self.graphed(inputs, rows, self._trained)
-        if self._host_optimizer is not None:
-            self._host_optimizer.add_gradients()
+            loss = self.graphed(inputs, rows, self.trained.weights)
+        self.trained.add_gradients()
         return loss
-
-    def _forget_update(self) -> None:
-        """Let go of the gradients that an update has so far."""
-        if self._host_optimizer is not None:
-            self._host_optimizer.zero_grad()
-        for weight in self._trained:
-            weight.grad = None
 
     def _save_before_the_end(self) -> str:
         step = self.state.global_step

@@ -348,7 +348,7 @@ def test_gradient_that_is_no_number_ends_training_before_it_is_applied(
     def poisoned(trainer: SafetyTrainer, *args: Any) -> torch.Tensor:
         loss = step(trainer, *args)
         if trainer.state.global_step == 2:
-            trainer._trained[0].grad.fill_(float("nan"))
+            trainer.trained.weights[0].grad.fill_(float("nan"))
         return loss
 
     monkeypatch.setattr(SafetyTrainer, "training_step", poisoned)
