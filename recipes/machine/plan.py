@@ -19,6 +19,7 @@ TABLES = ("embedding_on_host", "head_on_host", "optimizer_on_host")
 HOW = ("unpack_base", "compile_layers", "cuda_graphs")
 PLANNED = (*AT_ONCE, *STREAMED, *RECOMPUTED, *TABLES, *HOW, "cache_vision_features")
 
+HOST_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")  # that optimizer_on_host stands in for
 CPU_FRAMES = 8  # at once, where there is no card
 ASSUMED_FRAMES = 5000  # of a data set that isn't known: about what the public one gives
 

@@ -11,6 +11,7 @@ from recipes.layers.sizes import ALL, counted, layers_of, vision_blocks_of
 from recipes.machine.memory import PROCESS_BYTES, RESERVED, MemoryNeed, predict_memory, shortages
 from recipes.machine.placed_weights import SLOTS
 from recipes.machine.plan import (
+    HOST_OPTIMIZERS,
     HOW,
     RECOMPUTED,
     TABLES,
@@ -96,6 +97,8 @@ class _Search:
 
     def _is_open(self, way: Mapping[str, Any]) -> bool:
         if way["cuda_graphs"] and way["head_on_host"]:
+            return False
+        if way["optimizer_on_host"] and (self.settings["optim"] not in HOST_OPTIMIZERS or self.settings["optim_args"]):
             return False
         if way["compile_layers"] and not self.machine.compiles:
             return False

@@ -8,6 +8,7 @@ from data_prep.errors import InputError
 from recipes.adapter.safety_record import DTYPES
 from recipes.layers.sizes import ALL
 from recipes.machine.memory import predict_memory, shortages
+from recipes.machine.plan import HOST_OPTIMIZERS
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import updates_of
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from trl import SFTConfig
 
 STREAMED = ("layers_on_host", "vision_blocks_on_host")
-HOST_OPTIMIZERS = ("adamw_torch_fused", "adamw_torch")
 
 
 def check_settings(values: Mapping[str, Any]) -> None:

@@ -177,6 +177,13 @@ def test_frames_at_once_on_a_cpu(update: int, pinned: dict[str, Any], at_once: t
         frames_on_cpu(update, {"per_device_train_batch_size": update + 1})
 
 
+@pytest.mark.parametrize("lines", [{"optim": "adamw_8bit"}, {"optim_args": "eps=1e-6"}])
+def test_optimizer_that_the_host_has_not_stays_on_the_card(lines: dict[str, Any]) -> None:
+    values = plan_run({**SETTINGS.values, **lines}, {}, CONFIG, machine(7.2), frames=FRAMES).values
+    assert not values["optimizer_on_host"]
+    check_settings({**SETTINGS.values, **lines, **values})
+
+
 def test_other_bases_are_planned_by_their_sizes() -> None:
     values = planned(machine(3.2), CONFIG_2B).values
     assert values["layers_on_host"] == "0" and values["per_device_train_batch_size"] >= 4
