@@ -1,6 +1,6 @@
 """Write train.jsonl and test.jsonl, one row a frame, and audit.json about the clips behind them.
 
-python data_prep/build_jsonl.py [--data data] [--keep-leaks]
+python data_prep/build_jsonl.py [--data data] [--keep-leaks] [--prompt FILE]
 """
 
 import argparse
@@ -15,7 +15,8 @@ from data_prep.clips.records import Clip
 from data_prep.console import run_script
 from data_prep.errors import printable
 from data_prep.files import check_writable, from_root
-from data_prep.labels import SPLITS, TRAIN, rows_file
+from data_prep.labels import PROMPT, SPLITS, TRAIN, rows_file
+from data_prep.prompt import read_prompt
 from data_prep.rows.building import check_frames, read_extracted_clips, rows_by_split, write_splits
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
@@ -30,19 +31,22 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="keep training clips whose content stands in test, too, or under both labels (default: leave them out)",
     )
+    parser.add_argument("--prompt", metavar="FILE", help="text file with the question (default: the project's own)")
     args = parser.parse_args(argv)
+    prompt = read_prompt(from_root(args.prompt)) if args.prompt else PROMPT
     started = time.monotonic()
     data = from_root(args.data)
     clips = read_extracted_clips(data)
     check_writable(data)
     check_frames(data, clips)
     _say_failed(clips)
-    audit = audit_clips(clips, near_identical(data, clips))
+    audit = audit_clips(clips, near_identical(data, clips), lambda clip: data)
     left_out = [] if args.keep_leaks else audit["leaks_in_train"]
-    rows = rows_by_split(clips, left_out)
+    rows = rows_by_split(clips, left_out, prompt)
     write_splits(data, rows, {"left_out_of_train": left_out, **audit})
     print(audit_in_words(audit))
     print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))
+    print(f"asked: {' '.join(prompt.split())}", file=sys.stderr)
     counts = ", ".join(f"{rows_file(split)} {len(rows[split])} rows" for split in SPLITS)
     print(f"{counts}; {time.monotonic() - started:.1f} s", file=sys.stderr)
     return 0
