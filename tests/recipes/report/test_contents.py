@@ -158,7 +158,7 @@ def test_whole_report_reads_no_column_row_by_row(
     report |= {name: whole_report()[name] for name in ("config", "latency_ms")}
     write_report(tmp_path, report, split, scored)
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["schema_version"] == 5
+    assert written["schema_version"] == 6
     assert written["threshold"]["value"] == pytest.approx(0.4 if prior is None else 4 / (4 + 54))
     assert read_evaluation(tmp_path).prior == prior
 
