@@ -332,6 +332,8 @@ def test_data_are_told_of_as_the_audit_found_them(tmp_path: Path) -> None:
         "clips_that_look_alike": 33,
         "damaged_clips": 2,
         "single_frame_clips": 0,
+        "cameras_that_tell_the_label": [],
+        "background_probe": None,
     }
     assert [clip["path"] for clip in found["excluded"]] == ["test/6_closed_panel_cover/broken.mp4"]
     assert [clip["path"] for clip in about_data(source, "validation")["excluded"]] == [
