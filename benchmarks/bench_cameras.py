@@ -88,7 +88,7 @@ def held_out(args: argparse.Namespace, number: int, camera: str, out: Path, trai
 def as_table(rows: list[dict[str, Any]]) -> str:
     """Lay the cameras out as Markdown."""
     lines = [
-        "| held out | clips | frames | macro-F1 | 95 % interval | balanced accuracy | recall | AUROC | probe's macro-F1 |",
+        "| held out | clips | frames | macro-F1 | 95 % interval | balanced accuracy | recall | AUROC | the probe's |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for row in rows:
