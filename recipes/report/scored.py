@@ -65,8 +65,6 @@ class Scored:
 
 
 def _cameras_of(rows: Any, count: int) -> Sequence[str | None]:
-    try:
-        cameras: Sequence[str | None] = rows[CAMERA][:]
-    except KeyError:  # pushed by a version that knew none
-        return [None] * count
-    return cameras
+    """Return each row's camera. What was pushed by a version that knew none has no such column."""
+    columns = rows if isinstance(rows, Mapping) else rows.column_names
+    return rows[CAMERA][:] if CAMERA in columns else [None] * count
