@@ -14,7 +14,7 @@ from data_prep.demo.stage import HALL
 PLANT_FOLDER = "clips"  # that they lie in
 CLASSES_FILE, PROMPT_FILE = "classes.yaml", "prompt.txt"
 # Of these the split by days makes one of each camera's test; of so few it might as well be none.
-DAYS = ("2026-08-11", "2026-08-12", "2026-08-13", "2026-08-14", "2026-08-15")
+DAYS = ("2024-09-09", "2024-09-10", "2024-09-11", "2024-09-12", "2024-09-13")
 HALLS, PRESS = ("hall_east", "hall_west"), "press_shop"  # the second hall is the first one in a mirror
 
 # The folder of each of the eight behaviours, by digit.

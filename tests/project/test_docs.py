@@ -41,13 +41,14 @@ NEEDS_A_GPU = {
 }
 # The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_examination.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
+# Run by test_app.py, test_examination.py, test_clip_audit.py, test_bench_*.py, test_plant.py and test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",
     "benchmarks/bench_infer_cpu.py",
     "data_prep/audit.py",
     "benchmarks/project_card.py",
+    "benchmarks/bench_cameras.py",
     "benchmarks/bench_damage.py",
     "benchmarks/bench_frames.py",
     "benchmarks/fuzz_clips.py",
@@ -114,7 +115,7 @@ def check_pip(words: list[str]) -> None:
 @pytest.mark.parametrize("command", commands())
 def test_command_exists_and_is_run_by_a_test(command: str) -> None:
     before, _, piped = command.rpartition(" | ")
-    assert not before or before.startswith("ls data/frames/") or before == 'grep -v "^-e" requirements.txt'
+    assert not before or before.startswith("ls data/") or before == 'grep -v "^-e" requirements.txt'
     words = shlex.split(piped.replace("[", "").replace("]", ""))
     if words[0] == "python":
         check_script(words[1:])
