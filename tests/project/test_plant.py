@@ -106,8 +106,8 @@ def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Example]:
         patch.setenv("HF_HOME", str(root / "hf"))
         patch.setattr(constants, "HF_HUB_CACHE", str(root / "hf" / "hub"))
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", root / "hf" / "datasets")
-        patch.setattr("data_prep.demo.clips.MIN_SECONDS", 1.2)
-        patch.setattr("data_prep.demo.clips.MAX_SECONDS", 2.2)
+        patch.setattr("data_prep.demo.clips.MIN_SECONDS", 1.05)
+        patch.setattr("data_prep.demo.clips.MAX_SECONDS", 1.5)
         said = [run(command, root) for command in ten.splitlines()]
         run(f"{second[0]} --seed 1", root)
         said += [run(command, root) for command in (*second[1:], *joined.splitlines())]

@@ -209,4 +209,4 @@ def test_what_cannot_be(plant: Path) -> None:
 
 def test_links_that_lead_round_end(plant: Path) -> None:
     (plant / "clips" / "gate" / "again").symlink_to(plant / "clips")
-    assert {path for path in extract(plant) if "again" not in path} == set(CLIPS)
+    assert set(extract(plant)) == set(CLIPS)
