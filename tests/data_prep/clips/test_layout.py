@@ -1,6 +1,7 @@
 """Data sets in folders of their own, from their clips to clips.jsonl."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -137,6 +138,27 @@ def test_clips_that_are_added_leave_the_others_where_they_are(plant: Path, decod
     after = extract(plant, "--camera-level", "1")
     assert decoded == ["yard/2026-05-01/clear_exit/1.mp4"]
     assert before.items() <= after.items()
+
+
+@pytest.mark.parametrize("first", [0, 1, 4])
+def test_interrupted_run_goes_on_to_the_same_end(plant: Path, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    whole = extract(plant, "--camera-level", "1")
+    shutil.rmtree(plant / "data")
+    (plant / "data").mkdir()
+    original, done = extraction.extract_clip, list[str]()
+
+    def interrupted(source: Path, folder: Path, clip: Clip) -> tuple[Path, Clip]:
+        if len(done) == first:
+            raise KeyboardInterrupt
+        done.append(clip.path)
+        return original(source, folder, clip)
+
+    monkeypatch.setattr(extraction, "extract_clip", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(plant, "--camera-level", "1")
+    monkeypatch.setattr(extraction, "extract_clip", original)
+    assert extract(plant, "--camera-level", "1") == whole
+    assert len(list((plant / "data" / "frames").rglob("*.jpg"))) == len(CLIPS)
 
 
 def test_split_folders_are_taken_as_they_are(plant: Path, capsys: pytest.CaptureFixture[str]) -> None:
