@@ -1,6 +1,6 @@
 """Write train.jsonl and test.jsonl, one row a frame, and audit.json about the clips behind them.
 
-python data_prep/build_jsonl.py [--data data] [--keep-leaks] [--prompt FILE]
+python data_prep/build_jsonl.py [--data data] [--keep-leaks]
 """
 
 import argparse
@@ -12,12 +12,14 @@ from data_prep.clips.audit import audit_clips
 from data_prep.clips.audit_in_words import audit_in_words
 from data_prep.clips.lookalikes import near_identical
 from data_prep.clips.records import Clip
+from data_prep.clips.split import check_both_splits
 from data_prep.console import run_script
 from data_prep.errors import printable
 from data_prep.files import check_writable, from_root
 from data_prep.labels import PROMPT, SPLITS, TRAIN, rows_file
 from data_prep.prompt import read_prompt
 from data_prep.rows.building import check_frames, read_extracted_clips, rows_by_split, write_splits
+from data_prep.rows.jsonl import with_prompt
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 
@@ -26,23 +28,25 @@ def main(argv: list[str]) -> int:
     """Check the frames against clips.jsonl, then write the rows of both splits and the audit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="data", help="folder with frames/ and clips.jsonl (default: data)")
+    parser.add_argument("--prompt", metavar="FILE", help="text file with the question (default: the project's own)")
     parser.add_argument(
         "--keep-leaks",
         action="store_true",
         help="keep training clips whose content stands in test, too, or under both labels (default: leave them out)",
     )
-    parser.add_argument("--prompt", metavar="FILE", help="text file with the question (default: the project's own)")
     args = parser.parse_args(argv)
-    prompt = read_prompt(from_root(args.prompt)) if args.prompt else PROMPT
     started = time.monotonic()
+    prompt = read_prompt(from_root(args.prompt)) if args.prompt else PROMPT
     data = from_root(args.data)
     clips = read_extracted_clips(data)
+    check_both_splits(clips)
     check_writable(data)
     check_frames(data, clips)
     _say_failed(clips)
     audit = audit_clips(clips, near_identical(data, clips), lambda clip: data)
     left_out = [] if args.keep_leaks else audit["leaks_in_train"]
-    rows = rows_by_split(clips, left_out, prompt)
+    rows = rows_by_split(clips, left_out)
+    rows = with_prompt(rows, prompt)
     write_splits(data, rows, {"left_out_of_train": left_out, **audit})
     print(audit_in_words(audit))
     print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from data_prep.clips.records import CONTENT, COPY, DAY, FOLDER, Clip
-from data_prep.labels import TEST, TRAIN
+from data_prep.errors import InputError
+from data_prep.labels import SPLITS, TEST, TRAIN
 
 TEST_SHARE = 0.2
 SPLIT_WAYS = (DAY, CONTENT)
@@ -32,6 +33,17 @@ def with_splits(clips: Iterable[Clip], way: str) -> list[Clip]:
             by_content[clip.sha256].append(clip)
     leading = {sha256: _split_of(min(copies, key=_earliest), way)[0] for sha256, copies in by_content.items()}
     return [clip if clip.split_from == FOLDER else _placed(clip, way, leading.get(clip.sha256)) for clip in clips]
+
+
+def check_both_splits(clips: Iterable[Clip]) -> None:
+    """Raise InputError where clips were split by what they are, and a split has none with frames."""
+    clips = [clip for clip in clips if clip.has_frames]
+    missing = [split for split in SPLITS if split not in {clip.split for clip in clips}]
+    if missing and any(clip.split_from != FOLDER for clip in clips):
+        raise InputError(
+            f"{missing[0]}: no frames; too few days of cameras for each split to get one: sort the clips into folders "
+            f"{' and '.join(SPLITS)}, or run extract_frames.py again with --split-by {CONTENT}"
+        )
 
 
 def _placed(clip: Clip, way: str, leading: str | None) -> Clip:

@@ -9,7 +9,7 @@ from typing import Any
 from data_prep.clips.audit import AUDIT_FILE, SCHEMA_VERSION
 from data_prep.clips.folders import frame_folders, has_all_frames
 from data_prep.clips.jsonl import CLIPS_FILE, read_finished_clips
-from data_prep.clips.records import FOLDER, Clip, earlier_in_words
+from data_prep.clips.records import Clip, earlier_in_words
 from data_prep.errors import InputError
 from data_prep.files import as_json, write_together
 from data_prep.labels import LABELS, PROMPT, SPLITS, TEST, TRAIN, rows_file
@@ -40,30 +40,25 @@ def check_frames(data: Path, clips: list[Clip]) -> None:
             raise InputError(f"{clip.folder}: not the {clip.frames} frames that {CLIPS_FILE} records; {_AGAIN}")
 
 
-def rows_by_split(clips: list[Clip], left_out: list[dict[str, Any]], prompt: str = PROMPT) -> dict[str, list[Row]]:
-    """Return each split's rows, one a frame, in the clips' order and by sample; all ask the prompt.
+def rows_by_split(clips: list[Clip], left_out: list[dict[str, Any]]) -> dict[str, list[Row]]:
+    """Return each split's rows, one a frame, in the clips' order and by sample.
 
     `left_out` are the leaks of the audit whose clips get none. Raises InputError where a split has no row, and where
     train has rows of one label alone.
     """
     paths = {leak["path"] for leak in left_out}
     kept = [clip for clip in clips if clip.path not in paths]
-    rows = {split: _rows_of((clip for clip in kept if clip.split == split), prompt) for split in SPLITS}
-    _check_labels(rows, len(left_out), by_folder=all(clip.split_from == FOLDER for clip in clips))
+    rows = {split: _rows_of(clip for clip in kept if clip.split == split) for split in SPLITS}
+    _check_labels(rows, len(left_out))
     return rows
 
 
-def _rows_of(clips: Iterable[Clip], prompt: str) -> list[Row]:
-    return [Row(image, prompt, clip.label) for clip in clips for image in clip.frame_paths]
+def _rows_of(clips: Iterable[Clip]) -> list[Row]:
+    return [Row(image, PROMPT, clip.label) for clip in clips for image in clip.frame_paths]
 
 
-def _check_labels(rows: dict[str, list[Row]], left_out: int, *, by_folder: bool) -> None:
+def _check_labels(rows: dict[str, list[Row]], left_out: int) -> None:
     hint = f"; {left_out} clips were left out of it as leaks, which --keep-leaks keeps" if left_out else ""
-    if not by_folder and not (rows[TEST] and rows[TRAIN]):
-        raise InputError(
-            f"{TRAIN if rows[TEST] else TEST}: no frames; too few days of cameras for each split to get one: sort the "
-            "clips into folders train and test, or run extract_frames.py again with --split-by content"
-        )
     if not rows[TEST]:
         raise InputError("test: no frames; the data set's test folder holds no clip that could be decoded")
     if not rows[TRAIN]:

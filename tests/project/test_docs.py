@@ -41,7 +41,7 @@ NEEDS_A_GPU = {
 }
 # The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_examination.py, test_clip_audit.py, test_bench_*.py, test_plant.py and test_demo.py.
+# Run by test_app.py, test_examination.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",
