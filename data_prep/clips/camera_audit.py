@@ -120,7 +120,7 @@ def _telling_in_words(audit: dict[str, Any]) -> list[str]:
         return []
     told = ", ".join(f"{each['camera']} ({each['clips']} of {each['of']} {each['label']})" for each in telling)
     lines = [
-        f"  cameras that nearly tell the label: {told}; it can be read off the background there, so hold whole cameras "
+        f"  cameras that nearly tell the label: {told}; it may be read off the background there, so hold whole cameras "
         "out (push_dataset.py --validation camera), or film the other label with them"
     ]
     if probe := audit["background_probe"]:
