@@ -46,7 +46,7 @@ def join_folders(
     if len(folders) > 1:
         _check_one_question(frames)
         _check_classes(frames)
-        left_out = _leaks(frames)
+        left_out = _leaks(frames[TRAIN], folders=list(names))
         frames[TRAIN] = [frame for frame in frames[TRAIN] if frame not in left_out]
         _say_left_out(left_out)
     if test_camera is not None:
@@ -137,20 +137,25 @@ def _check_classes(frames: Mapping[str, Sequence[Frame]]) -> None:
             )
 
 
-def _leaks(frames: Mapping[str, Sequence[Frame]]) -> set[Frame]:
-    """Return the training frames whose content another folder holds in test, or under the other label."""
-    tested, labels = defaultdict[str, set[str]](set), defaultdict[str, set[tuple[str, str]]](set)
-    for frame in frames[TEST]:
-        tested[frame.clip_sha256].add(frame.folder)
-    for frame in _all(frames):
-        labels[frame.clip_sha256].add((frame.folder, frame.response))
+def _leaks(train: Sequence[Frame], folders: Sequence[Path]) -> set[Frame]:
+    """Return the training frames whose content another folder's clips hold in test, or under the other label.
+
+    Clips count whose frames have no rows, too: they were left out as leaks themselves.
+    """
+    tested, labels = defaultdict[str | None, set[str]](set), defaultdict[str | None, set[tuple[str, str]]](set)
+    for folder in folders:
+        for clip in read_clips(folder / CLIPS_FILE):
+            if clip.has_frames:
+                labels[clip.sha256].add((str(folder), clip.label))
+            if clip.has_frames and clip.split == TEST:
+                tested[clip.sha256].add(str(folder))
 
     def leaks(frame: Frame) -> bool:
         others = labels[frame.clip_sha256]
         elsewhere = any(folder != frame.folder and label != frame.response for folder, label in others)
         return elsewhere or bool(tested[frame.clip_sha256] - {frame.folder})
 
-    return {frame for frame in frames[TRAIN] if leaks(frame)}
+    return {frame for frame in train if leaks(frame)}
 
 
 def _say_left_out(frames: Collection[Frame]) -> None:

@@ -59,22 +59,30 @@ def test_a_single_folder_keeps_its_names(tmp_path: Path) -> None:
 def test_content_is_never_in_two_splits_whichever_folders_it_is_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In train: a copy of the other's test clip, a copy under the other label, and one that is no leak."""
+    """In train: a copy of the other's test clip, a copy under the other label, and one that is no leak.
+
+    And one of what the other has under both labels, neither of which has a row there.
+    """
     north = [*of_plant("north"), make_clip("train", 1, "a", "south 1_te0"), make_clip("train", 0, "b", "south 5_tr0")]
-    north.append(make_clip("train", 2, "c", "south 2_tr0"))
-    folders = [plant(tmp_path / "north", north), plant(tmp_path / "south", of_plant("south"))]
+    north += [make_clip("train", 2, "c", "south 2_tr0"), make_clip("train", 3, "d", "odd")]
+    south = [*of_plant("south"), make_clip("train", 3, "e", "odd"), make_clip("train", 7, "f", "odd")]
+    folders = [plant(tmp_path / "north", north), plant(tmp_path / "south", south)]
     capsys.readouterr()
     joined = join_folders(folders)
     clips = {frame.clip for frame in frames_of(joined)}
-    assert not clips & {"north/a", "north/b", "south/5_tr0"}
+    assert not clips & {"north/a", "north/b", "north/d", "south/5_tr0", "south/e", "south/f"}
     assert {"north/c", "south/2_tr0", "south/1_te0"} <= clips
-    assert "left out of train: 3 clips, 6 frames" in capsys.readouterr().err
+    assert "left out of train: 4 clips, 8 frames" in capsys.readouterr().err
     assert joined.audit
     assert {each["path"] for each in joined.audit["left_out_of_train"]} == {
         "north/train/1_unauthorized_intervention/a.mp4",
         "north/train/0_safe_walkway_violation/b.mp4",
+        "north/train/3_carrying_overload_with_forklift/d.mp4",
+        "south/train/3_carrying_overload_with_forklift/e.mp4",
+        "south/train/7_safe_carrying/f.mp4",
         "south/train/5_authorized_intervention/5_tr0.mp4",
     }
+    assert len(joined.audit["leaks_in_train"]) == len(joined.audit["left_out_of_train"]) == 6
     assert [each["clip"] for each in joined.audit["test_clips_with_twins"]] == ["south/1_te0"]
     by_split = [{frame.clip_sha256 for frame in frames} for frames in joined.splits.values()]
     assert sum(map(len, by_split)) == len(set().union(*by_split))
