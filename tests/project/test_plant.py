@@ -37,17 +37,9 @@ TRAINING += ["--lora_target_modules", "q_proj", "--max_pixels", "12544", "--visi
 QUICKLY = {
     "make_demo_clips": ["--train-clips", "24", "--test-clips", "20", "--workers", "1"],
     "extract_frames": ["--workers", "1"],
-    "sft_qwen2vl": [*TRAINING, "--vision_cache", "cache/vision"],
-    "bench_cameras": [
-        "--cameras",
-        "hall_east",
-        "--out",
-        "outputs/bench",
-        "--",
-        *TRAINING,
-        "--vision_cache",
-        "cache/vision",
-    ],
+    "sft_qwen2vl": TRAINING,
+    "eval_qwen2vl": ["--skip-base-model"],
+    "bench_cameras": ["--cameras", "hall_east", "--out", "outputs/bench", "--", *TRAINING],
 }
 
 
