@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     data = from_root(args.data)
     clips = read_finished_clips(data / CLIPS_FILE)
-    audit = audit_clips(clips, near_identical(data, clips))
+    audit = audit_clips(clips, near_identical(data, clips), lambda clip: data)
     print(json.dumps(audit, indent=2) if args.json else audit_in_words(audit))
     return 0
 

@@ -12,11 +12,14 @@ from data_prep.clips.audit import audit_clips
 from data_prep.clips.audit_in_words import audit_in_words
 from data_prep.clips.lookalikes import near_identical
 from data_prep.clips.records import Clip
+from data_prep.clips.split import check_both_splits
 from data_prep.console import run_script
 from data_prep.errors import printable
 from data_prep.files import check_writable, from_root
-from data_prep.labels import SPLITS, TRAIN, rows_file
+from data_prep.labels import PROMPT, SPLITS, TRAIN, rows_file
+from data_prep.prompt import read_prompt
 from data_prep.rows.building import check_frames, read_extracted_clips, rows_by_split, write_splits
+from data_prep.rows.jsonl import with_prompt
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 
@@ -25,6 +28,7 @@ def main(argv: list[str]) -> int:
     """Check the frames against clips.jsonl, then write the rows of both splits and the audit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="data", help="folder with frames/ and clips.jsonl (default: data)")
+    parser.add_argument("--prompt", metavar="FILE", help="text file with the question (default: the project's own)")
     parser.add_argument(
         "--keep-leaks",
         action="store_true",
@@ -32,17 +36,21 @@ def main(argv: list[str]) -> int:
     )
     args = parser.parse_args(argv)
     started = time.monotonic()
+    prompt = read_prompt(from_root(args.prompt)) if args.prompt else PROMPT
     data = from_root(args.data)
     clips = read_extracted_clips(data)
+    check_both_splits(clips)
     check_writable(data)
     check_frames(data, clips)
     _say_failed(clips)
-    audit = audit_clips(clips, near_identical(data, clips))
+    audit = audit_clips(clips, near_identical(data, clips), lambda clip: data)
     left_out = [] if args.keep_leaks else audit["leaks_in_train"]
     rows = rows_by_split(clips, left_out)
+    rows = with_prompt(rows, prompt)
     write_splits(data, rows, {"left_out_of_train": left_out, **audit})
     print(audit_in_words(audit))
     print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))
+    print(f"asked: {' '.join(prompt.split())}", file=sys.stderr)
     counts = ", ".join(f"{rows_file(split)} {len(rows[split])} rows" for split in SPLITS)
     print(f"{counts}; {time.monotonic() - started:.1f} s", file=sys.stderr)
     return 0

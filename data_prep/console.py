@@ -63,7 +63,7 @@ def _set_up(*, reads_stdin: bool) -> None:
 
 
 def _complain(line: str) -> None:
-    print(f"error: {line}", file=sys.stderr)
+    print(f"error: {line}\n", end="", file=sys.stderr)  # in one piece: workers that end write there, too
 
 
 def _have_a_name() -> None:

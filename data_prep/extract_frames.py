@@ -1,6 +1,8 @@
 """Take one frame a second from every clip of the data set and record how each clip went in clips.jsonl.
 
 python data_prep/extract_frames.py [--data data] [--dataset DIR] [--fps 1] [--max-side N] [--workers N] [--dask ADDRESS]
+
+A data set of your own, in folders of your own: --dataset DIR --classes classes.yaml [--camera-level N]
 """
 
 import argparse
@@ -11,9 +13,9 @@ from collections import Counter
 
 from joblib import cpu_count
 
-from data_prep.clips.archive import find_dataset
 from data_prep.clips.extraction import extract_pending
 from data_prep.clips.folders import remove_temporaries
+from data_prep.clips.layout import add_layout_flags, layout_of
 from data_prep.clips.plan import MOST_LOST, make_plan
 from data_prep.clips.records import Clip, Settings
 from data_prep.clips.workers import Pool, processes_here, processes_on_dask
@@ -33,13 +35,13 @@ def main(argv: list[str]) -> int:
     if not data.is_dir():
         raise InputError(f"{data}: no such folder; name the data folder with --data")
     started = time.monotonic()
-    root = find_dataset(data, from_root(arguments.dataset) if arguments.dataset else None)
+    layout = layout_of(arguments, data)
     settings = Settings(arguments.fps, arguments.jpeg_quality, arguments.max_side)
     busy = f"another extract_frames.py is working in {data}; wait for it or end it"
     with hold_lock(data / LOCK_FILE, busy), _pool(arguments) as pool:
         remove_temporaries(data)
-        plan = make_plan(data, root, settings, pool, remove_vanished=arguments.remove_vanished)
-        clips = extract_pending(data, root, plan, pool)
+        plan = make_plan(data, layout, settings, pool, remove_vanished=arguments.remove_vanished)
+        clips = extract_pending(data, layout.root, plan, pool)
     failed = _report(clips, Counter(clip.status for clip in plan), time.monotonic() - started)
     return 1 if failed and not arguments.skip_bad else 0
 
@@ -48,6 +50,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="data", help="folder that gets frames/ and clips.jsonl (default: data)")
     parser.add_argument("--dataset", help="the data set's root (default: found in the data folder)")
+    add_layout_flags(parser)
     parser.add_argument("--fps", type=float, default=1.0, help="frames a second of video (default: 1)")
     parser.add_argument("--jpeg-quality", type=int, default=JPEG_QUALITY, help=f"1 to 95 (default: {JPEG_QUALITY})")
     parser.add_argument("--max-side", type=int, help="shrink frames to so many pixels a side (default: native size)")

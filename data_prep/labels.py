@@ -37,6 +37,11 @@ class SourceClass:
         """The folder name as the brief spells it, for example `2_opened_panel_cover`."""
         return f"{self.digit}_{self.name}"
 
+    @property
+    def description(self) -> None:
+        """None: what the eight are is told by their names."""
+        return None
+
 
 SOURCE_CLASSES = (
     SourceClass(0, "safe_walkway_violation", UNSAFE),
@@ -73,7 +78,10 @@ def source_class_of_folder(folder: str) -> SourceClass:
                 f"{source_class.digit}; rename the folder to {source_class.folder!r} or correct its name"
             )
     allowed = ", ".join(_BY_FOLDER)
-    raise InputError(f"class folder {folder!r} is none of the eight behaviours; allowed: {allowed}")
+    raise InputError(
+        f"class folder {folder!r} is none of the eight behaviours; allowed: {allowed}; folders of "
+        "your own are named in a file, --classes"
+    )
 
 
 def chat_messages(image: Any, prompt: str, response: str | None = None) -> list[dict[str, Any]]:

@@ -1,13 +1,14 @@
 """Push the data set built from train.jsonl and test.jsonl to the local Hub cache, or with --remote to the Hub, private.
 
 python data_prep/push_dataset.py --data data --repo-id local/safe-unsafe-frames
+
+Several data folders, of several plants, become one data set: --data data/first_plant data/second_plant
 """
 
 import argparse
 import sys
 import time
 
-from data_prep.clips.audit import read_audit
 from data_prep.console import quiet_without_terminal, run_script
 from data_prep.disk.byte_counts import size_in_words
 from data_prep.errors import InputError
@@ -19,8 +20,9 @@ from data_prep.hub.pushing import push_local
 from data_prep.hub.remote import check_remote_id, push_remote
 from data_prep.hub.staging import building_folder
 from data_prep.rows.content import content_hash, count_splits
-from data_prep.rows.dataset import build_dataset
-from data_prep.rows.frames import read_frame_format
+from data_prep.rows.dataset import dataset_of
+from data_prep.rows.joining import join_folders
+from data_prep.rows.validation import BY_CLIP, WAYS, warn_of_missing_classes
 
 DEFAULT_REPO_ID = "local/safe-unsafe-frames"
 RUNS = "outputs"
@@ -28,10 +30,16 @@ RUNS = "outputs"
 
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="data", help="folder with train.jsonl and test.jsonl (default: data)")
+    parser.add_argument(
+        "--data", nargs="+", default=["data"], help="folders with train.jsonl and test.jsonl each (default: data)"
+    )
     parser.add_argument("--repo-id", help=f"org/name to push as (default: {DEFAULT_REPO_ID}; none with --remote)")
     parser.add_argument("--remote", action="store_true", help="push to the Hub, private, instead of the local cache")
     parser.add_argument("--seed", type=int, default=0, help="draws the clips of the validation split (default: 0)")
+    parser.add_argument(
+        "--validation", choices=WAYS, default=BY_CLIP, help="hold out clips of each class, or whole cameras"
+    )
+    parser.add_argument("--test-camera", metavar="NAME", help="make this camera's clips the test split, all of them")
     parser.add_argument(
         "--prune", action="store_true", help=f"remove older versions that no run in {RUNS}/ was trained on"
     )
@@ -49,15 +57,19 @@ def main(argv: list[str]) -> int:
         check_repo_id(repo_id)
     quiet_without_terminal()
     started = time.monotonic()
-    data = from_root(arguments.data)
+    folders = [from_root(folder) for folder in arguments.data]
     with building_folder(repo_id) as building:
-        dataset = build_dataset(data, seed=arguments.seed, cache=building)
+        joined = join_folders(
+            folders, seed=arguments.seed, validation=arguments.validation, test_camera=arguments.test_camera
+        )
+        warn_of_missing_classes(joined.splits, arguments.validation)
+        dataset = dataset_of(joined.splits, cache=building)
         content, counts = content_hash(dataset), count_splits(dataset)
         print(f"pushing {repo_id} to the {'Hub' if arguments.remote else 'local Hub cache'}", file=sys.stderr)
         if arguments.remote:
             version = push_remote(dataset, repo_id, dataset_card(content, counts, with_files=False))
         else:
-            version = push_local(dataset, repo_id, read_audit(data), read_frame_format(data))
+            version = push_local(dataset, repo_id, joined.audit, joined.frame_format)
     print(f"id {repo_id}\nversion {version}\ncontent {content}")
     for split, held in counts.items():
         print(f"{split} {held}")

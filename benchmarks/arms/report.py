@@ -83,7 +83,8 @@ def time_report(data: Path, out: Path) -> dict[str, Any]:
 def audit(twin: str) -> dict[str, Any]:
     """Return what is known of the clips: one of them has a twin, so that there are figures without it."""
     nothing = ("identical_clips", "near_identical_clips", "left_out_of_train", "leaks_in_train", "damaged")
-    found: dict[str, Any] = {name: [] for name in (*nothing, "single_frame_clips")}
+    found: dict[str, Any] = {name: [] for name in (*nothing, "single_frame_clips", "cameras_that_tell_the_label")}
+    found |= {"classes": {}, "background_probe": None}
     return {**found, "test_clips_with_twins": [{"clip": twin}], "fps": 1}
 
 

@@ -51,6 +51,7 @@ def made_rows(numbers: range) -> dict[str, list[Any]]:
         "clip": [f"clip{n // FRAMES_PER_CLIP}" for n in numbers],
         "sample": [n % FRAMES_PER_CLIP for n in numbers],
         "source_class": ["0" for _ in numbers],
+        "camera": [None for _ in numbers],
     }
 
 

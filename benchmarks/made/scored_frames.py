@@ -45,6 +45,7 @@ def _columns(classes: list[SourceClass]) -> dict[str, list[Any]]:
         "clip": [f"{classes[clip].folder[0]}_te{clip}" for clip in of_frame],
         "sample": list(range(FRAMES_A_CLIP)) * len(classes),
         "source_class": [classes[clip].folder for clip in of_frame],
+        "camera": [None] * len(of_frame),
     }
 
 

@@ -6,9 +6,10 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from data_prep.clips.records import FRAMES_FOLDER, natural_key
+from data_prep.clips.classes import OwnClass
+from data_prep.clips.records import FOLDER, FRAMES_FOLDER, natural_key
 from data_prep.disk.litter import is_unfinished, without_litter
 from data_prep.errors import InputError
 from data_prep.labels import SPLITS, SourceClass, fold_name, source_class_of_folder
@@ -24,16 +25,25 @@ class Source:
     """A clip as found in the data set: `path` relative to its root, in POSIX form.
 
     `reason` says why it can't be read, where the folder's listing tells already. What isn't UTF-8 in the name of such
-    a clip is escaped in `path`.
+    a clip is escaped in `path`. Where no folder says what the split is, `split_from` isn't FOLDER, and `split` stands
+    in for what the clip's content is still to tell.
     """
 
     path: str
     split: str
-    source_class: SourceClass
+    source_class: SourceClass | OwnClass
     reason: str | None = None
+    split_from: str = FOLDER
+
+    @property
+    def path_in_split(self) -> PurePosixPath:
+        """The path below the split's folder, or below the data set's root where there is none."""
+        path = PurePosixPath(self.path)
+        return path.relative_to(path.parts[0]) if self.split_from == FOLDER else path
 
 
-def _entries(folder: Path) -> list[Path]:
+def entries_of(folder: Path) -> list[Path]:
+    """Return what lies in a folder in natural order, without litter. Raises InputError where it may not be read."""
     try:
         return sorted(without_litter(folder), key=lambda child: natural_key(child.name))
     except PermissionError:
@@ -41,10 +51,11 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _subfolders(folder: Path) -> list[Path]:
-    return [child for child in _entries(folder) if child.is_dir()]
+    return [child for child in entries_of(folder) if child.is_dir()]
 
 
-def _split_folders(root: Path) -> dict[str, Path]:
+def split_folders(root: Path) -> dict[str, Path]:
+    """Return the folders of a root that are named train or test, by split. Raises InputError for two of one split."""
     found: dict[str, Path] = {}
     for folder in _subfolders(root):
         split = fold_name(folder.name)
@@ -64,7 +75,7 @@ def _is_class_folder(folder: Path) -> bool:
 
 
 def _has_both_splits(folder: Path) -> bool:
-    return folder.is_dir() and set(_split_folders(folder)) == set(SPLITS)
+    return folder.is_dir() and set(split_folders(folder)) == set(SPLITS)
 
 
 def _roots_below(folder: Path, depth: int) -> Iterator[Path]:
@@ -72,7 +83,7 @@ def _roots_below(folder: Path, depth: int) -> Iterator[Path]:
         if child.name in _NEVER_SEARCHED:
             continue
         if _has_both_splits(child):
-            splits = _split_folders(child).values()
+            splits = split_folders(child).values()
             if any(_is_class_folder(grandchild) for split in splits for grandchild in _subfolders(split)):
                 yield child
         elif depth > 1:
@@ -111,7 +122,7 @@ def _in_utf8(relative: str) -> tuple[str, str | None]:
     return relative, None
 
 
-def _source(path: Path, root: Path, split: str, source_class: SourceClass) -> Source | None:
+def source_at(path: Path, root: Path, split: str, source_class: SourceClass | OwnClass) -> Source | None:
     """Return a class folder's entry as a clip, None where it is none."""
     if path.suffix.casefold() != ".mp4":
         return None
@@ -124,7 +135,8 @@ def _source(path: Path, root: Path, split: str, source_class: SourceClass) -> So
     return Source(relative, split, source_class, reason)
 
 
-def _kind(path: Path) -> str:
+def kind_of(path: Path) -> str:
+    """Say in a word what something is that is no clip."""
     with contextlib.suppress(OSError):  # whatever that is, it is no clip
         if path.is_file():
             return path.suffix or path.name
@@ -139,17 +151,17 @@ def list_clips(root: Path) -> tuple[list[Source], Counter[str]]:
     clip at all.
     """
     sources, left = [], Counter[str]()
-    for split, split_folder in _split_folders(root).items():
-        for entry in _entries(split_folder):
+    for split, split_folder in split_folders(root).items():
+        for entry in entries_of(split_folder):
             if is_unfinished(entry.name) or not entry.is_dir():
                 left[entry.suffix or entry.name] += 1
                 continue
             source_class = source_class_of_folder(entry.name)
-            for path in _entries(entry):
-                if source := _source(path, root, split, source_class):
+            for path in entries_of(entry):
+                if source := source_at(path, root, split, source_class):
                     sources.append(source)
                 else:
-                    left[_kind(path)] += 1
+                    left[kind_of(path)] += 1
     if not sources:
         raise InputError(f"no clips found: {root} holds no .mp4 file in a class folder; {_LAYOUT}")
     return sorted(sources, key=lambda source: natural_key(source.path)), left

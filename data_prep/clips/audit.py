@@ -3,19 +3,21 @@
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from data_prep.clips.camera_audit import NOTHING_KNOWN, audit_cameras
 from data_prep.clips.records import STATUSES, Clip, natural_key
 from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from data_prep.labels import LABELS, SOURCE_CLASSES, SPLITS, TEST, TRAIN, rows_file
 
 AUDIT_FILE = "audit.json"
-SCHEMA_VERSION = 3
-READ_VERSIONS = (2, 3)  # 2 counts no faults, and lists pairs of clips that look alike in the place of groups
+SCHEMA_VERSION = 4
+# 2 counts no faults, and lists pairs of clips that look alike in the place of groups; 3 knows no cameras
+READ_VERSIONS = (2, 3, 4)
 
 
 def _counts(clips: list[Clip]) -> dict[str, int]:
@@ -27,6 +29,8 @@ def count_split(clips: Iterable[Clip]) -> dict[str, Any]:
     clips = list(clips)
     usable = [clip for clip in clips if clip.has_frames]
     classes = [source_class.folder for source_class in SOURCE_CLASSES]
+    if own := {clip.source_class for clip in clips if clip.own_class}:
+        classes = sorted(own, key=natural_key)
     return {
         **_counts(usable),
         "labels": {label: _counts([clip for clip in usable if clip.label == label]) for label in LABELS},
@@ -130,13 +134,18 @@ def leaks_in_train(clips: Iterable[Clip]) -> list[dict[str, Any]]:
     ]
 
 
-def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> dict[str, Any]:
+def audit_clips(
+    clips: Iterable[Clip],
+    near_identical: list[dict[str, Any]],
+    data_of: Callable[[Clip], Path] | None = None,
+) -> dict[str, Any]:
     """Return the audit of all clips as a JSON object, the groups of clips that look alike included as they are.
 
     `fps` is how many frames a second were taken, None where clips differ in it; `splits` counts; `identical_clips`,
     `test_clips_with_twins` and `leaks_in_train` tell of copies; `damaged` lists the clips that are partial or failed,
     with the reason, `faults` counts what was damaged, and `single_frame_clips` lists those of one sample alone.
-    `extracted_by_earlier_version` counts clips whose samples could be wrong and whose faults aren't counted.
+    `extracted_by_earlier_version` counts clips whose samples could be wrong and whose faults aren't counted. The rest
+    is audit_cameras', which `data_of` tells where frames lie.
     """
     clips = sorted(clips, key=lambda clip: natural_key(clip.path))
     rates = {clip.settings.fps for clip in clips}
@@ -155,6 +164,7 @@ def audit_clips(clips: Iterable[Clip], near_identical: list[dict[str, Any]]) -> 
         "faults": count_faults(clips),
         "extracted_by_earlier_version": sum(clip.is_of_earlier_extractor for clip in clips),
         "single_frame_clips": [clip.path for clip in clips if clip.frames == 1],
+        **audit_cameras(clips, data_of),
     }
 
 
@@ -174,15 +184,19 @@ def read_audit(folder: Path) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{file}: damaged; run data_prep/build_jsonl.py again") from None
     if known and all(sha256_of_file(folder / rows_file(split)) == sha256 for split, sha256 in built.items()):
-        return with_groups(audit)
+        return of_today(audit)
     print(f"warning: {file.name} isn't of these rows, so it is left out; build_jsonl.py makes both", file=sys.stderr)
     return None
 
 
-def with_groups(audit: dict[str, Any]) -> dict[str, Any]:
+def of_today(audit: dict[str, Any]) -> dict[str, Any]:
+    """Return an audit of an earlier version with what it doesn't know as such, and its pairs made groups."""
+    audit = {**NOTHING_KNOWN, **audit}
+    return _with_groups(audit) if audit["schema_version"] == 2 else audit
+
+
+def _with_groups(audit: dict[str, Any]) -> dict[str, Any]:
     """Return an audit with the pairs of clips that look alike, which version 2 lists, made groups."""
-    if audit["schema_version"] != 2:
-        return audit
     groups: list[dict[str, Any]] = []
     for pair in audit["near_identical_clips"]:
         joined = [group for group in groups if set(group["paths"]) & set(pair["paths"])]

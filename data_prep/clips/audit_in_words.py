@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from data_prep.clips.camera_audit import cameras_in_words
 from data_prep.clips.records import earlier_in_words
 from data_prep.errors import printable
 from data_prep.labels import SAFE, SPLITS, TEST, TRAIN, UNSAFE
@@ -13,6 +14,7 @@ def audit_in_words(audit: dict[str, Any]) -> str:
     """Return the audit as a few lines to read, with what they mean for the figures."""
     lines = [_split_in_words(split, counts) for split, counts in audit["splits"].items()]
     lines += _prior_shift_in_words(audit["splits"])
+    lines += cameras_in_words(audit)
     lines += _damage_in_words(audit)
     groups = audit["identical_clips"]
     lines.append(

@@ -12,7 +12,9 @@ from data_prep.files import write_atomic
 
 CLIPS_FILE = "clips.jsonl"
 _KEYS = [field.name for field in fields(Clip)]
-_UNVERSIONED_KEYS = set(_KEYS) - {"extractor", "samples", "faults"} | {"frames"}
+_LATER_KEYS = {"own_class", "description", "camera", "day", "split_from"}  # records without them have the defaults
+_FIRST_KEYS = set(_KEYS) - _LATER_KEYS
+_UNVERSIONED_KEYS = _FIRST_KEYS - {"extractor", "samples", "faults"} | {"frames"}
 
 
 def _parse_clip(line: str) -> Clip:
@@ -23,7 +25,7 @@ def _parse_clip(line: str) -> Clip:
     try:
         if isinstance(record, dict):
             record = _of_known_version(record)
-        if not isinstance(record, dict) or set(record) != set(_KEYS):
+        if not isinstance(record, dict) or set(record) not in (set(_KEYS), _FIRST_KEYS):
             raise InputError(f"a clip's record has exactly the keys {', '.join(_KEYS)}")
         faults = None if record["faults"] is None else tuple(sorted(record["faults"].items()))
         values = {"settings": Settings(**record["settings"]), "samples": tuple(record["samples"]), "faults": faults}

@@ -18,6 +18,9 @@ STATUSES = ("ok", "partial", "failed", "pending")  # pending: an extraction that
 EXTRACTOR_VERSION = 2
 UNVERSIONED = 1  # its records hold no version, a count of samples in the place of their numbers, and no faults
 
+# What a clip's split comes from: its folder, train or test; else its camera and day, its content, or a copy of it.
+FOLDER, DAY, CONTENT, COPY = SPLIT_ORIGINS = ("folder", "day", "content", "copy")
+
 _LABEL_OF_FOLDER = {source_class.folder: source_class.label for source_class in SOURCE_CLASSES}
 
 
@@ -48,7 +51,9 @@ class Clip:
     """One source clip: what it is, where it stands, and how its extraction went.
 
     `path` is relative to the data set's root; `source_class` is one of the eight folder names of labels.py, however
-    the folder on disk is spelled. `duration_seconds` and `rate` (frames a second) are what the container states;
+    the folder on disk is spelled, or, with `own_class`, a line of the user's own classes file, whose `description` goes
+    along. `camera` and `day`, as 2024-05-01, are what the path says of them, None where it says nothing; `split_from`
+    is what the split follows from. `duration_seconds` and `rate` (frames a second) are what the container states;
     `width` and `height` are of the first frame as it is saved, in pixels. What could not be learnt is None.
     `extractor` is the version that took the frames, `samples` the numbers of those that stand on disk, in order.
     `faults` says in words what was damaged, and how often that was found, None where that version didn't count;
@@ -71,15 +76,18 @@ class Clip:
     status: str
     faults: tuple[tuple[str, int], ...] | None
     reason: str | None
+    own_class: bool = False
+    description: str | None = None
+    camera: str | None = None
+    day: str | None = None
+    split_from: str = FOLDER
 
     def __post_init__(self) -> None:
         _check_video_id(self.video_id)
         if self.split not in SPLITS:
             raise InputError(f"split {self.split!r} is not one of {', '.join(SPLITS)}")
-        if self.label not in LABELS or _LABEL_OF_FOLDER.get(self.source_class) != self.label:
-            raise InputError(f"source class {self.source_class!r} does not go with label {self.label!r}")
-        if not self.path or PurePosixPath(self.path).is_absolute() or ".." in PurePosixPath(self.path).parts:
-            raise InputError(f"path {self.path!r} is not relative to the data set's root")
+        _check_class(self)
+        _check_path(self)
         if self.status not in STATUSES:
             raise InputError(f"status {self.status!r} is not one of {', '.join(STATUSES)}")
         if self.sha256 is None and self.status != "failed":
@@ -143,6 +151,25 @@ def _check_video_id(video_id: str) -> None:
     """A video_id becomes a folder that is created and removed, so it must be one plain component of a path."""
     if video_id in ("", ".", "..") or any(character in video_id for character in "/\\\0"):
         raise InputError(f"video_id {video_id!r} cannot be a folder's name")
+
+
+def _check_class(clip: Clip) -> None:
+    known = _LABEL_OF_FOLDER.get(clip.source_class, clip.label if clip.own_class is True else None)
+    if clip.label not in LABELS or known != clip.label or not clip.source_class:
+        raise InputError(f"source class {clip.source_class!r} does not go with label {clip.label!r}")
+    if type(clip.own_class) is not bool:
+        raise InputError(f"own_class {clip.own_class!r} is neither true nor false")
+
+
+def _check_path(clip: Clip) -> None:
+    if not clip.path or PurePosixPath(clip.path).is_absolute() or ".." in PurePosixPath(clip.path).parts:
+        raise InputError(f"path {clip.path!r} is not relative to the data set's root")
+    for name in ("description", "camera", "day"):
+        value = getattr(clip, name)
+        if value is not None and not (isinstance(value, str) and value.strip()):
+            raise InputError(f"{name} {value!r} is no text")
+    if clip.split_from not in SPLIT_ORIGINS:
+        raise InputError(f"split_from {clip.split_from!r} is not one of {', '.join(SPLIT_ORIGINS)}")
 
 
 def _check_samples(samples: tuple[int, ...]) -> None:

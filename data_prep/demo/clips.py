@@ -30,16 +30,26 @@ COPIES = {
 
 @dataclass(frozen=True)
 class PlannedClip:
-    """One clip to draw: `number` counts from 1 within its split and class. A copy is drawn as what it copies."""
+    """One clip to draw: `number` counts from 1 within its split and class. A copy is drawn as what it copies.
+
+    `place` is its path where that isn't the published one, and `mirrored` has its pictures turned left to right.
+    """
 
     split: str
     source_class: SourceClass
     number: int
     copy_of: "PlannedClip | None" = None
+    place: str | None = None
+    mirrored: bool = False
 
     @property
     def path(self) -> str:
-        """The clip's path below the data set's folder, spelled as published."""
+        """The clip's path below the data set's folder."""
+        return self.place or self.published_path
+
+    @property
+    def published_path(self) -> str:
+        """The path that it has in the published layout, spelled as there."""
         name = f"{self.source_class.digit}_{self.split[:2]}{self.number}.mp4"
         return f"{self.split}/{published_folder(self.source_class)}/{name}"
 
@@ -68,22 +78,22 @@ def plan_clips(split: str, count: int) -> list[PlannedClip]:
 
 def with_copies(plan: list[PlannedClip]) -> list[PlannedClip]:
     """Return the plan with its byte-copies marked, as far as it holds both the copy and what it copies."""
-    by_path = {clip.path: clip for clip in plan}
-    return [replace(clip, copy_of=by_path.get(COPIES.get(clip.path, ""))) for clip in plan]
+    by_path = {clip.published_path: clip for clip in plan}
+    return [replace(clip, copy_of=by_path.get(COPIES.get(clip.published_path, ""))) for clip in plan]
 
 
 def scene_of(clip: PlannedClip, seed: int) -> tuple[Scene, np.random.Generator]:
     """Return what a clip shows, which `seed` and its split, class and number decide alone, and what goes on drawing."""
     drawn = clip.copy_of or clip
     rng = np.random.default_rng([seed, SPLITS.index(drawn.split), drawn.source_class.digit, drawn.number])
-    panel_open = True if drawn.path in COPIES.values() else None
+    panel_open = True if drawn.published_path in COPIES.values() else None
     return sample_scene(drawn.source_class.digit, rng, panel_open=panel_open, load=drawn.number - 1), rng
 
 
 def encode_clip(clip: PlannedClip, seed: int) -> bytes:
     """Return the mp4 file of one clip."""
     scene, rng = scene_of(clip, seed)
-    renderer = Renderer(scene)
+    renderer, mirrored = Renderer(scene), (clip.copy_of or clip).mirrored
     frames = round(rng.uniform(MIN_SECONDS, MAX_SECONDS) * FRAMES_PER_SECOND)
     options = {**ENCODER_OPTIONS, "crf": str(rng.choice(QUALITIES))}
     file = io.BytesIO()
@@ -92,7 +102,10 @@ def encode_clip(clip: PlannedClip, seed: int) -> bytes:
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.codec_context.gop_size = 2 * FRAMES_PER_SECOND
         for index in range(frames):
-            picture = av.VideoFrame.from_numpy_buffer(renderer.pixels(index / FRAMES_PER_SECOND), format="rgba")
+            pixels = renderer.pixels(index / FRAMES_PER_SECOND)
+            if mirrored:
+                pixels = np.ascontiguousarray(pixels[:, ::-1])
+            picture = av.VideoFrame.from_numpy_buffer(pixels, format="rgba")
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return file.getvalue()

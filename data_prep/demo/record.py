@@ -26,6 +26,7 @@ class Settings:
     train_clips: int
     test_clips: int
     generator: str  # hash_of_drawing's, so that an old set is never taken for a new one
+    folder: str = DATASET_FOLDER  # that the clips lie in
 
 
 def hash_of_drawing(folder: Path = DRAWING) -> str:
@@ -45,7 +46,7 @@ def prepare(out: Path, settings: Settings, plan: list[PlannedClip]) -> list[Plan
     leaves is known to be this script's, and of which settings. A clip is renamed into place, so one that is there
     is whole.
     """
-    root = out / DATASET_FOLDER
+    root = out / settings.folder
     recorded = _read_record(out)
     _refuse_foreign(root, set(recorded["clips"]) if recorded else None)
     _remove_temporaries(root)
@@ -114,5 +115,5 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
 
 def _remove_temporaries(root: Path) -> None:
-    for path in root.glob("*/*/.*.mp4.*.tmp"):
+    for path in root.rglob(".*.mp4.*.tmp"):
         path.unlink()

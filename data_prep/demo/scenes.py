@@ -50,7 +50,7 @@ def sample_scene(
     as UNSAFE as at an open one, and with a vest an open panel is SAFE. `load` fixes which of its class's loads a
     forklift carries, counted round and round, so that a handful of clips show them all.
     """
-    camera = HALL if digit in (0, 3, 4, 7) else PRESS_SHOP
+    camera = camera_of(digit)
     surroundings = _surroundings(camera, rng)
     late = rng.uniform(0.2, 0.9) if rng.random() < LATE_SHARE else 0.0
     panel = bool(rng.integers(2)) if panel_open is None else panel_open
@@ -72,6 +72,11 @@ def sample_scene(
         screen=_screen(forklift, rng) if forklift and rng.random() < SCREENED_SHARE else None,
         **surroundings,
     )
+
+
+def camera_of(digit: int) -> Camera:
+    """Return the camera that the behaviour with that class digit is seen by."""
+    return HALL if digit in (0, 3, 4, 7) else PRESS_SHOP
 
 
 def choose(rng: np.random.Generator, options: Sequence[Any]) -> Any:

@@ -22,7 +22,7 @@ its one-word answer. Validation is cut from train by clip: clips of the same con
 
 Columns: `image` (the file's bytes, embedded), `prompt`, `response`, `clip`, `sample` (number k is the first frame shown
 from k to k + 1 over fps seconds of the clip; one in which none is shown is missing), `source_class` (the behaviour's
-folder in the published data set).
+folder in the published data set, or its line in a classes file), `camera` (null where it isn't known).
 
 {hash}{content}`
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.clips.audit import AUDIT_FILE, with_groups
+from data_prep.clips.audit import AUDIT_FILE, of_today
 from data_prep.disk.disk_errors import named, told
 from data_prep.disk.litter import is_litter
 from data_prep.disk.plain_paths import plain_path
@@ -80,7 +80,7 @@ def revision_of(manifest: Path) -> str:
 def pushed_audit(version: Version) -> dict[str, Any] | None:
     """Return the audit that was pushed with a version, None where none was."""
     file = version.snapshot / AUDIT_FILE
-    return with_groups(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+    return of_today(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
 
 
 def pushed_format(manifest: dict[str, Any]) -> FrameFormat | None:

@@ -3,20 +3,26 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from data_prep.labels import DATASET_SPLITS, LABELS
-from data_prep.rows.frames import COLUMNS, Frame
+from data_prep.rows.frames import CAMERA, COLUMNS, Frame
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 
+def _hashed(digest: str, columns: Mapping[str, Any]) -> list[str | int]:
+    """Return what a row's hash is made of: its camera only where it is known, so that older hashes stand."""
+    camera = columns.get(CAMERA)
+    return [digest, *(columns[name] for name in COLUMNS), *([] if camera is None else [camera])]
+
+
 def _frame_rows(frames: Sequence[Frame], digests: Sequence[str]) -> Iterator[list[str | int]]:
     for frame, digest in zip(frames, digests, strict=True):
-        yield [digest, *frame.columns.values()]
+        yield _hashed(digest, frame.columns)
 
 
 def _dataset_rows(dataset: "Dataset") -> Iterator[list[str | int]]:
@@ -24,7 +30,7 @@ def _dataset_rows(dataset: "Dataset") -> Iterator[list[str | int]]:
 
     for row in dataset.cast_column("image", Image(decode=False)):
         digest = hashlib.sha256(row["image"]["bytes"]).hexdigest()
-        yield [digest, *(row[name] for name in COLUMNS)]
+        yield _hashed(digest, row)
 
 
 def _rows_hash(rows: Iterator[list[str | int]]) -> str:
@@ -40,7 +46,10 @@ def frames_hash(frames: Sequence[Frame], digests: Sequence[str]) -> str:
 
 
 def split_hash(dataset: "Dataset") -> str:
-    """Return the SHA-256 of one split: row by row its image's SHA-256, prompt, response, clip, sample, source class."""
+    """Return the SHA-256 of one split: row by row its image's SHA-256, prompt, response, clip, sample, source class.
+
+    The camera comes last, where it is known.
+    """
     return _rows_hash(_dataset_rows(dataset))
 
 

@@ -6,7 +6,7 @@
 import hashlib
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,13 +36,14 @@ def dataset_columns() -> "Features":
             "clip": Value("string"),
             "sample": Value("int64"),
             "source_class": Value("string"),
+            "camera": Value("string"),
         }
     )
 
 
-def _examples(folder: str, frames: tuple[Frame, ...], digests: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _examples(frames: tuple[Frame, ...], digests: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     for frame, digest in zip(frames, digests, strict=True):
-        path = image_path(Path(folder), frame.image, frame.where)
+        path = image_path(Path(frame.folder), frame.image, frame.where)
         check_image(path, f"{frame.where}: image {frame.image!r}")
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != digest:
@@ -64,16 +65,16 @@ def _warn_of_both_answers(frames: Sequence[Frame], digests: Sequence[str]) -> No
         )
 
 
-def _build_split(folder: Path, split: str, frames: Sequence[Frame], cache: Path | None) -> "Dataset":
+def _build_split(split: str, frames: Sequence[Frame], cache: Path | None) -> "Dataset":
     from datasets import Dataset, NamedSplit, config
     from datasets.exceptions import DatasetGenerationError
 
-    images = [image_path(folder, frame.image, frame.where) for frame in frames]
+    images = [image_path(Path(frame.folder), frame.image, frame.where) for frame in frames]
     digests = [sha256_of_file(image) for image in images]
     _warn_of_both_answers(frames, digests)
     # `datasets` keeps what a generator gave under a hash of gen_kwargs. All that a row holds is in there, its image
     # as a digest, so a changed row or image is generated anew. Tuples: a list would be taken for shards.
-    source = {"folder": str(folder), "frames": tuple(frames), "digests": tuple(digests)}
+    source = {"frames": tuple(frames), "digests": tuple(digests)}
     cache = plain_path(cache or Path(config.HF_DATASETS_CACHE).expanduser())
     try:
         with named(cache, sum(image.stat().st_size for image in images)):
@@ -86,19 +87,29 @@ def _build_split(folder: Path, split: str, frames: Sequence[Frame], cache: Path 
         raise
     if split_hash(dataset) != frames_hash(frames, digests):
         arrow = dataset.cache_files[0]["filename"]
-        raise InputError(f"{arrow}: not what was built from {folder}; the cached copy is damaged, delete its folder")
+        raise InputError(
+            f"{arrow}: not what was built from {frames[0].folder}; the cached copy is damaged, delete its folder"
+        )
     return dataset
 
 
 def build_dataset(folder: Path, *, seed: int = 0, cache: Path | None = None) -> "DatasetDict":
     """Build train, validation and test from a data folder's JSONL files, clips.jsonl and frames.
 
+    A class that validation lacks is named on stderr. `cache` is dataset_of's. Raises InputError as `read_frames` and
+    dataset_of do.
+    """
+    splits = split_frames(folder, seed=seed)
+    warn_of_missing_classes(splits)
+    return dataset_of(splits, cache=cache)
+
+
+def dataset_of(splits: Mapping[str, Sequence[Frame]], *, cache: Path | None = None) -> "DatasetDict":
+    """Build a data set of frames, split by split.
+
     The images' bytes are embedded; of their paths only the file name is kept. The result lies, memory-mapped, in the
-    folder `cache`, by default that of `datasets`. A class that validation lacks is named on stderr. Raises InputError
-    as `read_frames` does and for an image that `check_image` refuses.
+    folder `cache`, by default that of `datasets`. Raises InputError for an image that `check_image` refuses.
     """
     from datasets import DatasetDict
 
-    splits = split_frames(folder, seed=seed)
-    warn_of_missing_classes(splits)
-    return DatasetDict({split: _build_split(folder, split, frames, cache) for split, frames in splits.items()})
+    return DatasetDict({split: _build_split(split, frames, cache) for split, frames in splits.items()})

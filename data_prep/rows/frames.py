@@ -12,11 +12,16 @@ from data_prep.rows.jsonl import Row, image_path, read_numbered_rows
 
 # Of a row of a `datasets.Dataset`, beside its image, in the order in which a split's hash takes them.
 COLUMNS = ("prompt", "response", "clip", "sample", "source_class")
+CAMERA = "camera"  # a column, too, which the hash takes last and only where it says something: older data have none
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One row of a JSONL joined with its clip. `where` is the row's file and line, `image` relative to the folder."""
+    """One row of a JSONL joined with its clip.
+
+    `where` is the row's file and line, `image` relative to `folder`, the data folder. `camera` is None where it isn't
+    known.
+    """
 
     where: str
     image: str
@@ -26,14 +31,16 @@ class Frame:
     sample: int
     source_class: str
     clip_sha256: str
+    camera: str | None = None
+    folder: str = ""
 
     @property
-    def columns(self) -> dict[str, str | int]:
-        """The frame's COLUMNS, in order."""
-        return {name: getattr(self, name) for name in COLUMNS}
+    def columns(self) -> dict[str, str | int | None]:
+        """The frame's COLUMNS, in order, and its camera."""
+        return {name: getattr(self, name) for name in (*COLUMNS, CAMERA)}
 
 
-def _join(row: Row, where: str, split: str, clips: dict[str, Clip]) -> Frame:
+def _join(row: Row, where: str, folder: Path, split: str, clips: dict[str, Clip]) -> Frame:
     path = PurePosixPath(row.image)
     clip = clips.get(path.parent.as_posix())
     if clip is None or clip.sha256 is None or not path.stem.isdecimal() or not clip.has_sample(int(path.stem)):
@@ -52,6 +59,8 @@ def _join(row: Row, where: str, split: str, clips: dict[str, Clip]) -> Frame:
         sample=int(path.stem),
         source_class=clip.source_class,
         clip_sha256=clip.sha256,
+        camera=clip.camera,
+        folder=str(folder),
     )
 
 
@@ -68,7 +77,7 @@ def read_frames(folder: Path, split: str) -> list[Frame]:
     for number, row in rows:
         where = f"{jsonl}:{number}"
         image_path(folder, row.image, where)
-        frame = _join(row, where, split, clips)
+        frame = _join(row, where, folder, split, clips)
         first = frames.setdefault((frame.clip, frame.sample), frame)
         if first is not frame:
             raise InputError(_second_row(frame, first))

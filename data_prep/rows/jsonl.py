@@ -1,8 +1,8 @@
 """One JSONL row a frame: read, write and check it, with file and line in every error."""
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from data_prep.errors import InputError
@@ -85,6 +85,11 @@ def read_numbered_rows(jsonl: Path) -> list[tuple[int, Row]]:
 def read_rows(jsonl: Path) -> list[Row]:
     """Read every row of a JSONL file, in order; raises as `read_numbered_rows` does."""
     return [row for _, row in read_numbered_rows(jsonl)]
+
+
+def with_prompt(rows: Mapping[str, Iterable[Row]], prompt: str) -> dict[str, list[Row]]:
+    """Return each split's rows with the question that all of them ask."""
+    return {split: [replace(row, prompt=prompt) for row in each] for split, each in rows.items()}
 
 
 def as_jsonl(rows: Iterable[Row]) -> bytes:

@@ -6,10 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from data_prep.labels import TEST, TRAIN, VALIDATION
+from data_prep.errors import InputError
+from data_prep.labels import LABELS, TEST, TRAIN, VALIDATION
 from data_prep.rows.frames import Frame, read_frames
 
 VALIDATION_FRACTION = 0.1  # of train's clips
+BY_CLIP, BY_CAMERA = WAYS = ("clip", "camera")
 
 
 def _classes_by_content(frames: Sequence[Frame]) -> dict[str, Counter[str]]:
@@ -53,16 +55,53 @@ def cut_validation(frames: Sequence[Frame], *, seed: int = 0) -> set[str]:
     return {frame.clip for frame in frames if frame.clip_sha256 in chosen}
 
 
-def warn_of_missing_classes(splits: dict[str, list[Frame]]) -> None:
+def cut_cameras(frames: Sequence[Frame], *, seed: int = 0) -> set[str]:
+    """Choose the clips of train that become validation: those of whole cameras, drawn by `seed`, a tenth or more.
+
+    Cameras that show both labels are taken first, and train keeps both. A clip of another camera goes along where its
+    content is one of theirs; clips of an unknown camera stay. Raises InputError where no cameras can be parted so.
+    """
+    cameras = sorted({frame.camera for frame in frames if frame.camera is not None})
+    random.Random(seed).shuffle(cameras)
+    labels = {camera: {frame.response for frame in frames if frame.camera == camera} for camera in cameras}
+    cameras.sort(key=lambda camera: -len(labels[camera]))
+    goal = VALIDATION_FRACTION * len({frame.clip for frame in frames})
+    chosen: set[str] = set()
+    held: set[str] = set()
+    for camera in cameras:
+        if len(held) >= goal and _labels_of(frames, held) == set(LABELS):
+            break
+        more = _clips_of_cameras(frames, chosen | {camera})
+        if _labels_of(frames, {frame.clip for frame in frames} - more) == set(LABELS):
+            chosen, held = chosen | {camera}, more
+    if _labels_of(frames, held) != set(LABELS):
+        raise InputError(
+            f"--validation {BY_CAMERA}: of {len(cameras)} known cameras none can be held out so that train and "
+            f"validation both have {' and '.join(LABELS)}; leave it out, or tell cameras to extract_frames.py"
+        )
+    print(f"validation: {', '.join(sorted(chosen))} held out whole", file=sys.stderr)
+    return held
+
+
+def _clips_of_cameras(frames: Sequence[Frame], cameras: set[str]) -> set[str]:
+    contents = {frame.clip_sha256 for frame in frames if frame.camera in cameras}
+    return {frame.clip for frame in frames if frame.clip_sha256 in contents}
+
+
+def _labels_of(frames: Sequence[Frame], clips: set[str]) -> set[str]:
+    return {frame.response for frame in frames if frame.clip in clips}
+
+
+def warn_of_missing_classes(splits: dict[str, list[Frame]], way: str = BY_CLIP) -> None:
     """Name on stderr each source class of train that validation lacks."""
     train, validation = splits[TRAIN], splits.get(VALIDATION, [])
     missing = sorted({frame.source_class for frame in train} - {frame.source_class for frame in validation})
+    why = {
+        BY_CLIP: "it has no two clips of different content that can part",
+        BY_CAMERA: "no camera that is held out shows it",
+    }
     for name in missing:
-        print(
-            f"warning: {name} stays in train whole and is not in validation: "
-            "it has no two clips of different content that can part",
-            file=sys.stderr,
-        )
+        print(f"warning: {name} stays in train whole and is not in validation: {why[way]}", file=sys.stderr)
     if not validation:
         print("warning: there is no validation split: no class has a clip to spare; add clips", file=sys.stderr)
 
@@ -72,10 +111,18 @@ def split_frames(folder: Path, *, seed: int = 0) -> dict[str, list[Frame]]:
 
     `validation` is left out where no class has a clip to spare. Raises InputError as `read_frames` does.
     """
-    train = read_frames(folder, TRAIN)
-    test = read_frames(folder, TEST)
-    held_out = cut_validation(train, seed=seed)
+    return with_validation(read_frames(folder, TRAIN), read_frames(folder, TEST), seed=seed)
+
+
+def with_validation(
+    train: Sequence[Frame], test: Sequence[Frame], *, seed: int = 0, way: str = BY_CLIP
+) -> dict[str, list[Frame]]:
+    """Return frames as train, validation and test, each in order; one that has none is left out.
+
+    Validation is cut from train by BY_CLIP as cut_validation does, by BY_CAMERA as cut_cameras does and raises.
+    """
+    held_out = (cut_cameras if way == BY_CAMERA else cut_validation)(train, seed=seed)
     kept = [frame for frame in train if frame.clip not in held_out]
     validation = [frame for frame in train if frame.clip in held_out]
-    splits = {TRAIN: kept, VALIDATION: validation, TEST: test}
+    splits = {TRAIN: kept, VALIDATION: validation, TEST: list(test)}
     return {split: frames for split, frames in splits.items() if frames}

@@ -9,25 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.clips.records import FRAMES_FOLDER, frame_name
 from data_prep.files import sha256_of_file, to_root
 from data_prep.hub.source import FramesSource
-from data_prep.labels import LABELS, SOURCE_CLASSES, TEST, TRAIN
+from data_prep.labels import LABELS, TEST, TRAIN
 from data_prep.rows.content import count_splits
+from data_prep.rows.joining import image_of
 from recipes.adapter.folder import WEIGHTS_FILE
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.metrics.calibration import calibration
 from recipes.metrics.class_ids import POSITIVE, confusion_matrix
 from recipes.metrics.comparison import compare
-from recipes.metrics.intervals import LEAST_CLIPS, at_most_without_error, interval
 from recipes.metrics.judged import Judged
 from recipes.metrics.prior_shift import BASE_PRIOR
-from recipes.metrics.resampling import draw_clips
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.report.evaluated_split import EvaluatedSplit
+from recipes.report.groups import per_camera, per_source_class
 from recipes.report.scored import Scored
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 _PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "evaluate", "scikit-learn")
 
 
@@ -111,7 +110,8 @@ def split_figures(scored: Scored, *, not_clean: Collection[str] | None = None) -
         "results": adapter.results(),
         "at_plain_threshold": {"value": PLAIN_THRESHOLD, **adapter.at(PLAIN_THRESHOLD).results()},
         "confusion_matrix": confusion_matrix(answers, truth),
-        "per_source_class": _per_source_class(answers == truth, clips, np.asarray(scored.source_classes)),
+        "per_source_class": per_source_class(answers == truth, clips, truth, scored.source_classes),
+        "per_camera": per_camera(answers == truth, clips, truth, scored.cameras),
         "calibration": calibration(scored.p_unsafe, truth, prior=scored.prior),
         "clean_subset": None if not_clean is None else _clean_subset(scored, not_clean),
         "baselines": {name: each and each.results() for name, each in {**asked, "always_unsafe": always}.items()},
@@ -139,12 +139,13 @@ def _clean_subset(scored: Scored, not_clean: Collection[str]) -> dict[str, Any]:
 def about_data(source: FramesSource, split: str) -> dict[str, Any]:
     """Return `data`, each split's counts and the audit's findings in numbers, and `excluded`, None without an audit.
 
-    The latter lists the clips of `split` of which no frame could be had.
+    `data` also has what the user's own classes file says of classes. `excluded` lists the clips of `split` of which no
+    frame could be had.
     """
     audit = source.audit
     counts = {name: asdict(counted) for name, counted in count_splits(source.dataset).items()}
     if audit is None:
-        return {"data": {"splits": counts, "audit": None}, "excluded": None}
+        return {"data": {"splits": counts, "audit": None, "classes": {}}, "excluded": None}
     published = TEST if split == TEST else TRAIN  # validation is a part of the published train split
     groups, alike = audit["identical_clips"], audit["near_identical_clips"]
     findings = {
@@ -158,13 +159,15 @@ def about_data(source: FramesSource, split: str) -> dict[str, Any]:
         "clips_that_look_alike": sum(group["clips"] for group in alike),
         "damaged_clips": len(audit["damaged"]),
         "single_frame_clips": len(audit["single_frame_clips"]),
+        "cameras_that_tell_the_label": audit["cameras_that_tell_the_label"],
+        "background_probe": audit["background_probe"],
     }
     excluded = [
         {"path": clip["path"], "reason": clip["reason"]}
         for clip in audit["damaged"]
         if clip["status"] == "failed" and clip["split"] == published
     ]
-    return {"data": {"splits": counts, "audit": findings}, "excluded": excluded}
+    return {"data": {"splits": counts, "audit": findings, "classes": audit["classes"]}, "excluded": excluded}
 
 
 def clips_not_clean(source: FramesSource, split: str) -> set[str] | None:
@@ -174,41 +177,15 @@ def clips_not_clean(source: FramesSource, split: str) -> set[str] | None:
     return {each["clip"] for each in source.audit["test_clips_with_twins"]}
 
 
-def _per_source_class(right: np.ndarray, clips: np.ndarray, source_classes: np.ndarray) -> dict[str, Any]:
-    """Return accuracy by source class: of its frames, with the interval from a bootstrap over its clips.
-
-    The interval of a single clip is None. Where no frame was answered wrong, `error_at_most` is which share of clips
-    may go wrong all the same.
-    """
-    table = {}
-    for source_class in SOURCE_CLASSES:
-        rows = source_classes == source_class.folder
-        if rows.any():
-            _, clip_of_row = np.unique(clips[rows], return_inverse=True)
-            frames = np.bincount(clip_of_row)
-            times = draw_clips(len(frames))
-            accuracy = times @ np.bincount(clip_of_row, weights=right[rows]) / (times @ frames)
-            table[source_class.folder] = {
-                "label": source_class.label,
-                "n": int(rows.sum()),
-                "clips": len(frames),
-                "accuracy": float(right[rows].mean()),
-                "interval": interval(accuracy) if len(frames) >= LEAST_CLIPS else None,
-                "error_at_most": at_most_without_error(len(frames)) if right[rows].all() else None,
-            }
-    return table
-
-
 def predictions(scored: Scored, split: str) -> list[dict[str, Any]]:
     """Return one record a frame, for predictions.jsonl: where it comes from, its label, P(UNSAFE) and the answer.
 
     `image` is the frame's path below its data folder, as extract_frames.py lays it out.
     """
-    folder = TEST if split == TEST else TRAIN  # validation is a part of the published train split
     columns = (scored.clips, scored.samples, scored.source_classes, scored.labels, scored.p_unsafe, scored.answers)
     return [
         {
-            "image": f"{FRAMES_FOLDER}/{folder}/{label.lower()}/{clip}/{frame_name(sample)}",
+            "image": image_of(clip, sample, split=split, label=label),
             "clip": clip,
             "sample": sample,
             "source_class": source_class,

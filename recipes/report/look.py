@@ -6,7 +6,7 @@ import io
 from PIL import Image
 
 from data_prep.files import PROJECT_ROOT, from_root
-from data_prep.labels import UNSAFE
+from data_prep.labels import SOURCE_CLASSES, UNSAFE
 
 LIGHT = "--ink:#1d2329;--muted:#5b6672;--line:#d5dbe1;--safe:#0b7a6f;--unsafe:#b93815;--base:#5b6672;--probe:#6a3fb5"
 DARK = "--ink:#e8ecf0;--muted:#9aa5b1;--line:#3a444f;--safe:#4fc3b5;--unsafe:#ff8a5c;--base:#9aa5b1;--probe:#b79cf2"
@@ -30,5 +30,8 @@ def is_small_base(base_model: str) -> bool:
 
 
 def class_in_words(folder: str) -> str:
-    """Return a source class's folder name as words: `0_safe_walkway_violation` is safe walkway violation."""
-    return folder.partition("_")[2].replace("_", " ")
+    """Return a source class's folder name as words: `0_safe_walkway_violation` is safe walkway violation.
+
+    Of the published eight alone the digit goes: in another name it may be a part of what it says.
+    """
+    return {each.folder: each.name for each in SOURCE_CLASSES}.get(folder, folder).replace("_", " ")

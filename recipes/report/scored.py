@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from data_prep.labels import LABELS
+from data_prep.rows.frames import CAMERA
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.threshold import label_of
 
 
 @dataclass(frozen=True)
 class Scored:
-    """n frames by clip and sample, with their behaviour, their class id and P(UNSAFE), all of length n.
+    """n frames by clip and sample, with behaviour, camera, None for unknown, class id and P(UNSAFE), all of length n.
 
     The adapter answers UNSAFE from `threshold` on. `baselines`, by name, are P(UNSAFE) of the same frames by what the
     adapter is compared with, of shape (n,), None where one wasn't asked; these answer UNSAFE from 0.5 on. `prior` is
@@ -23,6 +24,7 @@ class Scored:
     clips: Sequence[str]
     samples: Sequence[int]
     source_classes: Sequence[str]
+    cameras: Sequence[str | None]
     truth: np.ndarray
     p_unsafe: np.ndarray
     threshold: float
@@ -43,7 +45,8 @@ class Scored:
         clips, samples, source_classes, responses = (
             rows[name][:] for name in ("clip", "sample", "source_class", "response")
         )
-        return cls(clips, samples, source_classes, class_ids(responses), p_unsafe, threshold, baselines, prior)
+        cameras = _cameras_of(rows, len(clips))
+        return cls(clips, samples, source_classes, cameras, class_ids(responses), p_unsafe, threshold, baselines, prior)
 
     @property
     def labels(self) -> list[str]:
@@ -59,3 +62,9 @@ class Scored:
     def asked(self) -> dict[str, np.ndarray]:
         """The baselines that were asked."""
         return {name: scores for name, scores in self.baselines.items() if scores is not None}
+
+
+def _cameras_of(rows: Any, count: int) -> Sequence[str | None]:
+    """Return each row's camera. What was pushed by a version that knew none has no such column."""
+    columns = rows if isinstance(rows, Mapping) else rows.column_names
+    return rows[CAMERA][:] if CAMERA in columns else [None] * count

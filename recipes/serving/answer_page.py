@@ -72,7 +72,7 @@ def about(record: SafetyRecord, adapter: str) -> str:
         adapter=adapter,
         base=record.base_model,
         dataset=record.dataset,
-        prompt=record.prompt,
+        prompt=" ".join(record.prompt.split()),  # a line of its own would end the emphasis
         safe=SAFE,
         unsafe=UNSAFE,
         small=_SMALL if is_small_base(record.base_model) else "",

@@ -10,6 +10,7 @@ from data_prep.errors import InputError
 from data_prep.files import from_root
 from data_prep.hub.source import FramesSource, open_dataset
 from data_prep.labels import LABELS, TRAIN, UNSAFE
+from data_prep.prompt import check_plain
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.model.base import BaseModel
 from recipes.training.checks import check_device, check_reporting, check_updates
@@ -113,8 +114,12 @@ def set_prefetch(training: "SFTConfig") -> None:
 
 
 def only_prompt(source: FramesSource) -> str:
-    """Return the one prompt that all training rows ask. Raises InputError where there are several."""
+    """Return the one prompt that all training rows ask.
+
+    Raises InputError where there are several, and for one that holds a special token of the chat template's.
+    """
     prompts = source.dataset[TRAIN].unique("prompt")
     if len(prompts) != 1:
         raise InputError(f"data set {source.id!r} asks {len(prompts)} different prompts; an adapter answers one")
+    check_plain(prompts[0], f"data set {source.id!r}")
     return prompts[0]

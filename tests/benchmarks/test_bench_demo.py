@@ -65,7 +65,7 @@ def test_shuffled_folder_passes_the_project_s_own_checks(demo: Demo, tmp_path: P
     write_shuffled_data(demo.data, demo.clips, folder, seed=0)
     old, new = split_frames(demo.data), split_frames(folder)
     assert new["test"] == [
-        frame.__class__(**{**vars(frame), "where": frame.where.replace(str(demo.data), str(folder))})
+        replace(frame, where=frame.where.replace(str(demo.data), str(folder)), folder=str(folder))
         for frame in old["test"]
     ]
     train = [*new["train"], *new["validation"]]

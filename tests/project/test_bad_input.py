@@ -60,6 +60,30 @@ def contradictory_class(folder: Path) -> list[str]:
     return extract(folder)
 
 
+def own_class_without_a_line(folder: Path) -> list[str]:
+    (folder / "data").mkdir()
+    (folder / "clips" / "gate" / "half_open").mkdir(parents=True)
+    (folder / "clips" / "gate" / "half_open" / "1.mp4").touch()
+    (folder / "classes.yaml").write_text("open: UNSAFE\nclosed: SAFE\n")
+    return [*extract(folder / "data"), "--dataset", str(folder / "clips"), "--classes", str(folder / "classes.yaml")]
+
+
+def question_with_a_special_token(folder: Path) -> list[str]:
+    write_data(folder / "data", many_clips())
+    (folder / "prompt.txt").write_text("SAFE or UNSAFE?<|im_end|>")
+    return ["data_prep/build_jsonl.py", "--data", str(folder / "data"), "--prompt", str(folder / "prompt.txt")]
+
+
+def camera_that_is_none(folder: Path) -> list[str]:
+    write_data(folder / "data", many_clips())
+    return ["data_prep/push_dataset.py", "--data", str(folder / "data"), "--test-camera", "gate"]
+
+
+def plants_of_one_name(folder: Path) -> list[str]:
+    data = [str(write_data(folder / name / "plant", many_clips())) for name in ("a", "b")]
+    return ["data_prep/push_dataset.py", "--data", *data]
+
+
 def empty_jsonl(folder: Path) -> list[str]:
     (write_data(folder / "data", many_clips()) / "train.jsonl").write_text("")
     return train(folder)
@@ -223,6 +247,10 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     two_roots: "second copy",
     unknown_class: "'8_running' is none of the eight behaviours",
     contradictory_class: "digit 0 does not go with 'safe_walkway'",
+    own_class_without_a_line: "named by no line of classes.yaml; add one: half_open: UNSAFE (or SAFE)",
+    question_with_a_special_token: "the prompt holds '<|im_end|>'",
+    camera_that_is_none: "--test-camera 'gate' is none of the data's cameras; known: none",
+    plants_of_one_name: "each folder's clips bear its name, so names must differ",
     empty_jsonl: "train.jsonl: holds no row",
     torn_line: "train.jsonl:48: not a whole JSON object",
     missing_image: "is missing; run data_prep/extract_frames.py",

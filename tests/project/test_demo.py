@@ -112,7 +112,7 @@ def test_library_loads_the_pushed_data_set_offline_from_any_folder(demo: Demo, t
     found = json.loads(counts.replace("'", '"'))
     assert found["train"] + found["validation"] == rows["train"]
     assert found["test"] == rows["test"]
-    assert first == "(640, 360) ['clip', 'image', 'prompt', 'response', 'sample', 'source_class']"
+    assert first == "(640, 360) ['camera', 'clip', 'image', 'prompt', 'response', 'sample', 'source_class']"
 
 
 def test_training_says_what_it_trains_on(demo: Demo) -> None:

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import load_file
 
-from data_prep import build_jsonl
+from data_prep import build_jsonl, push_dataset
 from data_prep.clips.jsonl import CLIPS_FILE, read_clips
 from data_prep.errors import InputError
 from data_prep.hub.source import open_dataset
@@ -58,6 +58,18 @@ def test_data_set_is_the_same_pushed_and_as_a_folder(kept: Kept, caches: None) -
     clips = read_clips(kept.data / CLIPS_FILE)
     assert len(clips) == 24
     assert {(clip.extractor, clip.samples, clip.faults) for clip in clips} == {(1, (0, 1), None)}
+
+
+def test_data_pushed_again_are_a_version_of_the_same_content(kept: Kept, tmp_path: Path) -> None:
+    """It has a column more, of cameras that aren't known."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets")
+        assert push_dataset.main(["--data", str(kept.data), "--repo-id", ID]) == 0
+        source = open_dataset(ID)
+    assert source.content_hash == CONTENT
+    assert source.dataset["test"].unique("camera") == [None]
+    assert source.audit is not None and source.audit["cameras"] == {}
 
 
 def test_rows_are_not_built_of_its_frames_again(kept: Kept, tmp_path: Path) -> None:

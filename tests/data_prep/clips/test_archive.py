@@ -40,7 +40,10 @@ def test_dataset_is_found_however_it_is_nested_and_named(tmp_path: Path, place: 
 def test_split_folders_are_found_in_any_case(tmp_path: Path) -> None:
     root = touch(tmp_path / "set", "Train/0_Safe Walkway-Violation/a.mp4", "TEST_/4_safe_walkway/b.mp4")
     assert find_dataset(tmp_path) == root
-    assert [(source.split, source.source_class.digit) for source in list_clips(root)[0]] == [("test", 4), ("train", 0)]
+    assert [(source.split, source.source_class.folder) for source in list_clips(root)[0]] == [
+        ("test", "4_safe_walkway"),
+        ("train", "0_safe_walkway_violation"),
+    ]
 
 
 def test_a_named_dataset_is_taken_or_searched(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from data_prep.clips.jsonl import read_clips, write_clips
 from data_prep.clips.records import Clip, Settings
 from data_prep.errors import InputError
-from tests.tiny_data import unversioned
+from tests.tiny_data import unversioned, without_origin
 
 CLIP = Clip(
     video_id="0_tr1",
@@ -83,6 +83,13 @@ def test_a_clips_paths() -> None:
         ({"faults": (("torn", 1),)}, "status ok does not go with 1 kinds of faults"),
         ({"status": "partial"}, "status partial does not go with 0 kinds of faults"),
         ({"status": "partial", "faults": (("torn", 0),)}, "each with how often it was found"),
+        ({"source_class": "", "own_class": True}, "source class ''"),
+        ({"source_class": "4_safe_walkway", "own_class": True}, "source class '4_safe_walkway' does not go with label"),
+        ({"own_class": 1}, "own_class 1 is neither"),
+        ({"camera": " "}, "camera ' ' is no text"),
+        ({"day": 20260501}, "day 20260501 is no text"),
+        ({"description": ""}, "description '' is no text"),
+        ({"split_from": "chance"}, "split_from 'chance' is not one of folder, day, content, copy"),
     ],
 )
 def test_a_clip_checks_itself(change: dict[str, Any], message: str) -> None:
@@ -123,6 +130,25 @@ def test_damaged_records_name_file_and_line(tmp_path: Path, change: Any, message
     path.write_text(change(path.read_text()))
     with pytest.raises(InputError, match=message):
         read_clips(path)
+
+
+def test_records_of_before_there_were_cameras_are_read(tmp_path: Path) -> None:
+    """As the version before wrote them; one of both kinds of keys is no record."""
+    path = tmp_path / "clips.jsonl"
+    path.write_text(without_origin(CLIP) + "\n")
+    assert read_clips(path) == [CLIP]
+    assert (CLIP.camera, CLIP.day, CLIP.own_class, CLIP.split_from) == (None, None, False, "folder")
+    path.write_text(json.dumps({**json.loads(without_origin(CLIP)), "camera": "gate"}) + "\n")
+    with pytest.raises(InputError, match=r"clips\.jsonl:1: a clip's record has exactly the keys"):
+        read_clips(path)
+
+
+def test_own_classes_cameras_and_splits_stand_in_the_record(tmp_path: Path) -> None:
+    path = tmp_path / "clips.jsonl"
+    own = {"own_class": True, "source_class": "blocked exit", "description": "goods before the door"}
+    clip = replace(CLIP, **own, camera="gate", day="2026-05-01", split_from="day")  # type: ignore[arg-type]
+    write_clips(path, [clip])
+    assert read_clips(path) == [clip]
 
 
 def test_missing_records(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_audit(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train["source_classes"]["2_opened_panel_cover"] == {"clips": 0, "frames": 0}
     assert train["status"] == {"ok": 3, "partial": 0, "failed": 0}
     assert train["faults"] == audit["faults"] == {}
-    assert (audit["schema_version"], audit["extracted_by_earlier_version"]) == (3, 0)
+    assert (audit["schema_version"], audit["extracted_by_earlier_version"]) == (4, 0)
     assert audit["identical_clips"] == []
     assert str(data) not in text
     lines = capsys.readouterr().out.splitlines()

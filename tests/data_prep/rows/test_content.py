@@ -13,7 +13,8 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def _one_row(**changes: object) -> datasets.DatasetDict:
-    row = {"prompt": "p", "response": "SAFE", "clip": "4_tr1", "sample": 3, "source_class": "4_safe_walkway"}
+    row: dict[str, object] = {"prompt": "p", "response": "SAFE", "clip": "4_tr1", "sample": 3}
+    row |= {"source_class": "4_safe_walkway", "camera": None}
     image = {"bytes": b"not decoded here", "path": "0003.jpg"}
     table = {key: [value] for key, value in ({"image": image} | row | changes).items()}
     return datasets.DatasetDict({"train": datasets.Dataset.from_dict(table, features=dataset.dataset_columns())})
@@ -35,6 +36,7 @@ def test_content_hash_is_what_it_says() -> None:
         {"clip": "4_tr2"},
         {"sample": 4},
         {"source_class": "5_authorized_intervention"},
+        {"camera": "gate"},
     ],
 )
 def test_content_hash_covers_every_column(change: dict[str, object]) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 def test_rows_carry_bytes_labels_and_clip(data: Path) -> None:
     dataset = build_dataset(data)
     assert list(dataset) == ["train", "validation", "test"]
-    assert dataset["test"].column_names == ["image", "prompt", "response", "clip", "sample", "source_class"]
+    assert dataset["test"].column_names == ["image", "prompt", "response", "clip", "sample", "source_class", "camera"]
     row = dataset["test"].cast_column("image", datasets.Image(decode=False))[5]
     assert row == {
         "image": {"bytes": (data / "frames/test/unsafe/2_te0/0001.jpg").read_bytes(), "path": "0001.jpg"},
@@ -32,6 +32,7 @@ def test_rows_carry_bytes_labels_and_clip(data: Path) -> None:
         "clip": "2_te0",
         "sample": 1,
         "source_class": "2_opened_panel_cover",
+        "camera": None,
     }
     assert dataset["test"][5]["image"].size == (16, 12)
     assert dataset["validation"].features == dataset["test"].features

@@ -158,7 +158,7 @@ def test_whole_report_reads_no_column_row_by_row(
     report |= {name: whole_report()[name] for name in ("config", "latency_ms")}
     write_report(tmp_path, report, split, scored)
     written = json.loads((tmp_path / "report.json").read_text())
-    assert written["schema_version"] == 5
+    assert written["schema_version"] == 6
     assert written["threshold"]["value"] == pytest.approx(0.4 if prior is None else 4 / (4 + 54))
     assert read_evaluation(tmp_path).prior == prior
 
@@ -332,6 +332,8 @@ def test_data_are_told_of_as_the_audit_found_them(tmp_path: Path) -> None:
         "clips_that_look_alike": 33,
         "damaged_clips": 2,
         "single_frame_clips": 0,
+        "cameras_that_tell_the_label": [],
+        "background_probe": None,
     }
     assert [clip["path"] for clip in found["excluded"]] == ["test/6_closed_panel_cover/broken.mp4"]
     assert [clip["path"] for clip in about_data(source, "validation")["excluded"]] == [

@@ -67,6 +67,22 @@ def test_same_report_same_page() -> None:
     assert page(whole_report()) == page(whole_report())
 
 
+def test_cameras_and_own_classes_have_their_words() -> None:
+    assert "By camera" not in page(whole_report()) and "nearly tell the label" not in page(whole_report())
+    rows = {**ROWS, "camera": ["<gate>"] * 3 + [None] * 4, "source_class": ["bins_3*", *ROWS["source_class"][1:]]}
+    report = {**whole_report(), **split_figures(Scored.of(rows, P_UNSAFE, BASE, threshold=0.5))}
+    audit = report["data"]["audit"] | {
+        "cameras_that_tell_the_label": [{"camera": "<gate>", "label": "UNSAFE", "clips": 19, "of": 20}],
+        "background_probe": {"clips": 40, "balanced_accuracy": 0.975},
+    }
+    classes = {"bins_3*": {"label": "UNSAFE", "description": "three bins & more"}}
+    report["data"] = {**report["data"], "audit": audit, "classes": classes}
+    text = page(report)
+    assert "<td>&lt;gate&gt;</td><td>2</td><td>3</td><td>1</td><td>2</td>" in text
+    assert '<td>bins 3*<br><span class="muted">three bins &amp; more</span></td>' in text
+    assert "&lt;gate&gt; (19 of 20 clips UNSAFE)" in text and "balanced accuracy of\n0.975" in text
+
+
 def test_headline_says_in_words_what_the_figures_say() -> None:
     """At 0.5: of four UNSAFE frames two are found, of three SAFE ones two called UNSAFE; two clips of four right."""
     said = headline(whole_report())

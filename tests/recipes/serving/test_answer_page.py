@@ -4,6 +4,7 @@ import errno
 import re
 import shutil
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data_prep.clips.jsonl import write_clips
 from data_prep.errors import InputError
 from data_prep.media.frame_format import FrameFormat
 from recipes.serving import answers, strip
@@ -21,6 +23,7 @@ from recipes.serving.answers import frames_of
 from recipes.serving.examples import examples_in
 from recipes.serving.strip import Seen, answer_file, as_strip
 from tests.made_clips import times, write_mp4
+from tests.tiny_data import make_clip
 
 
 def brightness(image: Image.Image) -> float:
@@ -139,3 +142,15 @@ def test_examples_are_frames_and_clips_and_no_litter(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     assert [path for _, path in examples_in(tmp_path)] == [tmp_path / name for name in names]
+
+
+def test_examples_of_a_data_set_without_folders_of_splits(tmp_path: Path) -> None:
+    learnt, tested = (
+        replace(clip, path=f"gate/{clip.video_id}.mp4", split_from="day")
+        for clip in (make_clip("train", 0, "0_tr0"), make_clip("test", 0, "0_te0"))
+    )
+    write_clips(tmp_path / "clips.jsonl", [learnt, tested])
+    (tmp_path / "clips" / "gate").mkdir(parents=True)
+    for clip in (learnt, tested):
+        (tmp_path / "clips" / clip.path).touch()
+    assert examples_in(tmp_path) == [("a clip", tmp_path / "clips/gate/0_te0.mp4")]

@@ -72,3 +72,6 @@ def test_rows_that_ask_several_things_are_refused() -> None:
     assert only_prompt(asking("SAFE?", "SAFE?")) == "SAFE?"
     with pytest.raises(InputError, match="'local/tiny' asks 2 different prompts; an adapter answers one"):
         only_prompt(asking("SAFE?", "UNSAFE?"))
+    with pytest.raises(InputError, match=r"data set 'local/tiny': the prompt holds '<\|image_pad\|>'"):
+        only_prompt(asking("SAFE? <|image_pad|>"))
+    assert only_prompt(asking("SAFE? " * 500)), "however long what was pushed before is"
