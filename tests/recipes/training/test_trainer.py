@@ -607,13 +607,13 @@ def test_gradients_of_16_bits_are_summed_in_fp32_clipped_and_told(
     """Against fp64, at the place where AdamW reads the sum; summed in bf16, eight micro-batches err by 0.3 %."""
     trainer = build(settings, tmp_path, *IN_16_BITS)
     set_weights(trainer)
-    for weight in trainer._trained:
+    for weight in trainer.trained.weights:
         weight.data = weight.data.bfloat16()
     batches = [trainer.data_collator([trainer.train_dataset[number]]) for number in range(0, 32, 4)]
-    expected = torch.zeros(sum(weight.numel() for weight in trainer._trained), dtype=torch.float64)
+    expected = torch.zeros(sum(weight.numel() for weight in trainer.trained.weights), dtype=torch.float64)
     for batch in batches:
         trainer.compute_loss(trainer.model, batch, num_items_in_batch=len(batches)).backward()
-        expected += torch.cat([weight.grad.double().flatten() for weight in trainer._trained])
+        expected += torch.cat([weight.grad.double().flatten() for weight in trainer.trained.weights])
         trainer.model.zero_grad()
 
     read: list[torch.Tensor] = []
