@@ -14,18 +14,20 @@ from trl import SFTTrainer
 
 from data_prep.errors import InputError
 from recipes.answering.scoring import NoProbabilityError, score_rows
-from recipes.batches.collator import VisionCollator
+from recipes.batches.collator import ROW, VisionCollator
 from recipes.batches.loader import leave_process_group
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.safety_metric import compute_figures
+from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.loss import answer_loss, training_inputs
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, stopping_count
 from recipes.training.divergence import GradientWatch
 from recipes.training.graphed_step import GraphedStep
 from recipes.training.host_optimizer import HostAdamW
+from recipes.training.noting import LogOddsNotes
 from recipes.training.run_folder import RunFolder
 
 
@@ -56,6 +58,7 @@ class SafetyTrainer(SFTTrainer):
         # transformers would let the last checkpoint go when training stops, before anything else is saved.
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
         self.watch = GradientWatch(self.args.learning_rate)
+        self.notes = LogOddsNotes()
         self._host_optimizer: HostAdamW | None = None
         self._note_trainable()
         fuse_lora(self.model)
@@ -76,9 +79,13 @@ class SafetyTrainer(SFTTrainer):
             weight.data = weight.data.to(dtype)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Load an adapter; PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train."""
+        """Load an adapter, and what was noted until then.
+
+        PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train.
+        """
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self._note_trainable()
+        self.notes.go_on_from(read_seen_rows(Path(resume_from_checkpoint)))
 
     def _load_callback_state(self) -> None:
         """Have what a checkpoint says of its run hold here; called once its state is loaded.
@@ -175,7 +182,8 @@ class SafetyTrainer(SFTTrainer):
         else:
             if not self.model.training:
                 self.model.train()
-            loss = self.graphed(inputs, num_items_in_batch, self._trained)
+            loss, log_odds = self.graphed(inputs, num_items_in_batch, self._trained)
+            self._note(inputs, log_odds)
         if self._host_optimizer is not None:
             self._host_optimizer.add_gradients()
         return loss
@@ -187,12 +195,17 @@ class SafetyTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: int | None = None,
     ) -> torch.Tensor:
-        """Return the batch's share of the update's loss; see answer_loss.
+        """Return the batch's share of the update's loss, see answer_loss, and note its rows' log-odds.
 
         `num_items_in_batch` is the number of the update's rows, the batch's own by default.
         """
         base = self.model.get_base_model()
-        return answer_loss(base, training_inputs(base, inputs, num_items_in_batch))
+        loss, log_odds = answer_loss(base, training_inputs(base, inputs, num_items_in_batch))
+        self._note(inputs, log_odds)
+        return loss
+
+    def _note(self, inputs: dict[str, Any], log_odds: torch.Tensor) -> None:
+        self.notes.note(inputs[ROW], self.state.global_step + 1, log_odds)
 
     def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
@@ -233,6 +246,7 @@ class SafetyTrainer(SFTTrainer):
         self.folder.write_checkpoint(
             self.state.global_step,
             partial(super()._save_checkpoint, model, trial),
+            self.notes.collect(),
             kept=self._checkpoints_kept,
             best=self.state.best_model_checkpoint,
         )
