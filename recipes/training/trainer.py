@@ -15,11 +15,11 @@ from trl import SFTTrainer
 from data_prep.errors import InputError
 from recipes.answering.scoring import NoProbabilityError, score_rows
 from recipes.batches.collator import ROW, VisionCollator
-from recipes.batches.loader import leave_process_group
+from recipes.batches.loader import init_worker
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
 from recipes.metrics.class_ids import class_ids
-from recipes.metrics.safety_metric import compute_figures
+from recipes.metrics.safety_metric import compute_figures, log_loss
 from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.loss import answer_loss, training_inputs
@@ -127,7 +127,7 @@ class SafetyTrainer(SFTTrainer):
         loader = super().get_train_dataloader()
         loader.device = None
         inner = loader.base_dataloader  # accelerate's wrapper iterates over this one
-        inner.worker_init_fn = partial(_init_worker, inner.worker_init_fn)
+        inner.worker_init_fn = partial(init_worker, inner.worker_init_fn)
         return loader
 
     def _prepare_inputs(self, inputs: Any) -> Any:
@@ -183,7 +183,7 @@ class SafetyTrainer(SFTTrainer):
             if not self.model.training:
                 self.model.train()
             loss, log_odds = self.graphed(inputs, num_items_in_batch, self._trained)
-            self._note(inputs, log_odds)
+            self.notes.note(inputs[ROW], self.state.global_step + 1, log_odds)
         if self._host_optimizer is not None:
             self._host_optimizer.add_gradients()
         return loss
@@ -201,11 +201,8 @@ class SafetyTrainer(SFTTrainer):
         """
         base = self.model.get_base_model()
         loss, log_odds = answer_loss(base, training_inputs(base, inputs, num_items_in_batch))
-        self._note(inputs, log_odds)
-        return loss
-
-    def _note(self, inputs: dict[str, Any], log_odds: torch.Tensor) -> None:
         self.notes.note(inputs[ROW], self.state.global_step + 1, log_odds)
+        return loss
 
     def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
@@ -232,7 +229,7 @@ class SafetyTrainer(SFTTrainer):
         self.watch.check()
         p_unsafe, truth = self.score(self.eval_dataset if eval_dataset is None else eval_dataset)
         figures = {
-            "loss": _log_loss(p_unsafe, truth),
+            "loss": log_loss(p_unsafe, truth),
             **compute_figures(p_unsafe, truth, threshold=PLAIN_THRESHOLD),
         }
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items() if value is not None}
@@ -250,14 +247,3 @@ class SafetyTrainer(SFTTrainer):
             kept=self._checkpoints_kept,
             best=self.state.best_model_checkpoint,
         )
-
-
-def _init_worker(seed_worker: Any, worker_id: int) -> None:
-    leave_process_group()
-    seed_worker(worker_id)
-
-
-def _log_loss(p_unsafe: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean negative log-likelihood of the true labels, P clipped to [1e-7, 1 - 1e-7]."""
-    p_true = np.where(truth == 1, p_unsafe, 1 - p_unsafe)
-    return float(-np.log(p_true.clip(1e-7, 1 - 1e-7)).mean())
