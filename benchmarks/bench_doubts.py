@@ -10,11 +10,13 @@ trained again. Run again, it keeps what is finished.
 """
 
 import argparse
+import json
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
-from benchmarks.measuring.doubt_runs import ARMS, Doubts
+from benchmarks.measuring.doubt_runs import ARMS, Doubts, check_demo
 from benchmarks.measuring.doubt_tables import as_table, summarise
 from benchmarks.measuring.machine import machine
 from data_prep.console import run_script
@@ -31,16 +33,30 @@ def main(argv: list[str]) -> int:
     out.mkdir(parents=True, exist_ok=True)
     runs: list[dict[str, Any]] = []
     with hold_lock(out / ".lock", f"another benchmark is at work in {to_root(out)}; wait or end it"):
+        check_demo(from_root(args.data))
+        cost = kept_cost(from_root(args.data), out)
         for seed in args.seeds:
             doubts = Doubts(from_root(args.data), out, seed)
             for arm in ARMS:
                 runs.append(doubts.finish(arm))
                 summary = summarise(runs)
-                results = {"schema_version": 1, "machine": machine(), "runs": runs, "summary": summary}
+                results = {"schema_version": 1, "machine": machine(), "runs": runs, "summary": summary, "cost": cost}
                 write_json(out / "bench_doubts.json", results)
     print(as_table(summary))
+    print(f"noting takes {cost['share']:+.2%} of a training step, {cost['pairs']} pairs")
     print(f"figures: {to_root(out / 'bench_doubts.json')}", file=sys.stderr)
     return 0
+
+
+def kept_cost(data: Path, out: Path) -> dict[str, Any]:
+    """Return what noting costs, measured unless that is done already."""
+    file = out / "cost.json"
+    if not file.is_file():
+        from benchmarks.measuring.noting_cost import noting_cost
+
+        write_json(file, noting_cost(data, out / "cost"))
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:

@@ -4,7 +4,6 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +19,12 @@ from benchmarks.measuring.doubtful_labels import (
     images_hidden,
     link_data,
 )
+from benchmarks.measuring.out_of_fold import out_of_fold_log_odds
 from data_prep.clips.jsonl import CLIPS_FILE
 from data_prep.demo.record import RECORD_FILE
 from data_prep.errors import InputError
 from data_prep.files import to_root, write_json
-from data_prep.labels import TRAIN
+from data_prep.labels import TRAIN, rows_file
 from data_prep.rows.frames import Frame
 from data_prep.rows.validation import split_frames
 from recipes.metrics.seen_rows import read_seen_rows
@@ -39,7 +39,14 @@ SHARES = {FLIPPED_10: 0.1, FLIPPED_20: 0.2}
 CLIPS_OF_EACH_LABEL = 3
 REVIEWED = {FLIPPED_20_REVIEWED: FLIPPED_20, LATE_REVIEWED: LATE}
 SHOWN, UNSEEN = 0.2, 0.02  # of the frames: what the reviewer is shown, and what is left out without one
+YARDSTICK_SEEDS = (0,)  # two trainings more for each ranking
 TRUTH_FILE, RUN_FILE = "labels_made_wrong.json", "bench_run.json"
+
+
+def check_demo(demo: Path) -> None:
+    """Raise InputError where a folder doesn't hold what `make demo` leaves."""
+    if not all((demo / name).is_file() for name in (RECORD_FILE, CLIPS_FILE, rows_file(TRAIN))):
+        raise InputError(f"{to_root(demo)}: no demo; run 'make demo' first, which leaves all that this needs")
 
 
 @dataclass(frozen=True)
@@ -55,13 +62,10 @@ class Doubts:
         """Where they lie."""
         return self.out / f"seed{self.seed}"
 
-    @cached_property
+    @property
     def settings(self) -> dict[str, Any]:
-        """What the demo was drawn with. Raises InputError where there is none."""
-        file = self.demo / RECORD_FILE
-        if not (file.is_file() and (self.demo / CLIPS_FILE).is_file()):
-            raise InputError(f"{to_root(self.demo)}: no demo; run 'make demo' first, which leaves all that this needs")
-        settings: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))["settings"]
+        """What the demo was drawn with."""
+        settings: dict[str, Any] = json.loads((self.demo / RECORD_FILE).read_text(encoding="utf-8"))["settings"]
         return settings
 
     def finish(self, arm: str) -> dict[str, Any]:
@@ -84,7 +88,10 @@ class Doubts:
         truth = json.loads((data / TRUTH_FILE).read_text(encoding="utf-8"))
         frames, seen = self.frames(data), read_seen_rows(run)
         assert seen is not None
-        return ranking_figures(frames, seen, truth["flipped"] or contradicted(frames, [], truth["nothing_unsafe"]))
+        wrong = truth["flipped"] or contradicted(frames, [], truth["nothing_unsafe"])
+        folds = self.folder / f"{run.name}_folds"
+        out_of_fold = out_of_fold_log_odds(data, frames, folds, self.seed) if self.seed in YARDSTICK_SEEDS else None
+        return ranking_figures(frames, seen, wrong, out_of_fold)
 
     def make_data(self, arm: str, data: Path) -> dict[str, Any]:
         """Make what an arm learns from, and say which of its images bear a wrong label, and why."""
@@ -93,9 +100,9 @@ class Doubts:
         if source is not None:
             return self.leave_out(source, data, unseen=arm == CLEAN_LEFT_OUT)
         if arm == LATE:
-            train_clips = self.settings["train_clips"]
-            drawn = {"drawn_with": self.settings["seed"], "seed": self.seed}
-            hidden = hidden_samples(self.demo) | write_late_clips(self.demo, data, train_clips, **drawn)
+            settings, seed = self.settings, self.seed
+            late = write_late_clips(self.demo, data, settings["train_clips"], drawn_with=settings["seed"], seed=seed)
+            hidden = hidden_samples(self.demo) | late
             for script in ("extract_frames", "build_jsonl"):
                 run_python([f"data_prep/{script}.py", "--data", str(data)], f"{script} of {to_root(data)}")
             return {"flipped": [], "nothing_unsafe": sorted(images_hidden(data, hidden))}

@@ -13,6 +13,7 @@ from recipes.metrics.doubt import STATISTICS, by_row
 from recipes.metrics.seen_rows import SeenRows
 
 FIRST_CLIPS = 10
+YARDSTICK = "out of fold, two trainings more"
 ROWS = {
     "flipped_10": ("10 % of labels flipped: found in the top fifth", "top_fifth", 0.8),
     "flipped_20": ("20 % of labels flipped: found in the top two fifths", "top_two_fifths", 0.8),
@@ -22,8 +23,12 @@ ROWS = {
 REGAINED = {"flipped_20": "20 % of labels flipped", "late": "late clips"}
 
 
-def ranking_figures(frames: Sequence[Frame], seen: SeenRows, wrong: Collection[str]) -> dict[str, dict[str, float]]:
+def ranking_figures(
+    frames: Sequence[Frame], seen: SeenRows, wrong: Collection[str], out_of_fold: np.ndarray | None = None
+) -> dict[str, dict[str, float]]:
     """Return of each statistic how it ranks a run's frames, of which those images bear a wrong label.
+
+    `out_of_fold` is the yardstick's log-odds, None where that wasn't measured.
 
     `top_fifth` and `top_two_fifths` are shares of the wrong ones; `auroc_unsafe` is among frames labelled UNSAFE;
     `first_clips` counts clips of wrong frames alone among the first ten by their frames' mean doubt.
@@ -32,9 +37,9 @@ def ranking_figures(frames: Sequence[Frame], seen: SeenRows, wrong: Collection[s
     is_wrong = np.array([frame.image in wrong for frame in frames])
     unsafe = np.array([frame.response == UNSAFE for frame in frames])
     log_odds = by_row(seen, len(frames))
+    doubts = {name: statistic(log_odds, clips) for name, statistic in STATISTICS.items()}
     figures = {}
-    for name, statistic in STATISTICS.items():
-        doubt = statistic(log_odds, clips)
+    for name, doubt in (doubts | ({} if out_of_fold is None else {YARDSTICK: -out_of_fold})).items():
         order = np.argsort(-doubt, kind="stable")
         of_clip = np.bincount(clips, weights=doubt) / np.bincount(clips)
         wholly_wrong = np.bincount(clips, weights=is_wrong) == np.bincount(clips)
@@ -58,8 +63,12 @@ def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         by_arm.setdefault(run["arm"], {})[run["seed"]] = run
     rankings = {
         arm: {
-            name: {str(seed): run["rankings"][name][figure] for seed, run in by_arm.get(arm, {}).items()}
-            for name in STATISTICS
+            name: {
+                str(seed): run["rankings"][name][figure]
+                for seed, run in by_arm.get(arm, {}).items()
+                if name in run["rankings"]
+            }
+            for name in (*STATISTICS, YARDSTICK)
         }
         for arm, (_, figure, _) in ROWS.items()
     }
@@ -84,7 +93,7 @@ def as_table(summary: Mapping[str, Any]) -> str:
     """Lay the figures out as Markdown: a row a statistic, then macro-F1 and what was regained."""
     names = [words for words, _, _ in ROWS.values()]
     lines = [f"| ranked by | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    for statistic in STATISTICS:
+    for statistic in (*STATISTICS, YARDSTICK):
         cells = [_cell(summary["rankings"][arm][statistic]) for arm in ROWS]
         lines.append(f"| {statistic} | {' | '.join(cells)} |")
     lines += ["", "| run | macro-F1, frames |", "|---|---:|"]

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from data_prep.errors import InputError
 from data_prep.files import write_atomic
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = 1
 _NAME = "log_odds"
 _KINDS = {"row": np.int32, "update": np.int32, "log_odds": np.float32}
 
@@ -48,7 +48,7 @@ class SeenRows:
 
     def write(self, folder: Path, process: int = 0) -> None:
         """Write what one process saw into a checkpoint's or a run's folder, whole or not at all."""
-        content = save({name: getattr(self, name) for name in _KINDS}, {"schema_version": SCHEMA_VERSION})
+        content = save({name: getattr(self, name) for name in _KINDS}, {"schema_version": str(SCHEMA_VERSION)})
         write_atomic(folder / file_name(process), content)
 
 
@@ -70,10 +70,10 @@ def _read(file: Path) -> SeenRows:
     try:
         with safe_open(file, framework="np") as content:
             version = (content.metadata() or {}).get("schema_version")
-            columns = {name: content.get_tensor(name) for name in _KINDS} if version == SCHEMA_VERSION else {}
+            columns = {name: content.get_tensor(name) for name in _KINDS} if version == str(SCHEMA_VERSION) else {}
     except SafetensorError:
         raise InputError(f"{file}: damaged; train the adapter again, or remove the file to go without it") from None
-    if version != SCHEMA_VERSION:
+    if version != str(SCHEMA_VERSION):
         raise InputError(f"{file}: schema_version {version} is not {SCHEMA_VERSION}; a later version wrote it")
     if len({values.shape for values in columns.values()}) > 1 or columns["row"].ndim != 1:
         raise InputError(f"{file}: damaged; train the adapter again, or remove the file to go without it")
