@@ -39,7 +39,7 @@ SHARES = {FLIPPED_10: 0.1, FLIPPED_20: 0.2}
 CLIPS_OF_EACH_LABEL = 3
 REVIEWED = {FLIPPED_20_REVIEWED: FLIPPED_20, LATE_REVIEWED: LATE}
 SHOWN, UNSEEN = 0.2, 0.02  # of the frames: what the reviewer is shown, and what is left out without one
-YARDSTICK_SEEDS = (0,)  # two trainings more for each ranking
+YARDSTICK_RUNS = {(FLIPPED_20, 0), (LATE, 0)}  # it takes two trainings more for each
 TRUTH_FILE, RUN_FILE = "labels_made_wrong.json", "bench_run.json"
 
 
@@ -90,7 +90,8 @@ class Doubts:
         assert seen is not None
         wrong = truth["flipped"] or contradicted(frames, [], truth["nothing_unsafe"])
         folds = self.folder / f"{run.name}_folds"
-        out_of_fold = out_of_fold_log_odds(data, frames, folds, self.seed) if self.seed in YARDSTICK_SEEDS else None
+        measured = (run.name, self.seed) in YARDSTICK_RUNS
+        out_of_fold = out_of_fold_log_odds(data, frames, folds, self.seed) if measured else None
         return ranking_figures(frames, seen, wrong, out_of_fold)
 
     def make_data(self, arm: str, data: Path) -> dict[str, Any]:

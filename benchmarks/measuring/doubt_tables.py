@@ -93,6 +93,7 @@ def as_table(summary: Mapping[str, Any]) -> str:
     """Lay the figures out as Markdown: a row a statistic, then macro-F1 and what was regained."""
     names = [words for words, _, _ in ROWS.values()]
     lines = [f"| ranked by | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    lines.append(f"| the goal | {' | '.join(f'{goal:g} or more' for _, _, goal in ROWS.values())} |")
     for statistic in (*STATISTICS, YARDSTICK):
         cells = [_cell(summary["rankings"][arm][statistic]) for arm in ROWS]
         lines.append(f"| {statistic} | {' | '.join(cells)} |")

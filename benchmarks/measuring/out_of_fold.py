@@ -46,7 +46,6 @@ def part_of(data: Path, folder: Path, fold_of: dict[str, int], fold: int) -> Pat
         folder.parent.mkdir(parents=True, exist_ok=True)
         link_data(data, folder)
         kept = [frame for frame in read_frames(data, TRAIN) if fold_of[frame.clip_sha256] == fold]
-        (folder / rows_file(TRAIN)).unlink()
         write_rows(folder / rows_file(TRAIN), [Row(frame.image, frame.prompt, frame.response) for frame in kept])
     return folder
 

@@ -16,13 +16,13 @@ class LogOddsNotes:
         self._forget_waiting()
 
     def _forget_waiting(self) -> None:
-        self._rows: list[torch.Tensor] = []
+        self._rows: list[int] = []
         self._updates: list[int] = []
         self._waiting: list[torch.Tensor] = []
 
     def note(self, rows: torch.Tensor, update: int, log_odds: torch.Tensor) -> None:
         """Take a micro-batch's row numbers, on the CPU, and log-odds, anywhere, both of shape (batch,)."""
-        self._rows.append(rows)
+        self._rows += rows.tolist()  # as a tensor they would hold a loader's shared memory
         self._updates += [update] * len(rows)
         self._waiting.append(log_odds.detach())
         if len(self._waiting) > _MOST_WAITING:
@@ -31,9 +31,8 @@ class LogOddsNotes:
     def collect(self) -> SeenRows:
         """Return all that was noted so far; waits for the card."""
         if self._rows:
-            arrived = SeenRows(
-                torch.cat(self._rows).numpy(), np.array(self._updates), torch.cat(self._waiting).float().cpu().numpy()
-            )
+            log_odds = torch.cat(self._waiting).float().cpu().numpy()
+            arrived = SeenRows(np.array(self._rows), np.array(self._updates), log_odds)
             self._arrived = SeenRows.joined([self._arrived, arrived])
             self._forget_waiting()
         return self._arrived

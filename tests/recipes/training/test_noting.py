@@ -162,16 +162,6 @@ def test_run_that_is_killed_after_a_checkpoint_notes_nothing_twice(
     assert table(read_seen_rows(tmp_path / "run")) == noted
 
 
-def test_run_whose_end_was_cut_off_has_its_notes_from_the_checkpoint(
-    settings: list[str], tmp_path: Path, finished: Path, noted: list[tuple[int, int, float]]
-) -> None:
-    shutil.copytree(finished, tmp_path / "run")
-    for name in ("safety.json", "log_odds.safetensors"):
-        (tmp_path / "run" / name).unlink()
-    assert train(settings, tmp_path / "run", "--resume") == 0
-    assert table(read_seen_rows(tmp_path / "run")) == noted
-
-
 def test_run_that_an_earlier_version_began_notes_from_there_on(
     settings: list[str], tmp_path: Path, finished: Path, noted: list[tuple[int, int, float]]
 ) -> None:

@@ -23,6 +23,7 @@ from tests.tiny_data import many_clips, write_data
 
 STEPS = 6  # ends within the second epoch, of four updates
 ADAPTER = "adapter_model.safetensors"
+LOG_ODDS = "log_odds.safetensors"
 
 # What validation says at each step. The best is not the last.
 MACRO_F1 = {1: 0.5, 2: 0.8, 3: 0.6, 4: 0.7, 5: 0.6, 6: 0.7}
@@ -71,6 +72,7 @@ class Outcome:
     """What must be the same however a run came about."""
 
     adapter: bytes
+    log_odds: bytes
     best_step: int
     steps: int
     record: Any
@@ -78,7 +80,8 @@ class Outcome:
 
 def outcome(folder: Path) -> Outcome:
     summary = json.loads((folder / "training.json").read_text())
-    return Outcome((folder / ADAPTER).read_bytes(), summary["best_step"], summary["steps"], read_record(folder))
+    adapter, log_odds = ((folder / name).read_bytes() for name in (ADAPTER, LOG_ODDS))
+    return Outcome(adapter, log_odds, summary["best_step"], summary["steps"], read_record(folder))
 
 
 @pytest.fixture(scope="module")
