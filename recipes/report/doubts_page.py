@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from scipy.special import expit
 
 from data_prep.hub.source import FramesSource
 from recipes.report.look import DARK, LIGHT, class_in_words
