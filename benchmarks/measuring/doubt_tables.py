@@ -108,5 +108,7 @@ def as_table(summary: Mapping[str, Any]) -> str:
 def _cell(by_seed: Mapping[str, float], digits: int = 2) -> str:
     if not by_seed:
         return "-"
-    each = ", ".join(f"{value:.{digits}f}".removesuffix(".00") for value in by_seed.values())
-    return f"{mean(by_seed.values()):.{digits}f} ({each})"
+    mean_of_them, *each = (
+        f"{value:.{digits}f}".removesuffix(".00") for value in (mean(by_seed.values()), *by_seed.values())
+    )
+    return f"{mean_of_them} ({', '.join(each)})"

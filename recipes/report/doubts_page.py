@@ -48,7 +48,7 @@ def doubts_page(shown: Sequence[Mapping[str, Any]], *, run: str, source: FramesS
     )
     environment.filters["class_in_words"] = class_in_words
     environment.filters["when"] = lambda sample: when(sample, fps)
-    environment.filters["share"] = lambda log_odds: f"{1 / (1 + 2.718281828**-log_odds):.2f}"
+    environment.filters["share"] = lambda log_odds: f"{expit(log_odds):.2f}"
     return environment.get_template("doubts.html.j2").render(
         shown=shown,
         marked=sum(each["rank"] is not None for clip in shown for each in clip["strip"]),

@@ -251,7 +251,9 @@ def test_run_killed_before_any_write_of_its_end_is_the_same_run(
                 assert is_finished(run) == ("safety.json" in written)
         if is_finished(run):
             break
-    assert {"training.json", ADAPTER, "tokenizer.json", "README.md", "safety.json", "training.png"} <= set(killed)
+    assert {"training.json", LOG_ODDS, ADAPTER, "tokenizer.json", "README.md", "safety.json", "training.png"} <= set(
+        killed
+    )
     assert killed.index("safety.json") > max(killed.index(name) for name in (ADAPTER, "tokenizer.json", "README.md"))
     assert train(settings, run, "--resume") == 0
     assert outcome(run) == expected
@@ -262,12 +264,12 @@ def test_run_killed_while_a_checkpoint_is_saved_is_the_same_run(
     settings: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     run, killed = tmp_path / "run", []
-    for write in (3, 5, 7, 9):
+    for write in (3, 5, 7, 9, 10, 11):
         with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed) as point:
             killed_at(patched, write)
             train(settings, run, *(["--resume"] if run.exists() else []))
         killed.append(str(point.value))
-    assert {"moments", "checkpoint.sha256.json"} <= set(killed)
+    assert {"moments", LOG_ODDS, "checkpoint.sha256.json"} <= set(killed)
     assert train(settings, run, "--resume") == 0
     assert outcome(run) == outcome(uninterrupted)
 
