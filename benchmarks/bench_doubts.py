@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
                 results = {"schema_version": 1, "machine": machine(), "runs": runs, "summary": summary, "cost": cost}
                 write_json(out / "bench_doubts.json", results)
     print(as_table(summary))
-    print(f"noting takes {cost['share']:+.2%} of a training step, {cost['pairs']} pairs")
+    print(f"noting takes {100 * cost['share']:.3f} % of a training step")
     print(f"figures: {to_root(out / 'bench_doubts.json')}", file=sys.stderr)
     return 0
 

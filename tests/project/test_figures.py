@@ -266,7 +266,7 @@ def test_doubts_are_found_as_the_benchmark_says() -> None:
     results = results_of("doubts_two_cores")
     document, summary = BENCHMARKS.read_text(), results["summary"]
     assert doubt_tables.as_table(summary) in document
-    assert f"takes {100 * results['cost']['share']:+.1f} % of a training step" in in_a_line(document)
+    assert f"takes {100 * results['cost']['share']:.3f} % of a training step" in in_a_line(document)
     first = next(iter(STATISTICS))
     found = {arm: mean(summary["rankings"][arm][first].values()) for arm in ("flipped_20", "late")}
     assert f"late clips' hidden seconds | {found['flipped_20']:.2f}, {found['late']:.2f} |" in README.read_text()
