@@ -1,6 +1,6 @@
 """Write train.jsonl and test.jsonl, one row a frame, and audit.json about the clips behind them.
 
-python data_prep/build_jsonl.py [--data data] [--keep-leaks]
+python data_prep/build_jsonl.py [--data data] [--keep-leaks] [--leave-out outputs/<run>/doubts/left_out.txt]
 """
 
 import argparse
@@ -20,6 +20,7 @@ from data_prep.labels import PROMPT, SPLITS, TRAIN, rows_file
 from data_prep.prompt import read_prompt
 from data_prep.rows.building import check_frames, read_extracted_clips, rows_by_split, write_splits
 from data_prep.rows.jsonl import with_prompt
+from data_prep.rows.left_out import left_out_in_words, read_left_out
 
 REASONS = {"in_test": "its content stands in test", "both_labels": "its content stands under both labels"}
 
@@ -34,6 +35,12 @@ def main(argv: list[str]) -> int:
         action="store_true",
         help="keep training clips whose content stands in test, too, or under both labels (default: leave them out)",
     )
+    parser.add_argument(
+        "--leave-out",
+        metavar="FILE",
+        help="leave out of train, and so of validation, the frames and clips of this list, one a line, a tab before "
+        "the reason; recipes/doubts.py makes a page that gives one (default: nothing)",
+    )
     args = parser.parse_args(argv)
     started = time.monotonic()
     prompt = read_prompt(from_root(args.prompt)) if args.prompt else PROMPT
@@ -45,11 +52,14 @@ def main(argv: list[str]) -> int:
     _say_failed(clips)
     audit = audit_clips(clips, near_identical(data, clips), lambda clip: data)
     left_out = [] if args.keep_leaks else audit["leaks_in_train"]
-    rows = rows_by_split(clips, left_out)
-    rows = with_prompt(rows, prompt)
-    write_splits(data, rows, {"left_out_of_train": left_out, **audit})
+    listed = read_left_out(from_root(args.leave_out), clips) if args.leave_out else []
+    rows = with_prompt(rows_by_split(clips, left_out, listed), prompt)
+    by_list = [{"path": each.name, "frames": len(each.images), "reason": each.reason} for each in listed]
+    write_splits(data, rows, {"left_out_of_train": left_out, "left_out_by_list": by_list, **audit})
     print(audit_in_words(audit))
     print(_left_out_in_words(left_out, len(audit["leaks_in_train"])))
+    if args.leave_out:
+        print(left_out_in_words(listed, from_root(args.leave_out), len(rows[TRAIN])))
     print(f"asked: {' '.join(prompt.split())}", file=sys.stderr)
     counts = ", ".join(f"{rows_file(split)} {len(rows[split])} rows" for split in SPLITS)
     print(f"{counts}; {time.monotonic() - started:.1f} s", file=sys.stderr)

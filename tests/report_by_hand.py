@@ -66,6 +66,7 @@ def whole_report(
                 "test_clips_with_twins": 1,
                 "left_out_of_train": 1,
                 "leaks_kept_in_train": 0,
+                "frames_left_out_by_list": 0,
                 "groups_that_look_alike": 2,
                 "clips_that_look_alike": 5,
                 "damaged_clips": 1,

@@ -156,14 +156,14 @@ def _adapters_in(model: torch.nn.Module, dtype: torch.dtype) -> None:
 
 def _plain_loss(model: Any, batch: Batch) -> torch.Tensor:
     inputs = {name: tensor.cuda() for name, tensor in batch.items()}
-    labels, weights = inputs.pop("labels"), inputs.pop("loss_weights")
+    labels, weights, _ = (inputs.pop(name) for name in ("labels", "loss_weights", "rivals"))
     logits = model(**inputs, use_cache=False).logits[:, -labels.shape[1] - 1 : -1].float()
     losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
     return (losses * weights).sum() / len(labels)
 
 
 def _our_pass(model: torch.nn.Module, base: torch.nn.Module, batch: Batch) -> Pass:
-    return _pass(model, lambda: answer_loss(base, training_inputs(base, batch)))
+    return _pass(model, lambda: answer_loss(base, training_inputs(base, batch))[0])
 
 
 def _pass(model: torch.nn.Module, loss_of: Callable[[], torch.Tensor]) -> Pass:
@@ -179,7 +179,7 @@ def _from_graph(model: torch.nn.Module, base: torch.nn.Module, batch: Batch) -> 
     """Return loss and gradients as the third call leaves them, the first that is a graph's replay."""
 
     def loss_and_gradients(inputs: Any, _variant: None) -> torch.Tensor:
-        loss = answer_loss(base, inputs)
+        loss, _ = answer_loss(base, inputs)
         loss.backward()
         return loss.detach()
 

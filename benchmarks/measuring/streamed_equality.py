@@ -119,7 +119,7 @@ def one_pass(model: Trained, frames: int, recomputed: str) -> Pass:
     recompute_first(model.base, recomputed)
     for weight in model.weights:
         weight.grad = None
-    loss = answer_loss(model.base, training_inputs(model.base, model.batch(frames)))
+    loss, _ = answer_loss(model.base, training_inputs(model.base, model.batch(frames)))
     loss.backward()
     gradients = [weight.grad for weight in model.weights if weight.grad is not None and weight.grad.any()]
     if len(gradients) != len(model.weights):

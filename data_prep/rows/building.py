@@ -2,7 +2,7 @@
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from data_prep.errors import InputError
 from data_prep.files import as_json, write_together
 from data_prep.labels import LABELS, PROMPT, SPLITS, TEST, TRAIN, rows_file
 from data_prep.rows.jsonl import Row, as_jsonl
+from data_prep.rows.left_out import LeftOut
 
 _AGAIN = "run data_prep/extract_frames.py again"
 
@@ -40,25 +41,33 @@ def check_frames(data: Path, clips: list[Clip]) -> None:
             raise InputError(f"{clip.folder}: not the {clip.frames} frames that {CLIPS_FILE} records; {_AGAIN}")
 
 
-def rows_by_split(clips: list[Clip], left_out: list[dict[str, Any]]) -> dict[str, list[Row]]:
+def rows_by_split(
+    clips: list[Clip], left_out: list[dict[str, Any]], listed: Sequence[LeftOut] = ()
+) -> dict[str, list[Row]]:
     """Return each split's rows, one a frame, in the clips' order and by sample.
 
-    `left_out` are the leaks of the audit whose clips get none. Raises InputError where a split has no row, and where
-    train has rows of one label alone.
+    `left_out` are the leaks of the audit whose clips get none, `listed` the frames of train that a list leaves out.
+    Raises InputError where a split has no row, and where train has rows of one label alone.
     """
     paths = {leak["path"] for leak in left_out}
+    images = {image for each in listed for image in each.images}
     kept = [clip for clip in clips if clip.path not in paths]
-    rows = {split: _rows_of(clip for clip in kept if clip.split == split) for split in SPLITS}
-    _check_labels(rows, len(left_out))
+    rows = {split: _rows_of((clip for clip in kept if clip.split == split), images) for split in SPLITS}
+    _check_labels(rows, _hint(len(left_out), len(images)))
     return rows
 
 
-def _rows_of(clips: Iterable[Clip]) -> list[Row]:
-    return [Row(image, PROMPT, clip.label) for clip in clips for image in clip.frame_paths]
+def _rows_of(clips: Iterable[Clip], left_out: Collection[str]) -> list[Row]:
+    return [Row(image, PROMPT, clip.label) for clip in clips for image in clip.frame_paths if image not in left_out]
 
 
-def _check_labels(rows: dict[str, list[Row]], left_out: int) -> None:
-    hint = f"; {left_out} clips were left out of it as leaks, which --keep-leaks keeps" if left_out else ""
+def _hint(leaks: int, listed: int) -> str:
+    """Say what rows may be missing for."""
+    hint = f"; {leaks} clips were left out of it as leaks, which --keep-leaks keeps" if leaks else ""
+    return hint + (f"; {listed} frames were left out of it by --leave-out" if listed else "")
+
+
+def _check_labels(rows: dict[str, list[Row]], hint: str) -> None:
     if not rows[TEST]:
         raise InputError("test: no frames; the data set's test folder holds no clip that could be decoded")
     if not rows[TRAIN]:

@@ -15,6 +15,7 @@ from recipes.layers.losses import IGNORED
 
 DECISION_SHARE = 0.5
 PIXELS_VERSION = 2  # raised with every change in what `pixels` gives for a frame: kept vision features come from it
+ROW = "row"  # the column of a training row's number, which a batch carries along for whoever notes what became of it
 CPU = torch.device("cpu")
 
 
@@ -54,6 +55,7 @@ class VisionCollator:
         self.read_features = read_features
         self.device = device
         self.answer_ids = {label: self._answer_ids(label) for label in LABELS}
+        self.rival_ids = {label: self.answer_ids[other][0] for label, other in zip(LABELS, LABELS[::-1], strict=True)}
         self.longest_answer = max(len(ids) for ids in self.answer_ids.values())
         self._prompt_ids: dict[str, list[int]] = {}
 
@@ -62,14 +64,18 @@ class VisionCollator:
         return tokenizer.encode(label + tokenizer.eos_token, add_special_tokens=False)
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """Build a training batch: the model's inputs, `labels` and `loss_weights`.
+        """Build a training batch: the model's inputs, `labels`, `loss_weights`, `rivals`, and `row` of numbered rows.
 
-        The latter two have shape (batch, longest_answer): the answers alone, which are a row's last tokens.
+        Labels and weights have shape (batch, longest_answer): the answers alone, which are a row's last tokens.
+        `rivals`, of shape (batch,), is the first token of the other answer; `row`, likewise, each row's number.
         """
         answers = [row["response"] for row in rows]
         batch = self._inputs(rows, [self.answer_ids[answer] for answer in answers], self.longest_answer)
         batch["labels"] = torch.full((len(rows), self.longest_answer), IGNORED)
         batch["loss_weights"] = torch.zeros(len(rows), self.longest_answer)
+        batch["rivals"] = torch.tensor([self.rival_ids[answer] for answer in answers])
+        if ROW in rows[0]:
+            batch[ROW] = torch.tensor([row[ROW] for row in rows])
         for row, answer in enumerate(answers):
             ids = self.answer_ids[answer]
             batch["labels"][row, : len(ids)] = torch.tensor(ids)

@@ -38,3 +38,9 @@ def leave_process_group(_worker_id: int = 0) -> None:
     it is how the main process ends them, and it would wait for them for ever.
     """
     os.setpgrp()
+
+
+def init_worker(seed_worker: Callable[[int], None], worker_id: int) -> None:
+    """Put a worker out of reach of signals, and have `seed_worker` seed it."""
+    leave_process_group()
+    seed_worker(worker_id)

@@ -1,4 +1,4 @@
-"""One loss a token, of a head on the card or of one whose rows are streamed to it."""
+"""One loss a token, and log-odds, of a head on the card or of one whose rows are streamed to it."""
 
 from typing import Any
 
@@ -20,22 +20,25 @@ class _StreamedLosses(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, head: HostHead) -> torch.Tensor:
+    def forward(
+        ctx: Any, hidden: torch.Tensor, labels: torch.Tensor, rivals: torch.Tensor, head: HostHead
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         counted = labels != IGNORED
         ids = labels.where(counted, 0)
+        pairs = torch.stack([ids, rivals], dim=1)
         # All that comes from the host comes first: later it would wait for the card, and the card then for the host.
         counted, columns, targets = (
-            part.to(hidden.device, non_blocking=True) for part in (counted, ids[:, None], head.rows(ids))
+            part.to(hidden.device, non_blocking=True) for part in (counted, pairs, head.rows(ids))
         )
-        parts = set((ids // head.rows_a_part).tolist())
+        parts = set((pairs // head.rows_a_part).flatten().tolist())
         largest = torch.full((len(hidden), 1), -torch.inf, device=hidden.device)
-        total, of_target = torch.zeros_like(largest), torch.zeros_like(largest)
+        total, of_pairs = torch.zeros_like(largest), torch.zeros(len(hidden), 2, device=hidden.device)
         weighted = torch.zeros_like(hidden, dtype=torch.float32)
         for number, rows in enumerate(head.stream(hidden.device)):
             logits = _fp32_product(hidden, rows.t())
             if number in parts:
                 found = logits.gather(1, (columns - number * head.rows_a_part).clamp(0, len(rows) - 1))
-                of_target = torch.where(columns // head.rows_a_part == number, found, of_target)
+                of_pairs = torch.where(columns // head.rows_a_part == number, found, of_pairs)
             larger = torch.maximum(largest, logits.amax(1, keepdim=True))
             shares, rescaling = (logits - larger).exp(), (largest - larger).exp()
             total = total * rescaling + shares.sum(1, keepdim=True)
@@ -43,13 +46,16 @@ class _StreamedLosses(torch.autograd.Function):
             largest = larger
         ctx.save_for_backward((weighted / total - targets.float()) * counted[:, None])
         ctx.dtype = hidden.dtype
+        of_target, of_rival = of_pairs.split(1, dim=1)
+        log_odds = (of_target - of_rival).squeeze(1)
+        ctx.mark_non_differentiable(log_odds)
         # The total counts the largest as exactly 1, so neither of the two terms is below 0.
-        return (total.log() + (largest - of_target)).squeeze(1) * counted
+        return (total.log() + (largest - of_target)).squeeze(1) * counted, log_odds
 
     @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, gradient: torch.Tensor, _of_log_odds: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (of_hidden,) = ctx.saved_tensors
-        return (gradient[:, None] * of_hidden).to(ctx.dtype), None, None
+        return (gradient[:, None] * of_hidden).to(ctx.dtype), None, None, None
 
 
 def _fp32_product(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
@@ -59,12 +65,19 @@ def _fp32_product(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return one.float() @ other.float()
 
 
-def token_losses(head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return each position's negative log-likelihood, 0 where the label is IGNORED: (positions,), in fp32.
+def token_losses(
+    head: torch.nn.Module, hidden: torch.Tensor, labels: torch.Tensor, rivals: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return each position's negative log-likelihood, and the log-odds of its label against its rival, both in fp32.
 
-    `hidden` has shape (positions, hidden) and lies on the model's device; `labels`, of shape (positions,), on the CPU.
+    Both have shape (positions,), and both come from the same logits. The first is 0 where the label is IGNORED; the
+    second carries no gradient, and says nothing there. `hidden` has shape (positions, hidden) and lies on the model's
+    device; `labels` and `rivals`, token ids of shape (positions,), lie where the head does.
     """
     if isinstance(head, HostHead):
-        return _StreamedLosses.apply(hidden, labels, head)
-    labels = labels.to(hidden.device, non_blocking=True)
-    return cross_entropy(head(hidden).float(), labels, ignore_index=IGNORED, reduction="none")
+        losses, log_odds = _StreamedLosses.apply(hidden, labels, rivals, head)
+        return losses, log_odds
+    labels, rivals = (ids.to(hidden.device, non_blocking=True) for ids in (labels, rivals))
+    logits = head(hidden).float()
+    of_label, of_rival = (logits.detach().gather(1, ids.clamp(min=0)[:, None]).squeeze(1) for ids in (labels, rivals))
+    return cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none"), of_label - of_rival

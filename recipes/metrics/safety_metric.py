@@ -61,3 +61,9 @@ def compute_figures(
     if not np.isin(labels, [0, 1]).all():
         raise ValueError("a class id is neither 0 nor 1")
     return SafetyMetric().compute(predictions=scores, references=labels.astype(int), threshold=threshold, prior=prior)
+
+
+def log_loss(p_unsafe: np.ndarray, truth: np.ndarray) -> float:
+    """Return the mean negative log-likelihood of the true labels, P clipped to [1e-7, 1 - 1e-7]."""
+    p_true = np.where(truth == 1, p_unsafe, 1 - p_unsafe)
+    return float(-np.log(p_true.clip(1e-7, 1 - 1e-7)).mean())

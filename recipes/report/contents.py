@@ -155,6 +155,7 @@ def about_data(source: FramesSource, split: str) -> dict[str, Any]:
         "test_clips_with_twins": len(audit["test_clips_with_twins"]),
         "left_out_of_train": len(audit["left_out_of_train"]),
         "leaks_kept_in_train": len(audit["leaks_in_train"]) - len(audit["left_out_of_train"]),
+        "frames_left_out_by_list": sum(each["frames"] for each in audit.get("left_out_by_list", [])),
         "groups_that_look_alike": len(alike),
         "clips_that_look_alike": sum(group["clips"] for group in alike),
         "damaged_clips": len(audit["damaged"]),

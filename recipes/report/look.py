@@ -15,10 +15,10 @@ THUMBNAIL_SIDE = 360  # pixels
 SMALL_BASE = PROJECT_ROOT / "tiny_base" / "weights"
 
 
-def thumbnail(image: Image.Image) -> str:
-    """Return an RGB image, shrunk, as a data URI."""
+def thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> str:
+    """Return an RGB image, shrunk to at most `side` pixels a side, as a data URI."""
     small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    small.thumbnail((side, side))
     content = io.BytesIO()
     small.save(content, format="JPEG", quality=80)
     return "data:image/jpeg;base64," + base64.b64encode(content.getvalue()).decode()

@@ -65,8 +65,9 @@ def report_page(
 ) -> str:
     """Return the page. It asks for nothing from outside.
 
-    `plots` are draw_plots'; `mistakes` are worst_mistakes', each with its `picture`, a data URI, or None where frames
-    aren't to be shown. `fps` is how many frames a second were taken, None where that isn't known.
+    `plots` are draw_plots'; `mistakes` are worst_mistakes', each with its `picture`, a data URI, and the `strip` of its
+    neighbours, or None and none where frames aren't to be shown. `fps` is how many frames a second were taken, None
+    where that isn't known.
     """
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
@@ -87,7 +88,7 @@ def report_page(
         figure_names={figure.name: figure.words for figure in READING_ORDER},
         compared=_compared(report),
         short_names=SHORT_NAMES,
-        mistakes=[{**mistake, "when": when(mistake["sample"], fps)} for mistake in mistakes],
+        mistakes=[_with_times(mistake, fps) for mistake in mistakes],
         labels=LABELS,
         safe=SAFE,
         unsafe=UNSAFE,
@@ -95,6 +96,12 @@ def report_page(
         light=Markup(LIGHT),
         dark=Markup(DARK),
     )
+
+
+def _with_times(mistake: Mapping[str, Any], fps: float | None) -> dict[str, Any]:
+    """Return a mistake that says of itself and its neighbours where in the clip they are."""
+    neighbours = [{**each, "when": when(each["sample"], fps)} for each in mistake["strip"]]
+    return {**mistake, "when": when(mistake["sample"], fps), "strip": neighbours}
 
 
 def _compared(report: Mapping[str, Any]) -> list[dict[str, Any]]:

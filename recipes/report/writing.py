@@ -12,6 +12,7 @@ from recipes.report.contents import predictions
 from recipes.report.evaluated_split import EvaluatedSplit
 from recipes.report.look import thumbnail
 from recipes.report.mistakes import worst_mistakes
+from recipes.report.neighbours import ClipsOfRows, strip
 from recipes.report.page import report_page
 from recipes.report.plots import draw_plots, standalone
 from recipes.report.scored import Scored
@@ -38,9 +39,14 @@ def write_report(
 
 
 def with_pictures(mistakes: Sequence[dict[str, Any]], rows: Any, *, without_frames: bool) -> list[dict[str, Any]]:
-    """Return the mistakes with their frames as pictures, or with none."""
+    """Return the mistakes, each with its frame's `picture` and the `strip` of its neighbours, or with neither."""
+    if without_frames:
+        return [{**mistake, "picture": None, "strip": []} for mistake in mistakes]
+    samples = rows["sample"][:]
+    clips = ClipsOfRows(rows["clip"][:], samples)
 
-    def picture(row: int) -> str | None:
-        return None if without_frames else thumbnail(read_image(rows[row]["image"]["bytes"]))
+    def pictures(row: int) -> dict[str, Any]:
+        picture = thumbnail(read_image(rows[row]["image"]["bytes"]))
+        return {"picture": picture, "strip": strip(rows, clips.around(row), samples)}
 
-    return [{**mistake, "picture": picture(mistake["row"])} for mistake in mistakes]
+    return [{**mistake, **pictures(mistake["row"])} for mistake in mistakes]

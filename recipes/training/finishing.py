@@ -31,6 +31,7 @@ def finish(run: Run, trainer: "SafetyTrainer", *, trained: bool) -> None:
     check_learned(trainer.model, state.best_global_step if run.training.load_best_model_at_end else state.global_step)
     folder.write_summary(training_summary(trainer), trained=trained)
     folder.write_adapter(partial(save_adapter, trainer))
+    folder.write_log_odds(trainer.notes.collect())
     record = run.safety_record(*decide_threshold(run.recipe.threshold, trainer))
     folder.write_card(record)
     folder.finish(record)

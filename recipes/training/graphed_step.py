@@ -21,10 +21,16 @@ class GraphedStep:
         self.function = GraphedFunction(self.loss_and_gradients)
         self._gradients: list[torch.Tensor] = []
 
-    def __call__(self, batch: Batch, rows: int | None, trained: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Return the batch's share of the loss of an update of so many `rows`; `trained` are the weights that train."""
+    def __call__(
+        self, batch: Batch, rows: int | None, trained: Sequence[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return answer_loss's of a batch that is a part of an update of so many `rows`: its loss, and log-odds.
+
+        `trained` are the weights that train.
+        """
         self._hold_gradients(trained)
-        return self.function(training_inputs(self.model, batch, rows))
+        found = self.function(training_inputs(self.model, batch, rows))
+        return found[0], found[1:]
 
     def _hold_gradients(self, trained: Sequence[torch.Tensor]) -> None:
         if not self._gradients:
@@ -35,7 +41,10 @@ class GraphedStep:
                 weight.grad = gradient
 
     def loss_and_gradients(self, inputs: Mapping[str, torch.Tensor], _variant: Hashable) -> torch.Tensor:
-        """Compute what a graph is made of: the loss of training_inputs', its gradients added to those there are."""
-        loss = answer_loss(self.model, inputs)
+        """Compute what a graph is made of: the loss of training_inputs', its gradients added to those there are.
+
+        A graph gives one tensor, of shape (1 + batch,): the loss, and the rows' log-odds.
+        """
+        loss, log_odds = answer_loss(self.model, inputs)
         loss.backward()
-        return loss.detach()
+        return torch.cat([loss.detach()[None], log_odds])

@@ -17,6 +17,7 @@ from recipes.adapter.model_card import is_own_card, model_card
 from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.machine.plan import PLANNED
+from recipes.metrics.seen_rows import SeenRows
 from recipes.training.checkpoints import checkpoint_of, has_checkpoints, last_whole_checkpoint, seal
 from recipes.training.free_settings import FIXED_AT_THE_END, FREE_SETTINGS, KEPT_BY_A_RUN
 
@@ -128,16 +129,20 @@ class RunFolder:
             shutil.rmtree(path)  # left there, it would count as the newest when older checkpoints are let go
         return checkpoint
 
-    def write_checkpoint(self, step: int, save: Callable[[], None], *, kept: int | None, best: str | None) -> None:
-        """Have `save` write the checkpoint of a step, seal it, and only then let older ones go.
+    def write_checkpoint(
+        self, step: int, save: Callable[[], None], seen: SeenRows, *, kept: int | None, best: str | None
+    ) -> None:
+        """Have `save` write the checkpoint of a step, seal it with what was noted so far, and only then let others go.
 
-        The newest `kept` stay, all of them for None, and `best`, the path of one.
+        What a run that is killed noted after its last checkpoint goes with it, and is noted anew. The newest `kept`
+        stay, all of them for None, and `best`, the path of one.
         """
         from transformers.trainer_utils import rotate_checkpoints
 
         checkpoint = checkpoint_of(self.path, step)
         with named(checkpoint):
             save()
+        seen.write(checkpoint)
         seal(checkpoint)
         rotate_checkpoints(output_dir=str(self.path), save_total_limit=kept, best_model_checkpoint=best)
 
@@ -145,6 +150,10 @@ class RunFolder:
         """Write training.json; where this process found nothing left to train, an earlier one's stays."""
         if trained or not (self.path / SUMMARY_FILE).is_file():
             write_json(self.path / SUMMARY_FILE, summary)
+
+    def write_log_odds(self, seen: SeenRows) -> None:
+        """Write what training noted of its rows."""
+        seen.write(self.path)
 
     def write_adapter(self, save: Callable[[Path], None]) -> None:
         """Have `save` write adapter and processor into a folder, and put those files in place, each of them whole."""

@@ -14,12 +14,13 @@ from trl import SFTTrainer
 
 from data_prep.errors import InputError
 from recipes.answering.scoring import NoProbabilityError, score_rows
-from recipes.batches.collator import VisionCollator
-from recipes.batches.loader import leave_process_group
+from recipes.batches.collator import ROW, VisionCollator
+from recipes.batches.loader import init_worker
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
 from recipes.metrics.class_ids import class_ids
-from recipes.metrics.safety_metric import compute_figures
+from recipes.metrics.safety_metric import compute_figures, log_loss
+from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.loss import answer_loss, training_inputs
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, checkpoint_of, stopping_count
@@ -27,6 +28,7 @@ from recipes.training.divergence import GradientWatch
 from recipes.training.fitting_steps import MOST_TIMES, FittingSteps
 from recipes.training.graphed_step import GraphedStep
 from recipes.training.host_optimizer import HostAdamW
+from recipes.training.noting import LogOddsNotes
 from recipes.training.run_folder import RunFolder
 from recipes.training.trained_weights import TrainedWeights
 
@@ -58,12 +60,11 @@ class SafetyTrainer(SFTTrainer):
         # transformers would let the last checkpoint go when training stops, before anything else is saved.
         self._checkpoints_kept, self.args.save_total_limit = self.args.save_total_limit, None
         self.watch = GradientWatch(self.args.learning_rate)
+        self.notes = LogOddsNotes()
         self.trained = TrainedWeights(self.model.get_base_model().dtype if optimizer_on_host else torch.float32)
         self.trained.take(self.model)
         most_times = 0 if cuda_graphs else MOST_TIMES  # a graph's memory was taken when it was captured
-        self.steps = FittingSteps(
-            forget=self.trained.forget_gradients, save=self._save_before_the_end, most_times=most_times
-        )
+        self.steps = FittingSteps(forget=self._forget_update, save=self._save_before_the_end, most_times=most_times)
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
         self.graphed = GraphedStep(self.model.get_base_model()) if cuda_graphs else None
@@ -71,9 +72,13 @@ class SafetyTrainer(SFTTrainer):
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Load an adapter; PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train."""
+        """Load an adapter, and what was noted until then.
+
+        PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train.
+        """
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.trained.take(self.model)
+        self.notes.go_on_from(read_seen_rows(Path(resume_from_checkpoint)))
 
     def _load_callback_state(self) -> None:
         """Have what a checkpoint says of its run hold here; called once its state is loaded.
@@ -115,7 +120,7 @@ class SafetyTrainer(SFTTrainer):
         loader = super().get_train_dataloader()
         loader.device = None
         inner = loader.base_dataloader  # accelerate's wrapper iterates over this one
-        inner.worker_init_fn = partial(_init_worker, inner.worker_init_fn)
+        inner.worker_init_fn = partial(init_worker, inner.worker_init_fn)
         return loader
 
     def _prepare_inputs(self, inputs: Any) -> Any:
@@ -160,9 +165,14 @@ class SafetyTrainer(SFTTrainer):
         else:
             if not self.model.training:
                 self.model.train()
-            loss = self.graphed(inputs, rows, self.trained.weights)
+            loss, log_odds = self.graphed(inputs, rows, self.trained.weights)
+            self.notes.note(inputs[ROW], self.state.global_step + 1, log_odds)
         self.trained.add_gradients()
         return loss
+
+    def _forget_update(self) -> None:
+        self.trained.forget_gradients()
+        self.notes.forget(self.state.global_step + 1)
 
     def _save_before_the_end(self) -> str:
         step = self.state.global_step
@@ -179,12 +189,14 @@ class SafetyTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: int | None = None,
     ) -> torch.Tensor:
-        """Return the batch's share of the update's loss; see answer_loss.
+        """Return the batch's share of the update's loss, see answer_loss, and note its rows' log-odds.
 
         `num_items_in_batch` is the number of the update's rows, the batch's own by default.
         """
         base = self.model.get_base_model()
-        return answer_loss(base, training_inputs(base, inputs, num_items_in_batch))
+        loss, log_odds = answer_loss(base, training_inputs(base, inputs, num_items_in_batch))
+        self.notes.note(inputs[ROW], self.state.global_step + 1, log_odds)
+        return loss
 
     def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
@@ -211,7 +223,7 @@ class SafetyTrainer(SFTTrainer):
         self.watch.check()
         p_unsafe, truth = self.score(self.eval_dataset if eval_dataset is None else eval_dataset)
         figures = {
-            "loss": _log_loss(p_unsafe, truth),
+            "loss": log_loss(p_unsafe, truth),
             **compute_figures(p_unsafe, truth, threshold=PLAIN_THRESHOLD),
         }
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items() if value is not None}
@@ -225,17 +237,7 @@ class SafetyTrainer(SFTTrainer):
         self.folder.write_checkpoint(
             self.state.global_step,
             partial(super()._save_checkpoint, model, trial),
+            self.notes.collect(),
             kept=self._checkpoints_kept,
             best=self.state.best_model_checkpoint,
         )
-
-
-def _init_worker(seed_worker: Any, worker_id: int) -> None:
-    leave_process_group()
-    seed_worker(worker_id)
-
-
-def _log_loss(p_unsafe: np.ndarray, truth: np.ndarray) -> float:
-    """Return the mean negative log-likelihood of the true labels, P clipped to [1e-7, 1 - 1e-7]."""
-    p_true = np.where(truth == 1, p_unsafe, 1 - p_unsafe)
-    return float(-np.log(p_true.clip(1e-7, 1 - 1e-7)).mean())

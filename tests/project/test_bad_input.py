@@ -175,6 +175,17 @@ def record_of_another_kind(folder: Path) -> list[str]:
     return command
 
 
+def doubts_of_a_run_that_noted_nothing(folder: Path) -> list[str]:
+    adapter_of_another_kind(folder)
+    return ["recipes/doubts.py", "--adapter", str(folder)]
+
+
+def frame_of_test_left_out(folder: Path) -> list[str]:
+    write_data(folder / "data", many_clips())
+    (folder / "list.txt").write_text("frames/test/safe/4_te0/0000.jpg\n")
+    return ["data_prep/build_jsonl.py", "--data", str(folder / "data"), "--leave-out", str(folder / "list.txt")]
+
+
 def no_such_adapter(folder: Path) -> list[str]:
     return ["recipes/eval_qwen2vl.py", "--adapter", str(folder / "absent")]
 
@@ -271,6 +282,8 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     adapter_for_another_base: "was trained on",
     adapter_of_another_kind: "use_dora true in adapter_config.json is not computed here",
     record_of_another_kind: "dtype 'float64x' is not one of bfloat16, float32",
+    doubts_of_a_run_that_noted_nothing: "log_odds.safetensors is missing, which training writes",
+    frame_of_test_left_out: "list.txt:1: 'frames/test/safe/4_te0/0000.jpg' is of the test split",
     no_such_adapter: "no such folder; train one",
     uploads_of_no_size: "--max-upload-mb 0 must be 1 or more",
     prior_that_is_none: "--prior 50.0 is not between 0 and 1",

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -201,10 +202,32 @@ def test_report_can_be_read_and_its_plots_stand_beside_it(demo: Demo) -> None:
         for frame in map(json.loads, (folder / "predictions.jsonl").read_text().splitlines())
         if frame["answer"] != frame["label"]
     }
-    assert page.count('<img src="data:image/jpeg;base64,') == min(len(wrong), 12)
+    assert page.count('<figure><img src="data:image/jpeg;base64,') == min(len(wrong), 12)
+    assert page.count('<div class="strip">') == min(len(wrong), 12), "every clip of the demo has several seconds"
     names = ["classes", "confusion", "histogram", "precision_recall", "reliability", "roc"]
     assert sorted(path.stem for path in (folder / "plots").iterdir()) == names
     assert sorted(path.name for path in folder.iterdir() if path.name.startswith(".")) == []
+
+
+def test_doubtful_labels_are_shown_and_can_be_left_out(demo: Demo, tmp_path: Path) -> None:
+    """Two epochs of few clips rank nothing well; what is held is that the commands follow on each other."""
+    done = run_python(demo, "recipes/doubts.py", "--adapter", demo.output)
+    assert done.returncode == 0, done.stderr
+    folder = demo.output / "doubts"
+    lines = list(map(json.loads, (folder / "doubts.jsonl").read_text().splitlines()))
+    frames = [line for line in lines if line["kind"] == "frame"]
+    rows = open_dataset("local/safe-unsafe-demo").rows("train")
+    assert sorted(frame["row"] for frame in frames) == list(range(len(rows)))
+    assert {len(frame["log_odds"]) for frame in frames} == {2}, "once an epoch"
+    assert (folder / "doubts.html").read_text().count('class="marked"') == round(0.2 * len(rows))
+    assert all((demo.data / frame["image"]).is_file() for frame in frames)
+    data = Path(shutil.copytree(demo.data, tmp_path / "data"))
+    (tmp_path / "list.txt").write_text("".join(f"{frame['image']}\t{frame['reason']}\n" for frame in frames[:7]))
+    done = run_python(demo, "data_prep/build_jsonl.py", "--data", data, "--leave-out", tmp_path / "list.txt")
+    assert done.returncode == 0 and "7 frames left out by list.txt" in done.stdout, done.stderr
+    before, after = ({row.image for row in read_rows(each / "train.jsonl")} for each in (demo.data, data))
+    assert before - after == {frame["image"] for frame in frames[:7]}
+    assert (data / "test.jsonl").read_bytes() == (demo.data / "test.jsonl").read_bytes()
 
 
 def test_training_leaves_its_curves(demo: Demo) -> None:

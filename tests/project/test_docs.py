@@ -39,12 +39,13 @@ NEEDS_A_GPU = {
     "benchmarks/bench_train.py",
     "tiny_base/pretrain.py",
 }
-# The demo's training nine times, and evaluations of six of its adapters; their parts have tests of their own.
-TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_examination.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
+# The demo's training many times, and evaluations of its adapters; their parts have tests of their own.
+TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_doubts.py", "benchmarks/bench_operating_point.py"}
+# Run by test_app.py, test_doubts.py, test_examination.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",
+    "recipes/doubts.py",
     "benchmarks/bench_infer_cpu.py",
     "data_prep/audit.py",
     "benchmarks/project_card.py",

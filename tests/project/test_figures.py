@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from statistics import median
+from statistics import mean, median
 from typing import Any
 
 import pytest
 
 from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
+from benchmarks.measuring import doubt_tables
 from data_prep.disk.byte_counts import GIB
 from data_prep.files import PROJECT_ROOT
 from recipes.machine.answering_memory import predict_answering
@@ -18,6 +19,7 @@ from recipes.machine.memory import predict_memory
 from recipes.machine.plan import Machine
 from recipes.machine.planner import plan_run
 from recipes.machine.recipe_choice import recipe_settings
+from recipes.metrics.doubt import STATISTICS
 from recipes.training.command_line import read_settings
 from tests.project.documents import BENCHMARKS, README
 from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
@@ -284,6 +286,16 @@ def test_operating_points_are_those_of_the_benchmark() -> None:
     assert as_table(results["ways"]) in BENCHMARKS.read_text()
     best = max(results["ways"], key=lambda way: way["frame"]["macro_f1"]["mean"])
     assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
+
+
+def test_doubts_are_found_as_the_benchmark_says() -> None:
+    results = results_of("doubts_two_cores")
+    document, summary = BENCHMARKS.read_text(), results["summary"]
+    assert doubt_tables.as_table(summary) in document
+    assert f"takes {100 * results['cost']['share']:.3f} % of a training step" in in_a_line(document)
+    first = next(iter(STATISTICS))
+    found = {arm: mean(summary["rankings"][arm][first].values()) for arm in ("flipped_20", "late")}
+    assert f"late clips' hidden seconds | {found['flipped_20']:.2f}, {found['late']:.2f} |" in README.read_text()
 
 
 def test_report_s_figures_are_those_of_the_benchmark() -> None:

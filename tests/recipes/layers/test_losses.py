@@ -35,9 +35,15 @@ def test_losses_of_a_streamed_head_are_cross_entropy(
     streamed, plain = ((torch.randn(5, 16, generator=torch.Generator().manual_seed(1)) * scale) for _ in range(2))
     streamed.requires_grad_()
     plain.requires_grad_()
-    losses = token_losses(head, streamed, labels)
+    rivals = torch.tensor([199, 3, 0, 64, 7])
+    losses, log_odds = token_losses(head, streamed, labels, rivals)
     expected = cross_entropy(plain @ weight.t(), labels, ignore_index=IGNORED, reduction="none")
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-4)
+    logits = (plain @ weight.t()).detach()
+    counted = [position for position in range(5) if labels[position] != IGNORED]
+    told = [logits[position, labels[position]] - logits[position, rivals[position]] for position in counted]
+    torch.testing.assert_close(log_odds[counted], torch.stack(told), rtol=1e-5, atol=1e-4)
+    assert not log_odds.requires_grad
     (losses @ weights).backward()
     (expected @ weights).backward()
     torch.testing.assert_close(streamed.grad, plain.grad, rtol=1e-4, atol=1e-5)
@@ -62,7 +68,7 @@ def test_a_streamed_head_is_no_further_from_exact_than_one_on_the_card(pull: flo
 
     def found(head: torch.nn.Module, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         hidden = hidden.detach().clone().requires_grad_()
-        losses = token_losses(head.to(hidden.device), hidden, labels)
+        losses, _ = token_losses(head.to(hidden.device), hidden, labels, labels)
         losses.sum().backward()
         return losses.detach().cpu().double(), hidden.grad.cpu().double()
 
@@ -87,4 +93,9 @@ def test_losses_of_a_head_on_the_card_are_cross_entropy(model: Any) -> None:
     hidden = torch.randn(3, model.config.text_config.hidden_size)
     labels = torch.tensor([3, IGNORED, 7])
     expected = cross_entropy(model.lm_head(hidden), labels, ignore_index=IGNORED, reduction="none")
-    torch.testing.assert_close(token_losses(model.lm_head, hidden, labels), expected)
+    losses, log_odds = token_losses(model.lm_head, hidden, labels, torch.tensor([7, 7, 3]))
+    torch.testing.assert_close(losses, expected)
+    # The loss of one label less that of the other is what tells them apart.
+    other = cross_entropy(model.lm_head(hidden), torch.tensor([7, 7, 3]), reduction="none")
+    torch.testing.assert_close(log_odds[[0, 2]], (other - expected)[[0, 2]])
+    assert not log_odds.requires_grad

@@ -317,7 +317,8 @@ def test_data_are_told_of_as_the_audit_found_them(tmp_path: Path) -> None:
     write_data(tmp_path, clips)
     assert about_data(open_dataset(str(tmp_path)), "test")["data"]["audit"] is None
     assert clips_not_clean(open_dataset(str(tmp_path)), "test") is None
-    assert build_jsonl.main(["--data", str(tmp_path)]) == 0
+    (tmp_path / "list.txt").write_text("frames/train/unsafe/0_tr0\nframes/train/safe/4_tr1/0000.jpg\tlate\n")
+    assert build_jsonl.main(["--data", str(tmp_path), "--leave-out", str(tmp_path / "list.txt")]) == 0
     source = open_dataset(str(tmp_path))
     found = about_data(source, "test")
     assert found["data"]["splits"]["test"] == {"frames": 16, "clips": 8, "labels": {"SAFE": 8, "UNSAFE": 8}}
@@ -328,6 +329,7 @@ def test_data_are_told_of_as_the_audit_found_them(tmp_path: Path) -> None:
         "test_clips_with_twins": 1,
         "left_out_of_train": 1,
         "leaks_kept_in_train": 0,
+        "frames_left_out_by_list": 3,
         "groups_that_look_alike": 1,  # each frame is of one colour
         "clips_that_look_alike": 33,
         "damaged_clips": 2,

@@ -12,10 +12,12 @@ from recipes.metrics.figures import FIGURES, READING_ORDER
 from recipes.report.contents import split_figures
 from recipes.report.look import thumbnail
 from recipes.report.mistakes import when, worst_mistakes
+from recipes.report.neighbours import ClipsOfRows
 from recipes.report.page import headline, report_page
 from recipes.report.plots import draw_plots
 from recipes.report.scored import Scored
 from recipes.report.table import as_table
+from recipes.report.writing import with_pictures
 from tests.report_by_hand import BASE, P_UNSAFE, ROWS, TRUTH, frames, whole_report
 
 PICTURE = thumbnail(Image.new("RGB", (1920, 1080), (200, 30, 30)))
@@ -27,8 +29,15 @@ def plots_at(threshold: float) -> dict[str, str]:
 
 
 def page(report: dict[str, Any], *, picture: str | None = PICTURE, fps: float | None = 2.0) -> str:
-    mistakes = [{**mistake, "picture": picture} for mistake in worst_mistakes(frames(report["threshold"]["value"]))]
+    found = worst_mistakes(frames(report["threshold"]["value"]))
+    mistakes = [{**mistake, "picture": picture, "strip": strip_of(mistake, picture)} for mistake in found]
     return report_page(report, plots_at(report["threshold"]["value"]), mistakes, fps=fps)
+
+
+def strip_of(mistake: dict[str, Any], picture: str | None) -> list[dict[str, Any]]:
+    """Return a mistake among its clip's frames, where pictures are shown."""
+    near = [row for row, clip in enumerate(ROWS["clip"]) if clip == mistake["clip"] and picture]
+    return [{"row": row, "sample": ROWS["sample"][row], "picture": picture} for row in near]
 
 
 class Balance(HTMLParser):
@@ -61,6 +70,43 @@ def test_page_is_whole_and_asks_for_nothing_from_outside() -> None:
     text = page(whole_report())
     assert not re.search(r"<script|@import|url\((?!#)", text)
     assert 'content="width=device-width' in text and "@media print" in text and "prefers-color-scheme:dark" in text
+
+
+def test_mistakes_stand_among_their_neighbours() -> None:
+    """The worst of clip a is its last frame; of clip d, a single one, there is nothing around it to show."""
+    text = page(whole_report())
+    strips = re.findall(r'<div class="strip">(.*?)</div>', text, flags=re.DOTALL)
+    seconds = [re.findall(r'title="(.*?)"( class="marked")?', strip) for strip in strips]
+    assert [("second 0", ""), ("second 0.5", ""), ("second 1", ' class="marked"')] in seconds
+    assert all(len(strip) > 1 for strip in seconds) and len(seconds) < len(worst_mistakes(frames(0.5)))
+    assert '<div class="strip">' not in page(whole_report(), picture=None)
+
+
+def test_neighbours_are_of_the_same_clip_in_the_order_of_their_samples() -> None:
+    clips = ClipsOfRows(["a", "b", "a", "a", "a", "a"], [9, 0, 3, 1, 4, 2])
+    assert [clips.around(row) for row in (4, 3, 0, 1)] == [[5, 2, 4, 0], [3, 5, 2], [2, 4, 0], [1]]
+    assert clips.around(2, neighbours=1) == [5, 2, 4]
+    assert clips.of("a") == [3, 5, 2, 4, 0]
+
+
+def test_report_shows_the_seconds_around_a_mistake_unless_frames_are_left_out() -> None:
+    content = io.BytesIO()
+    Image.new("RGB", (320, 180), "red").save(content, "PNG")
+
+    class Rows:
+        def __getitem__(self, which: str | int) -> Any:
+            return ROWS[which] if isinstance(which, str) else {"image": {"bytes": content.getvalue()}}
+
+    mistakes = worst_mistakes(frames())
+    shown = with_pictures(mistakes, Rows(), without_frames=False)
+    assert {mistake["clip"]: [each["sample"] for each in mistake["strip"]] for mistake in shown} == {
+        **{mistake["clip"]: [0] for mistake in mistakes if mistake["clip"] in "bd"},
+        **{mistake["clip"]: [0, 1, 2] for mistake in mistakes if mistake["clip"] == "a"},
+        **{mistake["clip"]: [0, 1] for mistake in mistakes if mistake["clip"] == "c"},
+    }
+    assert all(each["picture"].startswith("data:image/jpeg") for mistake in shown for each in mistake["strip"])
+    left_out = with_pictures(mistakes, Rows(), without_frames=True)
+    assert {(mistake["picture"], *mistake["strip"]) for mistake in left_out} == {(None,)}
 
 
 def test_same_report_same_page() -> None:
@@ -107,7 +153,7 @@ def test_worst_mistakes_are_the_most_confident_one_a_clip() -> None:
 def test_mistakes_stand_in_the_page_with_clip_and_second() -> None:
     text = page(whole_report())
     assert "d, second 0<br>" in text and "a, second 1<br>" in text
-    assert text.count(PICTURE) == 4
+    assert text.count(PICTURE) == 4 + 3 + 2, "one a clip, and strips of the two clips that have more frames"
     assert "Where people can be recognised" in text
     assert "a, sample 2<br>" in page(whole_report(), fps=None)
     assert (when(3, 2.0), when(4, 1.0), when(4, None)) == ("second 1.5", "second 4", "sample 4")

@@ -15,6 +15,7 @@ from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from recipes import sft_qwen2vl
 from recipes.batches.parts import parts_of
+from recipes.metrics.seen_rows import read_seen_rows
 from recipes.training import trainer
 from tests.tiny_data import many_clips, write_data
 
@@ -62,12 +63,12 @@ def trained(config: Path, run: Path, *flags: str) -> dict[str, torch.Tensor]:
 
 def card_that_holds(rows: int, calls: list[int], monkeypatch: pytest.MonkeyPatch, *, backward: bool) -> None:
     """Have losses of more rows run out of memory from the third on, forward, or in the middle of going backward."""
-    whole: Callable[..., torch.Tensor] = trainer.answer_loss
+    whole: Callable[..., tuple[torch.Tensor, torch.Tensor]] = trainer.answer_loss
 
     def full(*_: Any) -> None:
         raise torch.OutOfMemoryError(FULL)
 
-    def limited(model: Any, inputs: Any) -> torch.Tensor:
+    def limited(model: Any, inputs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         calls.append(len(inputs["labels"]))
         if len(calls) < 4 or calls[-1] <= rows:
             return whole(model, inputs)
@@ -76,9 +77,9 @@ def card_that_holds(rows: int, calls: list[int], monkeypatch: pytest.MonkeyPatch
         hook = model.model.language_model.layers[1].register_forward_hook(
             lambda _module, _inputs, output: output.register_hook(full) and None
         )
-        loss = whole(model, inputs)
+        found = whole(model, inputs)
         hook.remove()
-        return loss
+        return found
 
     monkeypatch.setattr(trainer, "answer_loss", limited)
 
@@ -109,6 +110,9 @@ def test_adapter_is_the_same_by_smaller_steps(
         "the card ran out of memory at update 2, with 2 frames at once: doing it again with 1",
     ]
     assert losses(tmp_path / "short") == pytest.approx(expected_losses, rel=1e-4)
+    noted = read_seen_rows(tmp_path / "short")
+    assert noted is not None and noted.update.tolist() == [1] * 8 + [2] * 8
+    assert len(set(noted.row.tolist())) == 16, "each row once, though some were computed three times"
 
 
 def test_card_that_holds_no_frame_ends_the_run_with_a_checkpoint(

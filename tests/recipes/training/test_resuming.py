@@ -23,6 +23,7 @@ from tests.tiny_data import many_clips, write_data
 
 STEPS = 6  # ends within the second epoch, of four updates
 ADAPTER = "adapter_model.safetensors"
+LOG_ODDS = "log_odds.safetensors"
 
 # What validation says at each step. The best is not the last.
 MACRO_F1 = {1: 0.5, 2: 0.8, 3: 0.6, 4: 0.7, 5: 0.6, 6: 0.7}
@@ -71,6 +72,7 @@ class Outcome:
     """What must be the same however a run came about."""
 
     adapter: bytes
+    log_odds: bytes
     best_step: int
     steps: int
     record: Any
@@ -78,7 +80,8 @@ class Outcome:
 
 def outcome(folder: Path) -> Outcome:
     summary = json.loads((folder / "training.json").read_text())
-    return Outcome((folder / ADAPTER).read_bytes(), summary["best_step"], summary["steps"], read_record(folder))
+    adapter, log_odds = ((folder / name).read_bytes() for name in (ADAPTER, LOG_ODDS))
+    return Outcome(adapter, log_odds, summary["best_step"], summary["steps"], read_record(folder))
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +251,9 @@ def test_run_killed_before_any_write_of_its_end_is_the_same_run(
                 assert is_finished(run) == ("safety.json" in written)
         if is_finished(run):
             break
-    assert {"training.json", ADAPTER, "tokenizer.json", "README.md", "safety.json", "training.png"} <= set(killed)
+    assert {"training.json", LOG_ODDS, ADAPTER, "tokenizer.json", "README.md", "safety.json", "training.png"} <= set(
+        killed
+    )
     assert killed.index("safety.json") > max(killed.index(name) for name in (ADAPTER, "tokenizer.json", "README.md"))
     assert train(settings, run, "--resume") == 0
     assert outcome(run) == expected
@@ -259,12 +264,12 @@ def test_run_killed_while_a_checkpoint_is_saved_is_the_same_run(
     settings: list[str], uninterrupted: Path, tmp_path: Path
 ) -> None:
     run, killed = tmp_path / "run", []
-    for write in (3, 5, 7, 9):
+    for write in (3, 5, 7, 9, 10, 11):
         with pytest.MonkeyPatch.context() as patched, pytest.raises(Killed) as point:
             killed_at(patched, write)
             train(settings, run, *(["--resume"] if run.exists() else []))
         killed.append(str(point.value))
-    assert {"moments", "checkpoint.sha256.json"} <= set(killed)
+    assert {"moments", LOG_ODDS, "checkpoint.sha256.json"} <= set(killed)
     assert train(settings, run, "--resume") == 0
     assert outcome(run) == outcome(uninterrupted)
 

@@ -2,15 +2,19 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_prep.errors import InputError
 from recipes.adapter.model_card import is_own_card
 from recipes.layers.sizes import LLM_LINEARS
+from recipes.metrics.seen_rows import SeenRows, read_seen_rows
 from recipes.training.checkpoints import is_whole
 from recipes.training.run_folder import RunFolder
 from tests.recipes.adapter.test_safety_record import RECORD
 from tests.report_by_hand import whole_report
+
+SEEN = SeenRows(np.array([2, 0]), np.array([1, 1]), np.array([0.5, -0.5], np.float32))
 
 
 def test_output_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -166,9 +170,14 @@ def test_older_checkpoints_go_once_the_new_one_is_whole(tmp_path: Path) -> None:
 
     run, best = RunFolder(tmp_path), str(tmp_path / "checkpoint-1")
     for step in (1, 2, 3):
-        run.write_checkpoint(step, lambda step=step: save_as(step), kept=2, best=best)  # type: ignore[misc]
+        run.write_checkpoint(step, lambda step=step: save_as(step), SEEN, kept=2, best=best)  # type: ignore[misc]
     names = ["checkpoint-1", "checkpoint-3"]
+    seen = read_seen_rows(tmp_path / "checkpoint-3")
+    assert seen is not None and seen.row.tolist() == [2, 0]
+    (tmp_path / "checkpoint-1" / "log_odds.safetensors").rename(tmp_path / "checkpoint-1" / "elsewhere")
+    assert not is_whole(tmp_path / "checkpoint-1"), "a checkpoint that lost what was noted isn't gone on from"
+    (tmp_path / "checkpoint-1" / "elsewhere").rename(tmp_path / "checkpoint-1" / "log_odds.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     with pytest.raises(OSError, match="no room"):
-        run.write_checkpoint(4, fail, kept=1, best=None)
+        run.write_checkpoint(4, fail, SEEN, kept=1, best=None)
     assert sorted(path.name for path in tmp_path.iterdir() if is_whole(path)) == names

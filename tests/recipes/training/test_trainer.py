@@ -397,6 +397,7 @@ OPTIONS = {
     "vision_blocks_on_host": ["--vision_blocks_on_host", "all"],
     "unpack_base": ["--unpack_base", "true"],
 }
+OF_THE_LOSS = ("labels", "loss_weights", "rivals", "row")
 STREAMING = ("layers_on_host", "vision_blocks_on_host")
 TOGETHER = [flag for name, flags in OPTIONS.items() if name not in STREAMING for flag in flags]
 ALL_STREAMED = [flag for name, flags in OPTIONS.items() if name != "unpack_base" for flag in flags]
@@ -416,7 +417,7 @@ def plain(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tupl
 
 
 def plain_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    inputs = {name: tensor for name, tensor in batch.items() if name not in ("labels", "loss_weights")}
+    inputs = {name: tensor for name, tensor in batch.items() if name not in OF_THE_LOSS}
     log_p = log_softmax(model(**inputs, use_cache=False).logits.float(), dim=-1)
     positions = log_p[:, -batch["labels"].shape[1] - 1 : -1]
     losses = -positions.gather(2, batch["labels"].clamp(min=0)[..., None]).squeeze(2)

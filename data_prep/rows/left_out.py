@@ -1,0 +1,74 @@
+"""What a list names that is to be left out of training: frames and clips, each with a reason."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_prep.clips.jsonl import CLIPS_FILE
+from data_prep.clips.records import Clip
+from data_prep.errors import InputError, printable
+from data_prep.labels import TEST
+
+NO_REASON = "no reason given"
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """One line of a list: a frame or a clip as it was named there, its frames' images, and why it is left out."""
+
+    name: str
+    images: tuple[str, ...]
+    reason: str
+
+
+def read_left_out(file: Path, clips: Iterable[Clip]) -> list[LeftOut]:
+    """Read a list of frames and clips, one a line: its name and, after a tab, the reason.
+
+    A frame goes by its image, as in train.jsonl; a clip by the folder of its frames, or by its path in clips.jsonl.
+    Empty lines and those that begin with # are passed over, and of a name that stands there twice the first holds.
+    Raises InputError, naming file and line, for a name that is none of these, and for one of the test split.
+    """
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"--leave-out {file}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"--leave-out {file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    known = _known_names(clips)
+    found: dict[str, LeftOut] = {}
+    for number, line in enumerate(text.split("\n"), start=1):
+        name, _, reason = (part.strip() for part in line.partition("\t"))
+        if not name or name.startswith("#"):
+            continue
+        if name not in known:
+            raise InputError(
+                f"{file}:{number}: {name!r} is no frame or clip of {CLIPS_FILE}; expected frames/train/<safe|unsafe>/"
+                "<video_id>, or such a folder's <sample>.jpg, and a tab before the reason"
+            )
+        clip, images = known[name]
+        if clip.split == TEST:
+            raise InputError(f"{file}:{number}: {name!r} is of the test split, which stays whole; remove the line")
+        found.setdefault(name, LeftOut(name, images, reason or NO_REASON))
+    return list(found.values())
+
+
+def _known_names(clips: Iterable[Clip]) -> dict[str, tuple[Clip, tuple[str, ...]]]:
+    known: dict[str, tuple[Clip, tuple[str, ...]]] = {}
+    for clip in clips:
+        images = tuple(clip.frame_paths)
+        known |= {image: (clip, (image,)) for image in images}
+        known |= dict.fromkeys((clip.folder, clip.path), (clip, images))
+    return known
+
+
+def left_out_in_words(left_out: Sequence[LeftOut], file: Path, rows_left: int) -> str:
+    """Say how many rows a list has left out of training, and why, a line a reason."""
+    reasons = Counter[str]()
+    seen: set[str] = set()
+    for each in left_out:
+        reasons[each.reason] += len(set(each.images) - seen)
+        seen.update(each.images)
+    lines = [f"{len(seen)} frames left out by {file.name}, {rows_left} rows left; labels and test are as they were"]
+    lines += [f"  {count}: {reason}" for reason, count in reasons.most_common()]
+    return "\n".join(map(printable, lines))
