@@ -99,9 +99,10 @@ def as_table(summary: Mapping[str, Any]) -> str:
         lines.append(f"| {statistic} | {' | '.join(cells)} |")
     lines += ["", "| run | macro-F1, frames |", "|---|---:|"]
     lines += [f"| {arm} | {_cell(figures, 3)} |" for arm, figures in summary["frame_macro_f1"].items()]
+    lines.append("")
     for arm, of in summary["regained"].items():
         share = "-" if of["share"] is None else f"{of['share']:.0%}"
-        lines.append(f"{REGAINED[arm]}: cost {of['cost']:.3f}, regained {of['regained']:+.3f}, {share}")
+        lines.append(f"- {REGAINED[arm]}: cost {of['cost']:.3f}, regained {of['regained']:+.3f}, {share}")
     return "\n".join(lines)
 
 

@@ -62,7 +62,8 @@ def train(data: Path, run: Path, seed: int) -> Path:
 
 def answers(run: Path, data: Path) -> dict[tuple[str, int], float]:
     """Return P(UNSAFE) of the training rows of a data folder, by clip and sample, as a run's adapter answers them."""
-    for split in (TRAIN, VALIDATION):  # both are of train.jsonl
+    asked = sorted((run / "eval").glob("*/predictions.jsonl"))
+    for split in (TRAIN, VALIDATION)[len(asked) :]:  # both are of train.jsonl
         ask = ["recipes/eval_qwen2vl.py", "--adapter", str(run), "--dataset", str(data), "--split", split]
         options = ["--skip-base-model", "--without-frames", "--batch-size", "16"]
         run_python([*ask, *options], f"asking {to_root(run)}")

@@ -39,7 +39,7 @@ def later_margin(log_odds: np.ndarray) -> np.ndarray:
 def doubt_of_rows(log_odds: np.ndarray, clips: np.ndarray) -> np.ndarray:
     """Return what recipes/doubts.py ranks frames by: the later margin, and how far it is below its clip's others'.
 
-    Of the statistics here it was the best at all kinds of wrong labels together (benchmarks/bench_doubts.py).
+    Of the statistics here it was the best at flipped labels and late seconds together (benchmarks/bench_doubts.py).
     """
     margin = later_margin(log_odds)
     return below_others(margin, clips) - margin

@@ -87,12 +87,15 @@ def reasons_of(log_odds: np.ndarray, clips: np.ndarray, truth: np.ndarray, twins
 
 
 def ranked_clips(frames: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return a record of each clip of ranked_frames', the one of the lowest mean margin first."""
+    """Return a record of each clip of ranked_frames', the one of the lowest mean log-odds first.
+
+    All times count: a clip that is wrong as a whole is learned by heart in the later ones.
+    """
     by_clip: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for frame in frames:
         by_clip[frame["clip"]].append(frame)
     margins = {
-        clip: float(np.mean([frame["margin"] for frame in of if frame["log_odds"]] or [np.inf]))
+        clip: float(np.mean([np.mean(frame["log_odds"]) for frame in of if frame["log_odds"]] or [np.inf]))
         for clip, of in by_clip.items()
     }
     order = sorted(by_clip, key=lambda clip: margins[clip])
