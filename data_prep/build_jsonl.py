@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     _say_failed(clips)
     audit = audit_clips(clips, near_identical(data, clips), lambda clip: data)
     left_out = [] if args.keep_leaks else audit["leaks_in_train"]
-    listed = read_left_out(from_root(args.leave_out), clips) if args.leave_out else []
+    listed = read_left_out(from_root(args.leave_out), clips, data.resolve().name) if args.leave_out else []
     rows = with_prompt(rows_by_split(clips, left_out, listed), prompt)
     by_list = [{"path": each.name, "frames": len(each.images), "reason": each.reason} for each in listed]
     write_splits(data, rows, {"left_out_of_train": left_out, "left_out_by_list": by_list, **audit})

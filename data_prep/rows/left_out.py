@@ -1,16 +1,19 @@
 """What a list names that is to be left out of training: frames and clips, each with a reason."""
 
+import re
+import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.clips.jsonl import CLIPS_FILE
-from data_prep.clips.records import Clip
+from data_prep.clips.records import FRAMES_FOLDER, Clip
 from data_prep.errors import InputError, printable
-from data_prep.labels import TEST
+from data_prep.labels import SPLITS, TEST
 
 NO_REASON = "no reason given"
+_OF_A_JOINED_FOLDER = re.compile(rf"[^/]+/{FRAMES_FOLDER}/({'|'.join(SPLITS)})/")
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,14 @@ class LeftOut:
     reason: str
 
 
-def read_left_out(file: Path, clips: Iterable[Clip]) -> list[LeftOut]:
+def read_left_out(file: Path, clips: Iterable[Clip], folder: str) -> list[LeftOut]:
     """Read a list of frames and clips, one a line: its name and, after a tab, the reason.
 
-    A frame goes by its image, as in train.jsonl; a clip by the folder of its frames, or by its path in clips.jsonl.
-    Empty lines and those that begin with # are passed over, and of a name that stands there twice the first holds.
-    Raises InputError, naming file and line, for a name that is none of these, and for one of the test split.
+    A frame goes by its image, as in train.jsonl; a clip by the folder of its frames, or by its path in clips.jsonl. Of
+    several data folders that were joined, these begin with the name of each: `folder` is this one's, and what begins
+    with another's is passed over, aloud. So are, in silence, empty lines and those that begin with #; of a name that
+    stands there twice the first holds. Raises InputError, naming file and line, for a name that is none of these, and for one
+    of the test split.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -37,9 +42,15 @@ def read_left_out(file: Path, clips: Iterable[Clip]) -> list[LeftOut]:
         raise InputError(f"--leave-out {file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
     known = _known_names(clips)
     found: dict[str, LeftOut] = {}
+    elsewhere: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         name, _, reason = (part.strip() for part in line.partition("\t"))
         if not name or name.startswith("#"):
+            continue
+        if name not in known:
+            name = name.removeprefix(f"{folder}/")
+        if name not in known and _OF_A_JOINED_FOLDER.match(name):
+            elsewhere.append(name)
             continue
         if name not in known:
             raise InputError(
@@ -50,6 +61,12 @@ def read_left_out(file: Path, clips: Iterable[Clip]) -> list[LeftOut]:
         if clip.split == TEST:
             raise InputError(f"{file}:{number}: {name!r} is of the test split, which stays whole; remove the line")
         found.setdefault(name, LeftOut(name, images, reason or NO_REASON))
+    if elsewhere:
+        print(
+            f"{file}: lines of other data folders: {len(elsewhere)}, the first {printable(elsewhere[0])!r}; give the list "
+            "to build_jsonl.py for each of them",
+            file=sys.stderr,
+        )
     return list(found.values())
 
 

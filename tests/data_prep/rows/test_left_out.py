@@ -65,6 +65,20 @@ def test_what_is_listed_gets_no_row_and_all_else_stays_as_it_was(
     assert read_rows(data / "train.jsonl") == before, "without the list they are back"
 
 
+def test_list_of_joined_data_is_read_by_each_of_its_folders(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A page of data that were pushed from several folders names each frame with its folder before it."""
+    (data / "list.txt").write_text(f"data/{FRAME}\tnever\nannex/{FRAME}\tnever\ndata/frames/train/safe/4_tr2\n")
+    found = read_left_out(data / "list.txt", many_clips(), "data")
+    assert [each.name for each in found] == [FRAME, "frames/train/safe/4_tr2"]
+    assert f"list.txt: lines of other data folders: 1, the first 'annex/{FRAME}'; give" in capsys.readouterr().err
+    with pytest.raises(InputError, match=re.escape("list.txt:3: 'frames/train/safe/4_tr9' is no frame or clip")):
+        (data / "list.txt").write_text(f"data/{FRAME}\n\ndata/frames/train/safe/4_tr9\n")
+        read_left_out(data / "list.txt", many_clips(), "data")
+    (data / "list.txt").write_text("data/frames/test/safe/4_te0\n")
+    with pytest.raises(InputError, match="is of the test split"):
+        read_left_out(data / "list.txt", many_clips(), "data")
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
@@ -101,6 +115,6 @@ def test_label_that_is_left_out_whole_is_refused(tmp_path: Path) -> None:
 
 def test_empty_list_leaves_nothing_out(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (data / "list.txt").write_text("\n# nothing was ticked\n")
-    assert read_left_out(data / "list.txt", many_clips()) == []
+    assert read_left_out(data / "list.txt", many_clips(), "data") == []
     assert build_jsonl.main(["--data", str(data), "--leave-out", str(data / "list.txt")]) == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("0 frames left out by list.txt, 48 rows left")
