@@ -3,7 +3,7 @@
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,44 +30,44 @@ def read_left_out(file: Path, clips: Iterable[Clip], folder: str) -> list[LeftOu
 
     A frame goes by its image, as in train.jsonl; a clip by the folder of its frames, or by its path in clips.jsonl. Of
     several data folders that were joined, these begin with the name of each: `folder` is this one's, and what begins
-    with another's is passed over, aloud. So are, in silence, empty lines and those that begin with #; of a name that
-    stands there twice the first holds. Raises InputError, naming file and line, for a name that is none of these, and for one
-    of the test split.
+    with another's is passed over, aloud. Of a name that stands there twice the first holds. Raises InputError, naming
+    file and line, for a name that is none of these, and for one of the test split.
     """
+    known = _known_names(clips)
+    found: dict[str, LeftOut] = {}
+    elsewhere: list[str] = []
+    for number, written, reason in _lines_of(file):
+        name = written if written in known else written.removeprefix(f"{folder}/")
+        if name in known:
+            clip, images = known[name]
+            if clip.split == TEST:
+                raise InputError(f"{file}:{number}: {name!r} is of the test split, which stays whole; remove the line")
+            found.setdefault(name, LeftOut(name, images, reason or NO_REASON))
+        elif _OF_A_JOINED_FOLDER.match(name):
+            elsewhere.append(name)
+        else:
+            raise InputError(
+                f"{file}:{number}: {name!r} is no frame or clip of {CLIPS_FILE}; expected frames/train/<safe|unsafe>/"
+                "<video_id>, or such a folder's <sample>.jpg, and a tab before the reason"
+            )
+    if elsewhere:
+        said = f"lines of other data folders: {len(elsewhere)}, the first {printable(elsewhere[0])!r}"
+        print(f"{file}: {said}; give the list to build_jsonl.py for each of them", file=sys.stderr)
+    return list(found.values())
+
+
+def _lines_of(file: Path) -> Iterator[tuple[int, str, str]]:
+    """Yield number, name and reason of each line that is neither empty nor begins with #."""
     try:
         text = file.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError):
         raise InputError(f"--leave-out {file}: no such file") from None
     except UnicodeDecodeError as error:
         raise InputError(f"--leave-out {file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    known = _known_names(clips)
-    found: dict[str, LeftOut] = {}
-    elsewhere: list[str] = []
     for number, line in enumerate(text.split("\n"), start=1):
         name, _, reason = (part.strip() for part in line.partition("\t"))
-        if not name or name.startswith("#"):
-            continue
-        if name not in known:
-            name = name.removeprefix(f"{folder}/")
-        if name not in known and _OF_A_JOINED_FOLDER.match(name):
-            elsewhere.append(name)
-            continue
-        if name not in known:
-            raise InputError(
-                f"{file}:{number}: {name!r} is no frame or clip of {CLIPS_FILE}; expected frames/train/<safe|unsafe>/"
-                "<video_id>, or such a folder's <sample>.jpg, and a tab before the reason"
-            )
-        clip, images = known[name]
-        if clip.split == TEST:
-            raise InputError(f"{file}:{number}: {name!r} is of the test split, which stays whole; remove the line")
-        found.setdefault(name, LeftOut(name, images, reason or NO_REASON))
-    if elsewhere:
-        print(
-            f"{file}: lines of other data folders: {len(elsewhere)}, the first {printable(elsewhere[0])!r}; give the list "
-            "to build_jsonl.py for each of them",
-            file=sys.stderr,
-        )
-    return list(found.values())
+        if name and not name.startswith("#"):
+            yield number, name, reason
 
 
 def _known_names(clips: Iterable[Clip]) -> dict[str, tuple[Clip, tuple[str, ...]]]:
