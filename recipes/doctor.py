@@ -16,10 +16,10 @@ from dataclasses import asdict
 from data_prep.console import results_alone_on_stdout, run_script, silence_known_messages
 from data_prep.errors import one_line
 from data_prep.files import to_root
-from recipes.machine.elsewhere import add_machine_options, machine_of, plan_elsewhere
+from recipes.machine.elsewhere import add_machine_options, machine_of, plan_elsewhere, update_of
 from recipes.machine.examination import Examination
 from recipes.machine.finding import FAILED
-from recipes.machine.plan import Machine, NoPlanError
+from recipes.machine.plan import ASSUMED_FRAMES, Machine, NoPlanError, epochs_of
 from recipes.machine.plan_in_words import as_figures, in_words
 from recipes.training.checks import check_settings
 from recipes.training.command_line import DEFAULT_CONFIG, Settings, read_settings
@@ -45,16 +45,17 @@ def main(argv: list[str]) -> int:
 
 def show_plan(settings: Settings, args: argparse.Namespace, machine: Machine) -> int:
     """Print the plan for a machine that isn't here, or what is short on it; return the exit status."""
-    epochs = settings.values["num_train_epochs"]
+    frames = args.frames or ASSUMED_FRAMES
+    epochs = epochs_of({**settings.values, "frames_an_update": update_of(settings.values)}, frames)
     try:
-        plan = plan_elsewhere(settings.values, settings.pinned, machine, frames=args.frames)
+        plan = plan_elsewhere(settings.values, settings.pinned, machine, frames=frames)
     except NoPlanError as error:
         print(json.dumps({"fits": False, "short": one_line(error)}) if args.json else one_line(error))
         return 1
     if args.json:
-        print(json.dumps({"fits": True, **as_figures(plan, frames=args.frames, epochs=epochs)}))
+        print(json.dumps({"fits": True, **as_figures(plan, frames=frames, epochs=epochs)}))
     else:
-        print(*in_words(plan, frames=args.frames, epochs=epochs), sep="\n")
+        print(*in_words(plan, frames=frames, epochs=epochs), sep="\n")
     return 0
 
 

@@ -38,9 +38,10 @@ def main(argv: list[str]) -> int:
     base = find_base(settings.values["model_name_or_path"], settings.values["model_revision"])
     check_precision(base.name, base.read_config(), load_in_4bit=settings.values["load_in_4bit"])
 
-    settings = planned(settings, base.read_config(), folder)
+    settings = planned(settings, base, folder)
     run = prepare_run(settings, base)
-    check_room(settings.values, base.read_config(), run.training.device)
+    if settings.values["frames_an_update"] is None:  # a plan fits
+        check_room(settings.values, base.read_config(), run.training.device)
     print(run.source.describe(), file=sys.stderr)
     with folder.locked():
         folder.record(run.record())

@@ -38,15 +38,19 @@ def label_token_ids(collator: VisionCollator) -> list[int]:
     return first
 
 
+class CardFullError(InputError):
+    """The card ran out of memory."""
+
+
 @contextmanager
 def memory_told(frames: int) -> Iterator[None]:
-    """Raise InputError where the card runs out of memory inside, with so many frames at once."""
+    """Raise CardFullError where the card runs out of memory inside, with so many frames at once."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        raise InputError(
-            f"the card has no memory left to answer {frames} frames at once: close other programs that use it, have"
-            " fewer answered at once, or leave more of the base in host memory (--layers-on-host all)"
+        raise CardFullError(
+            f"the card has no memory left for {frames} frames at once: close other programs that use it, have"
+            " fewer at once, or leave more of the base in host memory (--layers-on-host all)"
         ) from error
 
 
@@ -82,7 +86,7 @@ class Scorer:
     def on_device(self, batch: Batch) -> torch.Tensor:
         """Return what a call returns, in fp32 on the model's device, unchecked and without waiting for it.
 
-        Raises InputError where the card's memory is too short.
+        Raises CardFullError where the card's memory is too short.
         """
         grids: Grids = tuple(map(tuple, batch["image_grid_thw"].tolist()))
         with self._one_at_a_time, memory_told(len(grids)):
@@ -136,7 +140,7 @@ def score_split(
     """Score every row, in order, with the adapter and, where asked for, without it, and by a linear probe.
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
-    Raises NoProbabilityError where a P(UNSAFE) is no number, InputError where the card's memory is too short.
+    Raises NoProbabilityError where a P(UNSAFE) is no number, CardFullError where the card's memory is too short.
     """
     loader = batches(rows, collator.prompts, batch_size=batch_size, num_workers=num_workers)
     was_training = model.training

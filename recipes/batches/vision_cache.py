@@ -87,6 +87,10 @@ class VisionCache:
         kept = self._kept()
         return [position for digest, position in first.items() if _entry_name(digest) not in kept]
 
+    def count(self) -> int:
+        """Return how many frames' features are kept."""
+        return len(self._kept())
+
     def _kept(self) -> set[str]:
         """Return the names of all entries: half a million take a second, asking for each of them many."""
         folders = [entry.path for entry in os.scandir(self.folder) if entry.is_dir()] if self.folder.is_dir() else []

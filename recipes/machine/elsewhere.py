@@ -16,7 +16,7 @@ from recipes.model.base import find_config
 CONTEXT_GIB = 0.4  # of a card, for CUDA itself and the screen; an 8 GB laptop was seen to have 7.6 free
 HOST_GIB, HOST_SHARE = 16.0, 0.9  # where nothing is said; what the system leaves of it
 RATES = {"tflops": ("flops", 1e12), "memory_gbs": ("memory", 1e9), "bus_gbs": ("bus", 1e9)}
-_SIZES = ("card_gib", *RATES, "host_gib", "disk_gib")
+_SIZES = ("card_gib", *RATES, "host_gib", "disk_gib", "frames")
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def add_machine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--bus-gbs", type=float, metavar="GB/S", help="from the host to it")
     group.add_argument("--host-gib", type=float, metavar="GIB", help=f"host memory, {HOST_GIB:g} where it isn't said")
     group.add_argument("--disk-gib", type=float, metavar="GIB", help="free for kept vision features; else as needed")
-    group.add_argument("--frames", type=int, metavar="N", default=ASSUMED_FRAMES, help="(default: %(default)s)")
+    group.add_argument("--frames", type=int, metavar="N", help=f"to train on, {ASSUMED_FRAMES} where it isn't said")
 
 
 def machine_of(args: argparse.Namespace) -> Machine | None:
@@ -40,7 +40,7 @@ def machine_of(args: argparse.Namespace) -> Machine | None:
     given = {name: value for name in _SIZES if (value := getattr(args, name)) is not None}
     if args.card is None and not given:
         return None
-    for name, value in {**given, "frames": args.frames}.items():
+    for name, value in given.items():
         if not value > 0:
             raise InputError(f"--{name.replace('_', '-')} {value:g} must be above 0")
     card = _card(args.card, given)
@@ -72,7 +72,10 @@ def plan_elsewhere(settings: Mapping[str, Any], pinned: Mapping[str, Any], machi
     config = find_config(name, revision) or KNOWN_BASES.get(name)
     if config is None:
         raise InputError(f"base model {name!r} isn't on this machine; name a folder with its config.json")
-    update = settings["frames_an_update"]
-    if update is None:
-        update = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
-    return plan_run({**settings, "frames_an_update": update}, pinned, config, machine, frames=frames)
+    return plan_run({**settings, "frames_an_update": update_of(settings)}, pinned, config, machine, frames=frames)
+
+
+def update_of(settings: Mapping[str, Any]) -> int:
+    """Return how many frames an update takes."""
+    by_hand = settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"]
+    return int(settings["frames_an_update"] or by_hand)

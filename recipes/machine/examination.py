@@ -6,6 +6,7 @@ from typing import Any
 from recipes.machine.finding import FAILED, OK, Finding, checked
 from recipes.machine.hardware import check_four_bits, check_gpu, check_packages
 from recipes.machine.host_system import system_in_words
+from recipes.machine.plan import epochs_of
 from recipes.machine.plan_in_words import as_figures
 from recipes.machine.run_needs import RunNeeds
 
@@ -41,4 +42,4 @@ class Examination:
         needs = self._needs
         if needs.plan is None:
             return {}
-        return as_figures(needs.plan, frames=needs.frames, epochs=needs.settings["num_train_epochs"])
+        return as_figures(needs.plan, frames=needs.frames, epochs=epochs_of(needs.settings, needs.frames))

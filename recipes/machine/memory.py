@@ -114,11 +114,12 @@ def predict_memory(
     frames = settings["per_device_eval_batch_size"]
     forward = layer_working(text, frames * (tokens + TEXT_TOKENS), element)
     seeing = tower_working(config, frames * tokens, element)
-    validating = {
-        **lying,
-        "adapter": float(adapter * a_weight),
-        "forward pass": forward if keeps_features else max(forward, seeing),
-    }
+    working = forward if keeps_features else max(forward, seeing)
+    validating = {**lying, "adapter": float(adapter * a_weight), "forward pass": working}
+    if settings["cuda_graphs"]:  # a graph holds on to what it works with; another may be run beside it
+        held = card["kept activations"] + card["one layer's backward pass"]
+        validating["held by the graph"] = held + gradients
+        card["held by the graph"] = held if settings["per_device_train_batch_size"] > 1 else 0.0
     if not keeps_features:
         return MemoryNeed(card, host, validating=validating)
     filling = {TOWER: base[TOWER].card, "one block's forward pass": seeing}

@@ -32,7 +32,8 @@ class NoPlanError(InputError):
 class Machine:
     """What a machine has for a run: its card's rates; bytes free on the card, the host, and the disk of kept features.
 
-    `compiles` says whether it has the compiler that torch.compile calls.
+    `compiles` says whether it has the compiler that torch.compile calls, and `kept` how many frames' features are kept
+    there already.
     """
 
     card: Card
@@ -40,6 +41,7 @@ class Machine:
     host_bytes: float
     disk_bytes: float
     compiles: bool = True
+    kept: int = 0
 
 
 class Plan(NamedTuple):
@@ -48,6 +50,13 @@ class Plan(NamedTuple):
     values: dict[str, Any]
     need: MemoryNeed
     time: TrainingTime
+
+
+def epochs_of(settings: Mapping[str, Any], frames: int) -> float:
+    """Return how often a run sees each of so many frames, by its epochs or its updates."""
+    if settings["max_steps"] > 0:
+        return float(settings["max_steps"] * settings["frames_an_update"] / frames)
+    return float(settings["num_train_epochs"])
 
 
 def frames_on_cpu(update: int, pinned: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,11 @@ TIMES = {1: "once", 2: "twice"}
 NAMES = {"unpack_base": "weights unpacked", "compile_layers": "compiled", "cuda_graphs": "replayed as CUDA graphs"}
 
 
-def in_words(plan: Plan, *, frames: int, epochs: float) -> list[str]:
-    """Return a plan for training on so many frames, and what it is predicted to need and to take, in a few lines."""
+def in_words(plan: Plan, *, frames: int, epochs: float, kept: int = 0) -> list[str]:
+    """Return a plan for training on so many frames, and what it is predicted to need and to take, in a few lines.
+
+    Vision features of `kept` frames are there already.
+    """
     values, need = plan.values, plan.need
     host = [name.removesuffix("_on_host") for name in TABLES if values[name]]
     host += [
@@ -26,7 +29,7 @@ def in_words(plan: Plan, *, frames: int, epochs: float) -> list[str]:
         f"in host memory {', '.join(host) or 'nothing'}; vision features "
         + ("computed once and kept on disk" if values["cache_vision_features"] else "computed at each use"),
         f"predicted {need.card_gib:.1f} GiB of the card, {need.host_gib:.1f} of the host, "
-        f"{plan.time.frame:.2f} s a frame, {plan.time.run(frames, epochs) / 3600:.1f} hours for {frames} frames, "
+        f"{plan.time.frame:.2f} s a frame, {plan.time.run(frames, epochs, kept) / 3600:.1f} hours for {frames} frames, "
         f"{epochs:g} epochs",
     ]
 

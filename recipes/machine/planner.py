@@ -11,6 +11,7 @@ from recipes.layers.sizes import ALL, counted, layers_of, vision_blocks_of
 from recipes.machine.memory import PROCESS_BYTES, RESERVED, MemoryNeed, predict_memory, shortages
 from recipes.machine.placed_weights import SLOTS
 from recipes.machine.plan import (
+    AT_ONCE,
     HOST_OPTIMIZERS,
     HOW,
     RECOMPUTED,
@@ -21,12 +22,13 @@ from recipes.machine.plan import (
     agrees,
     at_once,
     contradiction,
+    epochs_of,
 )
 from recipes.machine.training_time import predict_time
 
-# Layers on the card unpacked, compiled, replayed as a graph: each wants those before it.
-WAYS = ((False, False, False), (True, False, False), (True, True, False), (True, True, True))
-WAYS_IN_16_BITS = ((False, False, False), (False, True, False), (False, True, True))
+# Layers on the card unpacked, compiled, replayed as a graph. What is in 4 bits is compiled once it is unpacked.
+WAYS = [how for how in product((False, True), repeat=3) if how[0] or not how[1]]
+WAYS_IN_16_BITS = [how for how in product((False, True), repeat=3) if not how[0]]
 
 MOST_FRAMES = 16  # on the card at once; an H100 is busy with them
 EVAL_FRAMES = (16, 8, 4, 2, 1)  # at once, where none learns
@@ -59,7 +61,8 @@ def plan_run(
         if search.closest is None:
             raise contradiction(pinned)
         raise NoPlanError(search.what_is_short(search.closest))
-    seconds = [plan.time.run(frames, settings["num_train_epochs"]) for plan in plans]
+    epochs = epochs_of(settings, frames)
+    seconds = [plan.time.run(frames, epochs, machine.kept) for plan in plans]
     alike = [plan for plan, each in zip(plans, seconds, strict=True) if each <= (1 + TIE) * min(seconds)]
     return search.with_eval_frames(min(alike, key=lambda plan: plan.need.card_gib))
 
@@ -82,7 +85,11 @@ class _Search:
     def ways(self) -> Iterator[dict[str, Any]]:
         """Yield what may be chosen, but for how many layers and blocks are recomputed or stream: that follows."""
         update = self.settings["frames_an_update"]
-        counts = [count for count in range(1, min(update, MOST_FRAMES) + 1) if update % count == 0]
+        counts = [
+            count
+            for count in range(1, update + 1)
+            if update % count == 0 and (count <= MOST_FRAMES or set(AT_ONCE) & set(self.pinned))
+        ]
         on_card = WAYS if self.settings["load_in_4bit"] else WAYS_IN_16_BITS
         tables = product((False, True), repeat=len(TABLES))
         for count, kept, how, places in product(counts, (False, True), on_card, tables):
@@ -187,9 +194,12 @@ class _Search:
         lacking = (
             RESERVED * need.card_gib * GIB + SPARE_BYTES - self.machine.card_bytes,
             need.host_gib * GIB + PROCESS_BYTES - self.machine.host_bytes,
-            need.disk_bytes_a_frame * self.frames - self.machine.disk_bytes,
+            self._disk_bytes(need) - self.machine.disk_bytes,
         )
         return sum(max(0.0, each) for each in lacking)
+
+    def _disk_bytes(self, need: MemoryNeed) -> float:
+        return need.disk_bytes_a_frame * max(0, self.frames - self.machine.kept)
 
     def _note(self, need: MemoryNeed) -> None:
         if self.closest is None or self._lacking(need) < self._lacking(self.closest):
@@ -199,7 +209,7 @@ class _Search:
         """Say in words what the machine lacks for a plan."""
         machine = self.machine
         missing = shortages(need, card_bytes=machine.card_bytes, host_bytes=machine.host_bytes, spare_bytes=SPARE_BYTES)
-        disk = need.disk_bytes_a_frame * self.frames
+        disk = self._disk_bytes(need)
         if disk > machine.disk_bytes:
             free = machine.disk_bytes / GIB
             missing.append(f"the disk has {free:.1f} GiB free, and {disk / GIB:.1f} are needed to keep features")

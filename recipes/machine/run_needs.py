@@ -18,7 +18,7 @@ from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
 from recipes.machine.memory import predict_memory, shortages
 from recipes.machine.placed_weights import adapter_weights
-from recipes.machine.plan import ASSUMED_FRAMES, Plan, frames_on_cpu
+from recipes.machine.plan import ASSUMED_FRAMES, Plan, epochs_of, frames_on_cpu
 from recipes.machine.plan_in_words import in_words
 from recipes.machine.planner import plan_run
 from recipes.machine.recipe_choice import best_recipe
@@ -53,6 +53,7 @@ class RunNeeds:
     source: FramesSource | None = None
     pinned: Mapping[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
+    unplanned: bool = False
 
     @property
     def frames(self) -> int:
@@ -97,10 +98,11 @@ class RunNeeds:
         from recipes.machine.this_machine import this_machine
         from recipes.model.device import choose_device
 
+        self.unplanned = True
         machine = this_machine(choose_device(), from_root(self.settings["vision_cache"]))
         self.plan = plan_run(self.settings, self.pinned, self.base.read_config(), machine, frames=self.frames)
-        self.settings = {**self.settings, **self.plan.values}
-        return "; ".join(in_words(self.plan, frames=self.frames, epochs=self.settings["num_train_epochs"]))
+        self.settings, self.unplanned = {**self.settings, **self.plan.values}, False
+        return "; ".join(in_words(self.plan, frames=self.frames, epochs=epochs_of(self.settings, self.frames)))
 
     def check_memory(self, *, gpu_found: bool) -> str:
         """Compare what training is predicted to take with what card and host have free, and name the best recipe."""
@@ -108,6 +110,8 @@ class RunNeeds:
             raise Skipped("predicted for training on a GPU alone")
         if self.base is None:
             raise Skipped("there is no base model to go by")
+        if self.unplanned:
+            raise Skipped("there is no plan")
         from recipes.model.device import choose_device, free_room
 
         config = self.base.read_config()
@@ -126,6 +130,8 @@ class RunNeeds:
 
     def check_disk(self) -> str:
         """Compare what a run writes with what the disks have free."""
+        if self.unplanned:
+            raise Skipped("there is no plan")
         said = []
         for need in self.disk_needs():
             free = shutil.disk_usage(standing(need.folder)).free

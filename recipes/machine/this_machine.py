@@ -12,6 +12,7 @@ import torch
 
 from data_prep.disk.byte_counts import GIB
 from data_prep.disk.places import standing
+from data_prep.errors import InputError
 from recipes.machine.cards import Card
 from recipes.machine.plan import Machine
 from recipes.model.device import free_room
@@ -23,10 +24,20 @@ SPARE_DISK_BYTES = GIB
 
 
 def this_machine(device: torch.device, features: Path) -> Machine:
-    """Return what this machine has free, and what its GPU `device` does; kept features go to the folder `features`."""
+    """Return what this machine has free, and what its GPU `device` does; kept features go to the folder `features`.
+
+    Raises InputError where the card's memory is too full to measure it.
+    """
     room = free_room(device)
     disk = shutil.disk_usage(standing(features)).free - SPARE_DISK_BYTES
-    return Machine(measured_card(device), **room, disk_bytes=float(disk), compiles=has_compiler())
+    try:
+        card = measured_card(device)
+    except torch.OutOfMemoryError:
+        free = f"{room['card_bytes'] / GIB:.1f} GiB"
+        raise InputError(f"the card has {free} free, too little for a plan; end what else uses it") from None
+    return Machine(
+        card, room["card_bytes"], room["host_bytes"], disk_bytes=max(0.0, float(disk)), compiles=has_compiler()
+    )
 
 
 def has_compiler() -> bool:

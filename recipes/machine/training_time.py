@@ -51,9 +51,9 @@ class TrainingTime:
     filling: float
     once: float
 
-    def run(self, frames: int, epochs: float) -> float:
-        """Return the seconds of training on so many frames in so many epochs, kept features computed first."""
-        return self.once + frames * (self.filling + epochs * self.frame)
+    def run(self, frames: int, epochs: float, kept: int = 0) -> float:
+        """Return the seconds of training on so many frames in so many epochs; features of `kept` are there already."""
+        return self.once + max(0, frames - kept) * self.filling + frames * epochs * self.frame
 
 
 def predict_time(

@@ -9,6 +9,7 @@ from transformers.integrations import TensorBoardCallback
 from data_prep.files import from_root
 from data_prep.labels import TRAIN, VALIDATION
 from recipes.adapter.lora import lora_config
+from recipes.answering.scoring import memory_told
 from recipes.batches.collator import ROW, VisionCollator, balanced_label_weights
 from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
@@ -114,14 +115,16 @@ def fill_vision_cache(run: Run) -> None:
     """
     if not run.recipe.cache_vision_features:
         return
-    computed = fill_cache(
-        vision_cache_of(run),
-        EncodedFrames(run.source, (TRAIN, VALIDATION)),
-        build_collator(run),
-        run.base,
-        device=run.training.device,
-        batch_size=run.training.per_device_eval_batch_size,
-        num_workers=run.training.dataloader_num_workers,
-        blocks_on_host=counted(run.recipe.vision_blocks_on_host, vision_blocks_of(run.base.read_config())),
-    )
+    at_once = run.training.per_device_eval_batch_size
+    with memory_told(at_once):
+        computed = fill_cache(
+            vision_cache_of(run),
+            EncodedFrames(run.source, (TRAIN, VALIDATION)),
+            build_collator(run),
+            run.base,
+            device=run.training.device,
+            batch_size=at_once,
+            num_workers=run.training.dataloader_num_workers,
+            blocks_on_host=counted(run.recipe.vision_blocks_on_host, vision_blocks_of(run.base.read_config())),
+        )
     print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)

@@ -20,9 +20,17 @@ STREAMED = ("layers_on_host", "vision_blocks_on_host")
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
-    """Raise InputError for settings that contradict each other, or would have no effect or a wrong one together."""
+    """Raise InputError for settings that contradict each other, or would have no effect or a wrong one together.
+
+    Where lines are left to the machine, check_placement looks at them once they are planned.
+    """
     _check_precision(values)
-    _check_placement(values)
+    if values["frames_an_update"] is None:
+        check_placement(values)
+    elif values["dataloader_drop_last"]:
+        raise InputError(
+            "dataloader_drop_last drops other rows by how many are at once; remove it, or frames_an_update"
+        )
     _check_judging(values)
     if not values["learning_rate"] > 0:
         raise InputError(f"learning_rate {values['learning_rate']:g} teaches nothing; set it above 0")
@@ -37,7 +45,8 @@ def _check_precision(values: Mapping[str, Any]) -> None:
         raise InputError(f"bf16 {values['bf16']} and dtype {values['dtype']!r} disagree; dtype decides")
 
 
-def _check_placement(values: Mapping[str, Any]) -> None:
+def check_placement(values: Mapping[str, Any]) -> None:
+    """Raise InputError for lines of what lies where, and how it is computed, that contradict each other."""
     if values["optimizer_on_host"] and values["optim"] not in HOST_OPTIMIZERS:
         raise InputError(f"optimizer_on_host runs AdamW: set optim to one of {', '.join(HOST_OPTIMIZERS)}")
     if values["optimizer_on_host"] and values["optim_args"]:

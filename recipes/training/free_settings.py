@@ -42,5 +42,6 @@ FREE_SETTINGS = {
 # Where lines are planned for the machine, a run may go on on another one: of what is planned it keeps but how its
 # optimizer's state is written.
 KEPT_BY_A_RUN = ("optimizer_on_host",)
+MIRRORED = ("gradient_checkpointing",)  # transformers' older name, which it sets as activation_checkpointing
 # Of FREE_SETTINGS, what a finished run's files were made with.
 FIXED_AT_THE_END = {"threshold"}

@@ -19,7 +19,7 @@ from recipes.layers.sizes import LLM_LINEARS
 from recipes.machine.plan import PLANNED
 from recipes.metrics.seen_rows import SeenRows
 from recipes.training.checkpoints import checkpoint_of, has_checkpoints, last_whole_checkpoint, seal
-from recipes.training.free_settings import FIXED_AT_THE_END, FREE_SETTINGS, KEPT_BY_A_RUN
+from recipes.training.free_settings import FIXED_AT_THE_END, FREE_SETTINGS, KEPT_BY_A_RUN, MIRRORED
 
 if TYPE_CHECKING:
     from recipes.metrics.linear_probe import LinearProbe
@@ -101,7 +101,7 @@ class RunFolder:
     def _compare(self, begun: dict[str, Any], settings: dict[str, Any]) -> None:
         free = FREE_SETTINGS - FIXED_AT_THE_END if self.is_finished else FREE_SETTINGS
         if settings.get("frames_an_update") is not None:
-            free = free | set(PLANNED) - set(KEPT_BY_A_RUN)
+            free = free | {*PLANNED, *MIRRORED} - set(KEPT_BY_A_RUN)
             self._compare_updates(begun, settings)
         for name in sorted(set(begun) | set(settings)):
             was, now = _comparable(name, begun.get(name)), _comparable(name, settings.get(name))

@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerControl,
 from trl import SFTTrainer
 
 from data_prep.errors import InputError
-from recipes.answering.scoring import NoProbabilityError, score_rows
+from recipes.answering.scoring import CardFullError, NoProbabilityError, score_rows
 from recipes.batches.collator import ROW, VisionCollator
 from recipes.batches.loader import init_worker
 from recipes.layers.fused_lora import fuse_lora
@@ -214,6 +214,8 @@ class SafetyTrainer(SFTTrainer):
                 f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
                 "learning_rate"
             ) from None
+        except CardFullError as error:
+            raise InputError(f"validation: {error}; {self._save_before_the_end()}, go on with --resume") from None
         return p_unsafe, class_ids(rows["response"][:])
 
     def evaluate(

@@ -93,7 +93,7 @@ def test_card_that_runs_short_is_told_in_a_line(kept: Kept, tmp_path: Path, monk
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 130.00 MiB.")
 
     monkeypatch.setattr("recipes.answering.scoring.add_image_features", full)
-    with pytest.raises(InputError, match="no memory left to answer 4 frames at once: close other programs"):
+    with pytest.raises(InputError, match="no memory left for 4 frames at once: close other programs"):
         eval_qwen2vl.main(["--adapter", str(run), "--dataset", str(kept.data)])
     assert not (run / "eval").exists()
 

@@ -53,6 +53,7 @@ def test_without_flags_it_is_this_machine() -> None:
     [
         (["--card", "RTX 9090"], "--card 'RTX 9090' is not one of RTX A1000, RTX A1000 Laptop 4 GB, H100 80GB HBM3"),
         (["--host-gib", "16"], "name a card: --card or --card-gib"),
+        (["--frames", "100"], "name a card: --card or --card-gib"),
         (["--card-gib", "0"], "--card-gib 0 must be above 0"),
         (["--card-gib", "nan"], "--card-gib nan must be above 0"),
         (["--card-gib", "8", "--bus-gbs", "-1"], "--bus-gbs -1 must be above 0"),

@@ -10,10 +10,10 @@ from data_prep.errors import InputError
 from recipes.layers.sizes import ALL
 from recipes.machine.cards import CARDS, Card
 from recipes.machine.memory import PROCESS_BYTES, RESERVED, predict_memory
-from recipes.machine.plan import HOW, PLANNED, TABLES, Machine, Plan, frames_on_cpu
+from recipes.machine.plan import HOW, PLANNED, TABLES, Machine, Plan, epochs_of, frames_on_cpu
 from recipes.machine.planner import SPARE_BYTES, plan_run
 from recipes.machine.training_time import predict_time
-from recipes.training.checks import check_settings
+from recipes.training.checks import check_placement
 from recipes.training.command_line import read_settings
 from tests.recipes.machine.test_memory import CONFIG, CONFIG_2B
 from tests.recipes.machine.test_training_time import PART, WHOLE
@@ -77,7 +77,7 @@ def test_plan_fits_and_is_made_of_lines_that_agree(gib: float, pinned: dict[str,
     plan = planned(on, **pinned)
     assert set(plan.values) == set(PLANNED)
     settings = SETTINGS.with_lines({**plan.values, **pinned}).values
-    check_settings(settings)
+    check_placement(settings)
     assert plan.need == predict_memory(settings, CONFIG) and plan.time == predict_time(settings, CONFIG, on.card)
     assert RESERVED * plan.need.card_gib * GIB + SPARE_BYTES <= on.card_bytes
     assert plan.need.host_gib * GIB + PROCESS_BYTES <= on.host_bytes
@@ -177,11 +177,42 @@ def test_frames_at_once_on_a_cpu(update: int, pinned: dict[str, Any], at_once: t
         frames_on_cpu(update, {"per_device_train_batch_size": update + 1})
 
 
+@pytest.mark.parametrize(
+    ("gib", "pinned"),
+    [
+        (78, {"cuda_graphs": True, "unpack_base": False, "activation_checkpointing": False}),
+        (78, {"cuda_graphs": True, "load_in_4bit": False}),
+        (78, {"per_device_train_batch_size": 32}),
+    ],
+)
+def test_ways_that_would_not_be_chosen_can_be_pinned(gib: float, pinned: dict[str, Any]) -> None:
+    settings = {**SETTINGS.values, "frames_an_update": 32, **pinned}
+    lines = {name: value for name, value in pinned.items() if name in PLANNED}
+    values = plan_run(settings, lines, CONFIG, machine(gib, WHOLE, host=100), frames=FRAMES).values
+    assert {name: values[name] for name in lines} == lines
+
+
+def test_graph_s_memory_is_counted_beside_what_else_runs() -> None:
+    lines = {"cuda_graphs": True, "activation_checkpointing": False, "head_on_host": False, "optimizer_on_host": False}
+    settings = {**SETTINGS.values, **lines, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 8}
+    plain, graphed = (predict_memory({**settings, "cuda_graphs": graphs}, CONFIG) for graphs in (False, True))
+    held = plain.card["kept activations"] + plain.card["one layer's backward pass"]
+    assert sum(graphed.card.values()) - sum(plain.card.values()) == pytest.approx(held)
+    assert sum(graphed.validating.values()) - sum(plain.validating.values()) > held
+
+
+def test_updates_that_are_said_count_in_the_place_of_epochs() -> None:
+    few = plan_run({**SETTINGS.values, "max_steps": 5}, {}, CONFIG, machine(7.2), frames=FRAMES)
+    assert not few.values["cache_vision_features"], "80 frames are trained on, and 5,000 would be computed"
+    assert epochs_of({**SETTINGS.values, "max_steps": 625}, FRAMES) == 2.0
+    assert epochs_of(SETTINGS.values, FRAMES) == 2
+
+
 @pytest.mark.parametrize("lines", [{"optim": "adamw_8bit"}, {"optim_args": "eps=1e-6"}])
 def test_optimizer_that_the_host_has_not_stays_on_the_card(lines: dict[str, Any]) -> None:
     values = plan_run({**SETTINGS.values, **lines}, {}, CONFIG, machine(7.2), frames=FRAMES).values
     assert not values["optimizer_on_host"]
-    check_settings({**SETTINGS.values, **lines, **values})
+    check_placement({**SETTINGS.values, **lines, **values})
 
 
 def test_other_bases_are_planned_by_their_sizes() -> None:

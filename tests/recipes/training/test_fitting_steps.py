@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from recipes import sft_qwen2vl
+from recipes.answering.scoring import memory_told
 from recipes.batches.parts import parts_of
 from recipes.metrics.seen_rows import read_seen_rows
 from recipes.training import trainer
@@ -142,6 +143,22 @@ def test_before_the_first_update_there_is_nothing_to_save(
         InputError, match="at update 1, with 1 frames at once, as it did 2 times before: nothing was tr"
     ):
         trained(config, tmp_path / "run")
+
+
+def test_validation_that_finds_the_card_full_leaves_a_checkpoint(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        with memory_told(16):
+            raise torch.OutOfMemoryError(FULL)
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(trainer, "score_rows", full)
+    with pytest.raises(InputError, match=r"validation: the card has no memory left for 16 frames at once: .*; checkpo"):
+        trained(config, run, "--eval_steps", "1", "--save_steps", "1")
+    assert (run / "checkpoint-1").is_dir()
+    monkeypatch.undo()
+    trained(config, run, "--eval_steps", "1", "--save_steps", "1", "--resume")
 
 
 def batch(rows: int) -> dict[str, torch.Tensor]:

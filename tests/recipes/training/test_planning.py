@@ -15,6 +15,7 @@ from recipes import sft_qwen2vl
 from recipes.machine import this_machine
 from recipes.machine.plan import PLANNED, Machine
 from recipes.model import device
+from recipes.model.base import BaseModel
 from recipes.training.command_line import Settings, read_settings
 from recipes.training.planning import planned
 from recipes.training.run_folder import RunFolder
@@ -31,6 +32,14 @@ def flags(tmp_path: Path) -> list[str]:
     data = write_data(tmp_path / "data", many_clips())
     places = ["--output_dir", str(tmp_path / "run"), "--vision_cache", str(tmp_path / "vision")]
     return ["--config", "recipes/configs/qwen2vl_7b.yaml", "--dataset", str(data), *places]
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> BaseModel:
+    """Of the 7B its sizes alone."""
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text(json.dumps({**CONFIG, "model_type": "qwen2_vl"}))
+    return BaseModel("./base", "0", tmp_path / "base")
 
 
 def on_a_card(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
@@ -52,11 +61,15 @@ def begun_with(settings: Settings, folder: Path, *, finished: bool = False) -> N
 
 
 def test_lines_that_are_left_out_are_planned_and_told(
-    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    flags: list[str],
+    tmp_path: Path,
+    base: BaseModel,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     on_a_card(monkeypatch, 5.2)
     settings = read_settings(flags)
-    found = planned(settings, CONFIG, RunFolder(tmp_path / "run")).values
+    found = planned(settings, base, RunFolder(tmp_path / "run")).values
     assert found["per_device_train_batch_size"] * found["gradient_accumulation_steps"] == 16
     assert (found["layers_on_host"], found["embedding_on_host"], found["head_on_host"]) == ("all", True, True)
     assert {name: found[name] for name in found if name not in PLANNED} == {
@@ -70,54 +83,58 @@ def test_lines_that_are_left_out_are_planned_and_told(
     )
 
 
-def test_flag_pins_a_line(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flag_pins_a_line(flags: list[str], tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_card(monkeypatch, 5.2)
     settings = read_settings([*flags, "--per_device_train_batch_size", "2", "--layers_on_host", "20"])
-    found = planned(settings, CONFIG, RunFolder(tmp_path / "run")).values
+    found = planned(settings, base, RunFolder(tmp_path / "run")).values
     assert (found["per_device_train_batch_size"], found["layers_on_host"]) == (2, "20")
 
 
-def test_yaml_that_says_all_itself_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yaml_that_says_all_itself_stays_as_it_is(
+    tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     on_a_card(monkeypatch, 5.2)
     settings = read_settings(["--config", "recipes/configs/qwen2vl_7b_8gb.yaml"])
-    assert planned(settings, CONFIG, RunFolder(tmp_path / "run")) is settings
+    assert planned(settings, base, RunFolder(tmp_path / "run")) is settings
 
 
-def test_without_a_gpu_frames_at_once_are_all_that_follows(flags: list[str], tmp_path: Path) -> None:
-    found = planned(read_settings([*flags, "--use_cpu"]), CONFIG, RunFolder(tmp_path / "run")).values
+def test_without_a_gpu_frames_at_once_are_all_that_follows(flags: list[str], tmp_path: Path, base: BaseModel) -> None:
+    found = planned(read_settings([*flags, "--use_cpu"]), base, RunFolder(tmp_path / "run")).values
     assert (found["per_device_train_batch_size"], found["gradient_accumulation_steps"]) == (8, 2)
     assert not found["embedding_on_host"] and found["layers_on_host"] == "0"
 
 
 def test_run_that_goes_on_is_planned_anew_but_for_its_optimizer(
-    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: list[str], tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, run = read_settings(flags), RunFolder(tmp_path / "run")
     on_a_card(monkeypatch, 5.2)
-    small = planned(settings, CONFIG, run)
+    small = planned(settings, base, run)
     begun_with(small, run.path)
     on_a_card(monkeypatch, 78)
-    large = planned(read_settings([*flags, "--resume"]), CONFIG, run).values
+    large = planned(read_settings([*flags, "--resume"]), base, run).values
     assert small.values["optimizer_on_host"] and large["optimizer_on_host"]
     assert large["layers_on_host"] == "0" and not large["head_on_host"]
     assert large["per_device_train_batch_size"] > small.values["per_device_train_batch_size"]
 
 
-def test_finished_run_is_as_it_was_made(flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_run_is_as_it_was_made(
+    flags: list[str], tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, run = read_settings(flags), RunFolder(tmp_path / "run")
     on_a_card(monkeypatch, 5.2)
-    made = planned(settings, CONFIG, run)
+    made = planned(settings, base, run)
     begun_with(made, run.path, finished=True)
     on_a_card(monkeypatch, 0.1)
-    assert planned(read_settings([*flags, "--resume"]), CONFIG, run).values == {**made.values, "resume": True}
+    assert planned(read_settings([*flags, "--resume"]), base, run).values == {**made.values, "resume": True}
 
 
 def test_machine_that_bears_no_plan_is_told_before_anything_is_written(
-    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: list[str], tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_a_card(monkeypatch, 0.5)
     with pytest.raises(InputError, match=r"the card has 0\.5 GiB free, and about 0\.9 are needed"):
-        planned(read_settings(flags), CONFIG, RunFolder(tmp_path / "run"))
+        planned(read_settings(flags), base, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
@@ -150,7 +167,8 @@ def test_run_goes_on_with_other_frames_at_once_to_the_same_adapter(small_yaml: P
     begun.mkdir()
     shutil.copytree(whole / "checkpoint-2", begun / "checkpoint-2")
     shutil.copy(whole / "run.json", begun)
-    flags = ["--output_dir", str(begun), "--resume", "--per_device_train_batch_size", "2"]
+    other_plan = ["--per_device_train_batch_size", "2", "--activation_checkpointing", "--head_on_host"]
+    flags = ["--output_dir", str(begun), "--resume", *other_plan]
     assert sft_qwen2vl.main([*config, *flags]) == 0
     record = json.loads((begun / "run.json").read_text())
     assert (record["per_device_train_batch_size"], record["gradient_accumulation_steps"]) == (2, 4)
