@@ -18,14 +18,14 @@ from typing import Any
 from benchmarks.made.drawn_frames import HEIGHT, MAX_PIXELS, WIDTH
 from benchmarks.made.random_qwen2vl import companion_folder
 from data_prep.console import run_script
-from recipes.layers.sizes import counted, linear_shapes, packed_bytes_a_weight, vision_weights, visual_tokens
+from recipes.layers.sizes import linear_shapes, packed_bytes_a_weight, visual_tokens
 from recipes.machine.cards import ASSUMED, CARDS, Card
-from recipes.machine.memory import TEXT_TOKENS, predict_memory
+from recipes.machine.memory import TEXT_TOKENS, is_packed, predict_memory, recomputed_layers_of
 from recipes.machine.operations import language_flops, vision_flops
+from recipes.machine.training_time import PATCHES_A_TOKEN, head_bytes, streamed_bytes
 from recipes.training.command_line import read_settings
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
-PATCHES_A_TOKEN = 4
 UNPACKED_ON_THE_WAY = packed_bytes_a_weight() + 2 + 2  # bytes a 4-bit weight moves at each use: read, write, read
 
 
@@ -101,42 +101,15 @@ def seconds_a_frame(settings: Mapping[str, Any], config: dict[str, Any], card: C
     """Return what a training frame takes of a card by part; what is done once a micro-batch is shared by its frames."""
     text, frames = config.get("text_config", config), settings["per_device_train_batch_size"]
     tokens = visual_tokens(WIDTH, HEIGHT, settings["max_pixels"])
-    passes = 2 + recomputed_share(settings, text["num_hidden_layers"])
+    passes = 2 + recomputed_layers_of(settings, text) / text["num_hidden_layers"]
     operations = passes * language_flops(text, tokens + TEXT_TOKENS)
     if not settings["cache_vision_features"]:
         operations += vision_flops(config["vision_config"], PATCHES_A_TOKEN * tokens, text["hidden_size"])
     moved = passes * quantized_weights(text) * (UNPACKED_ON_THE_WAY if is_packed(settings) else 2)
-    head = text["vocab_size"] * text["hidden_size"] * 2 if settings["head_on_host"] else 0
-    streamed = streamed_bytes(settings, config)
+    head, streamed = head_bytes(settings, config), streamed_bytes(settings, config)
     return Seconds(
         operations / card.flops, moved / card.memory / frames, head / card.bus / frames, streamed / card.bus / frames
     )
-
-
-def is_packed(settings: Mapping[str, Any]) -> bool:
-    """Say whether the decoder layers' weights are in 4 bits when they are used."""
-    return bool(settings["load_in_4bit"] and not settings["unpack_base"])
-
-
-def recomputed_share(settings: Mapping[str, Any], layers: int) -> float:
-    """Return the share of the decoder layers that go forward once more in the backward pass."""
-    return counted(settings["recomputed_layers"], layers) / layers if settings["activation_checkpointing"] else 0.0
-
-
-def streamed_bytes(settings: Mapping[str, Any], config: dict[str, Any]) -> float:
-    """Return what a micro-batch has come over the bus of layers and vision blocks that lie on the host.
-
-    A decoder layer comes forward and backward, where it is recomputed as well; a block of the frozen tower once.
-    """
-    text, vision = config.get("text_config", config), config["vision_config"]
-    layers = counted(settings["layers_on_host"], text["num_hidden_layers"])
-    a_weight = packed_bytes_a_weight() if is_packed(settings) else 2
-    total = 2 * layers * quantized_weights(text) / text["num_hidden_layers"] * a_weight
-    if not settings["cache_vision_features"]:
-        blocks = counted(settings["vision_blocks_on_host"], vision["depth"])
-        without = vision_weights({**vision, "depth": 0}, text["hidden_size"])
-        total += 2 * blocks * (vision_weights(vision, text["hidden_size"]) - without) / vision["depth"]
-    return total
 
 
 def seconds_an_answer(max_pixels: int, config: dict[str, Any], card: Card) -> tuple[float, float]:

@@ -90,10 +90,10 @@ def _micro_batch(settings: Mapping[str, Any], config: Mapping[str, Any], card: C
     if not settings["cache_vision_features"]:
         computing += frames * _tower(settings, config, card, tokens)
     launching = 0.0 if settings["cuda_graphs"] else passes * layers * LAUNCH_SECONDS[compiled]
-    beside = _head_bytes(settings, config)
+    beside = head_bytes(settings, config)
     if settings["optimizer_on_host"]:
         beside += element * adapter_weights(settings, config)
-    return max(max(computing, _streamed_bytes(settings, config) / card.bus) + beside / card.bus, launching)
+    return max(max(computing, streamed_bytes(settings, config) / card.bus) + beside / card.bus, launching)
 
 
 def _tower(settings: Mapping[str, Any], config: Mapping[str, Any], card: Card, tokens: int) -> float:
@@ -103,7 +103,7 @@ def _tower(settings: Mapping[str, Any], config: Mapping[str, Any], card: Card, t
     return operations / (TOWER_SHARE[bool(settings["compile_layers"])] * card.flops)
 
 
-def _streamed_bytes(settings: Mapping[str, Any], config: Mapping[str, Any]) -> float:
+def streamed_bytes(settings: Mapping[str, Any], config: Mapping[str, Any]) -> float:
     """Return what a micro-batch has come over the bus of layers and vision blocks that lie on the host.
 
     A decoder layer comes forward and backward, where it is recomputed as well; a block of the frozen tower once.
@@ -116,7 +116,7 @@ def _streamed_bytes(settings: Mapping[str, Any], config: Mapping[str, Any]) -> f
     return total
 
 
-def _head_bytes(settings: Mapping[str, Any], config: Mapping[str, Any]) -> float:
+def head_bytes(settings: Mapping[str, Any], config: Mapping[str, Any]) -> float:
     """Return what a micro-batch has come over the bus of the LM head, once, forward and backward."""
     if not settings["head_on_host"]:
         return 0.0
