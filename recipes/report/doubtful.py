@@ -22,6 +22,7 @@ UNLIKE = "less sure than its clip's other frames"
 LATE = "learned in epoch"
 PLAIN = "learned at once"
 NOT_SEEN = "not seen"
+_READ_AT_ONCE = 100  # frames
 _LESS_SURE = 2.0  # nats; odds of one to seven
 _LABEL_OF = {source_class.folder: source_class.label for source_class in SOURCE_CLASSES}
 
@@ -134,6 +135,3 @@ def twins_of_rows(source: FramesSource) -> list[bool]:
         for digest, label in zip(digests[split], rows["response"][:], strict=True):
             labels_of[digest].add(label)
     return [len(labels_of[digest]) > 1 for digest in digests[TRAIN]]
-
-
-_READ_AT_ONCE = 100  # frames

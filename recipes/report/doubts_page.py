@@ -1,10 +1,8 @@
 """Doubtful frames as one self-contained page to look through and tick. Imports no torch."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from scipy.special import expit
 
@@ -12,6 +10,7 @@ from data_prep.hub.source import FramesSource
 from recipes.report.look import DARK, LIGHT, class_in_words
 from recipes.report.mistakes import when
 from recipes.report.neighbours import ClipsOfRows, strip
+from recipes.report.templates import template
 
 
 def clips_shown(
@@ -39,17 +38,12 @@ def clips_shown(
 def doubts_page(shown: Sequence[Mapping[str, Any]], *, run: str, source: FramesSource, frames: int, clips: int) -> str:
     """Return the page of clips_shown's clips, of so many frames and clips in all. It asks for nothing from outside."""
     fps = (source.audit or {}).get("fps")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["class_in_words"] = class_in_words
-    environment.filters["when"] = lambda sample: when(sample, fps)
-    environment.filters["share"] = lambda log_odds: f"{expit(log_odds):.2f}"
-    return environment.get_template("doubts.html.j2").render(
+    filters = {
+        "class_in_words": class_in_words,
+        "when": lambda sample: when(sample, fps),
+        "share": lambda log_odds: f"{expit(log_odds):.2f}",
+    }
+    return template("doubts.html.j2", filters).render(
         shown=shown,
         marked=sum(each["rank"] is not None for clip in shown for each in clip["strip"]),
         classes=sorted({clip["source_class"] for clip in shown}),

@@ -1,10 +1,8 @@
 """A report as one self-contained HTML page, for people. Imports no torch."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from data_prep.labels import LABELS, SAFE, UNSAFE
@@ -13,6 +11,7 @@ from recipes.metrics.intervals import at_most_without_error
 from recipes.report.look import DARK, LIGHT, SHORT_NAMES, class_in_words, is_small_base
 from recipes.report.mistakes import when
 from recipes.report.plots import PLOT_TITLES
+from recipes.report.templates import template
 
 
 def headline(report: Mapping[str, Any]) -> list[str]:
@@ -69,16 +68,8 @@ def report_page(
     neighbours, or None and none where frames aren't to be shown. `fps` is how many frames a second were taken, None
     where that isn't known.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(_FILTERS)
     config = report["config"]
-    return environment.get_template("report.html.j2").render(
+    return template("report.html.j2", _FILTERS).render(
         report=report,
         config=config,
         record=config["trained_with"],
