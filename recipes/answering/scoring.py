@@ -1,7 +1,6 @@
 """P(UNSAFE) from one forward pass: the one way in which training, evaluation and inference answer."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -18,6 +17,7 @@ from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import batches
 from recipes.metrics.linear_probe import LinearProbe
 from recipes.model.cuda_graphs import GraphedFunction
+from recipes.model.device import memory_told
 from recipes.model.forward import Batch, add_image_features, insert_image_features, last_hidden, rows_of_head, to_device
 
 Grids = tuple[tuple[int, ...], ...]
@@ -36,22 +36,6 @@ def label_token_ids(collator: VisionCollator) -> list[int]:
     if len(set(first)) != len(first):
         raise ValueError(f"the tokenizer begins {SAFE} and {UNSAFE} with the same token {first[0]}")
     return first
-
-
-class CardFullError(InputError):
-    """The card ran out of memory."""
-
-
-@contextmanager
-def memory_told(frames: int) -> Iterator[None]:
-    """Raise CardFullError where the card runs out of memory inside, with so many frames at once."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise CardFullError(
-            f"the card has no memory left for {frames} frames at once: close other programs that use it, have"
-            " fewer at once, or leave more of the base in host memory (--layers-on-host all)"
-        ) from error
 
 
 class Scorer:

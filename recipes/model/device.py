@@ -1,4 +1,7 @@
-"""The device that a model runs on: which, how much memory it has free, how its layers are compiled."""
+"""The device that a model runs on: which, what memory it has free or lacks, how its layers are compiled."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psutil
 import torch
@@ -35,6 +38,22 @@ def free_memory(device: torch.device) -> float:
 def free_room(device: torch.device) -> dict[str, float]:
     """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by."""
     return {"card_bytes": free_memory(device), "host_bytes": float(psutil.virtual_memory().available)}
+
+
+class CardFullError(InputError):
+    """The card ran out of memory."""
+
+
+@contextmanager
+def memory_told(frames: int) -> Iterator[None]:
+    """Raise CardFullError where the card runs out of memory inside, with so many frames at once."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise CardFullError(
+            f"the card has no memory left for {frames} frames at once: close other programs that use it, have"
+            " fewer at once, or leave more of the base in host memory (--layers-on-host all)"
+        ) from error
 
 
 def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:

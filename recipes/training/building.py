@@ -9,11 +9,10 @@ from transformers.integrations import TensorBoardCallback
 from data_prep.files import from_root
 from data_prep.labels import TRAIN, VALIDATION
 from recipes.adapter.lora import lora_config
-from recipes.answering.scoring import memory_told
 from recipes.batches.collator import ROW, VisionCollator, balanced_label_weights
 from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
-from recipes.model.device import compile_layers
+from recipes.model.device import compile_layers, memory_told
 from recipes.model.loading import Placement, load_base, load_processor
 from recipes.model.quantized import unpack_quantized
 from recipes.training.callbacks import RecomputeFirst

@@ -13,7 +13,7 @@ from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerControl,
 from trl import SFTTrainer
 
 from data_prep.errors import InputError
-from recipes.answering.scoring import CardFullError, NoProbabilityError, score_rows
+from recipes.answering.scoring import NoProbabilityError, score_rows
 from recipes.batches.collator import ROW, VisionCollator
 from recipes.batches.loader import init_worker
 from recipes.layers.fused_lora import fuse_lora
@@ -22,6 +22,7 @@ from recipes.metrics.class_ids import class_ids
 from recipes.metrics.safety_metric import compute_figures, log_loss
 from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
+from recipes.model.device import CardFullError
 from recipes.model.loss import answer_loss, training_inputs
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, checkpoint_of, stopping_count
 from recipes.training.divergence import GradientWatch

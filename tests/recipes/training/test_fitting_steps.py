@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from recipes import sft_qwen2vl
-from recipes.answering.scoring import memory_told
 from recipes.batches.parts import parts_of
 from recipes.metrics.seen_rows import read_seen_rows
+from recipes.model.device import memory_told
 from recipes.training import trainer
 from tests.tiny_data import many_clips, write_data
 
