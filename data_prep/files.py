@@ -14,6 +14,7 @@ from typing import Any
 from data_prep.disk.disk_errors import named, words_of
 from data_prep.disk.places import PROJECT_ROOT as PROJECT_ROOT
 from data_prep.disk.places import standing
+from data_prep.errors import InputError
 
 # What a file system says that lacks an operation. EINVAL is what most say of fsync on a folder.
 UNSUPPORTED = (errno.ENOTSUP, errno.ENOSYS, errno.EPERM, errno.EINVAL)
@@ -33,6 +34,16 @@ def from_root(path: str | Path) -> Path:
 def to_root(path: Path) -> str:
     """Write `path` relative to the project's root where it lies inside it, so that no machine's path is recorded."""
     return path.relative_to(PROJECT_ROOT).as_posix() if path.is_relative_to(PROJECT_ROOT) else path.as_posix()
+
+
+def read_text(path: Path, flag: str) -> str:
+    """Return what a text file that a flag names holds. Raises InputError where it is missing or no UTF-8 text."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        raise InputError(f"{flag} {path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{flag} {path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from data_prep.errors import InputError
+from data_prep.files import read_text
 from data_prep.labels import LABELS
 
 MOST_CHARACTERS = 600  # some 150 tokens beside a frame's hundreds
@@ -39,12 +40,7 @@ def read_prompt(path: Path) -> str:
     InputError for a file that is missing or no UTF-8 text, and for a prompt that is empty, too long, or holds control
     characters or what tokenizers take for a special token.
     """
-    try:
-        prompt = path.read_text(encoding="utf-8-sig").strip()
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"--prompt {path}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"--prompt {path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    prompt = read_text(path, "--prompt").strip()
     _check_written(prompt, f"--prompt {path}")
     if unnamed := [label for label in LABELS if not re.search(rf"\b{label}\b", prompt)]:
         print(

@@ -10,6 +10,7 @@ from pathlib import Path
 from data_prep.clips.jsonl import CLIPS_FILE
 from data_prep.clips.records import FRAMES_FOLDER, Clip
 from data_prep.errors import InputError, printable
+from data_prep.files import read_text
 from data_prep.labels import SPLITS, TEST
 
 NO_REASON = "no reason given"
@@ -58,13 +59,7 @@ def read_left_out(file: Path, clips: Iterable[Clip], folder: str) -> list[LeftOu
 
 def _lines_of(file: Path) -> Iterator[tuple[int, str, str]]:
     """Yield number, name and reason of each line that is neither empty nor begins with #."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError):
-        raise InputError(f"--leave-out {file}: no such file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"--leave-out {file}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(read_text(file, "--leave-out").split("\n"), start=1):
         name, _, reason = (part.strip() for part in line.partition("\t"))
         if name and not name.startswith("#"):
             yield number, name, reason
