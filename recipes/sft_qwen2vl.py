@@ -10,7 +10,7 @@ import sys
 
 from data_prep.console import run_script, silence_known_messages
 from data_prep.files import from_root
-from data_prep.hub.source import check_dataset
+from data_prep.hub.source import check_dataset, open_dataset
 from recipes.model.base import find_base
 from recipes.model.base_files import check_precision
 from recipes.training.checks import check_room, check_settings
@@ -38,8 +38,9 @@ def main(argv: list[str]) -> int:
     base = find_base(settings.values["model_name_or_path"], settings.values["model_revision"])
     check_precision(base.name, base.read_config(), load_in_4bit=settings.values["load_in_4bit"])
 
-    settings = planned(settings, base, folder)
-    run = prepare_run(settings, base)
+    source = open_dataset(settings.values["dataset"], revision=settings.values["dataset_revision"])
+    settings = planned(settings, base, source, folder)
+    run = prepare_run(settings, base, source)
     if settings.values["frames_an_update"] is None:  # a plan fits
         check_room(settings.values, base.read_config(), run.training.device)
     print(run.source.describe(), file=sys.stderr)

@@ -54,6 +54,11 @@ class FramesSource:
         """The most pixels a side that frames were shrunk to, None where they weren't or that isn't known."""
         return self.frames.max_side if self.frames else None
 
+    @property
+    def frames_beside_test(self) -> int:
+        """How many frames are trained on and validated."""
+        return sum(len(rows) for split, rows in self.dataset.items() if split != TEST)
+
     def rows(self, split: str) -> "Dataset":
         """Return a split whose frames come as `{"bytes", "path"}`, for images.py to decode under its own limits."""
         from datasets import Image

@@ -13,7 +13,7 @@ from data_prep.disk.places import standing
 from data_prep.errors import InputError
 from data_prep.files import check_writable, from_root, to_root
 from data_prep.hub.source import FramesSource, check_dataset, open_dataset
-from data_prep.labels import TEST, TRAIN
+from data_prep.labels import TRAIN
 from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
 from recipes.machine.memory import predict_memory, shortages
@@ -58,9 +58,7 @@ class RunNeeds:
     @property
     def frames(self) -> int:
         """How many frames the data set has to train on and validate, ASSUMED_FRAMES where it isn't known."""
-        if self.source is None:
-            return ASSUMED_FRAMES
-        return sum(len(rows) for split, rows in self.source.dataset.items() if split != TEST)
+        return ASSUMED_FRAMES if self.source is None else self.source.frames_beside_test
 
     def check_base(self) -> str:
         """Look the base model up on this machine, all its weight files included."""

@@ -4,8 +4,7 @@ import sys
 from dataclasses import replace
 
 from data_prep.files import from_root
-from data_prep.hub.source import FramesSource, open_dataset
-from data_prep.labels import TEST
+from data_prep.hub.source import FramesSource
 from recipes.machine.plan import PLANNED, epochs_of, frames_on_cpu
 from recipes.machine.plan_in_words import in_words
 from recipes.machine.planner import plan_run
@@ -16,7 +15,7 @@ from recipes.training.free_settings import KEPT_BY_A_RUN
 from recipes.training.run_folder import RunFolder
 
 
-def planned(settings: Settings, base: BaseModel, folder: RunFolder) -> Settings:
+def planned(settings: Settings, base: BaseModel, source: FramesSource, folder: RunFolder) -> Settings:
     """Return a run's settings with the lines that its YAML leaves to the machine, which are told in words.
 
     Where `frames_an_update` isn't set none are. A run that goes on keeps what it can't change, a finished one all.
@@ -37,8 +36,7 @@ def planned(settings: Settings, base: BaseModel, folder: RunFolder) -> Settings:
         return _checked(settings.with_lines(frames_on_cpu(values["frames_an_update"], pinned)))
     from recipes.machine.this_machine import this_machine
 
-    source = open_dataset(values["dataset"], revision=values["dataset_revision"])
-    frames = sum(len(rows) for split, rows in source.dataset.items() if split != TEST)
+    frames = source.frames_beside_test
     machine = this_machine(device, from_root(values["vision_cache"]))
     machine = replace(machine, kept=min(frames, _kept_features(settings, base, source)))
     plan = plan_run(values, pinned, base.read_config(), machine, frames=frames)

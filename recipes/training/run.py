@@ -90,8 +90,8 @@ class Run:
         )
 
 
-def prepare_run(settings: Settings, base: BaseModel) -> Run:
-    """Turn settings into the libraries' own dataclasses and ours, and open the data.
+def prepare_run(settings: Settings, base: BaseModel, source: FramesSource | None = None) -> Run:
+    """Turn settings into the libraries' own dataclasses and ours, and open the data unless its `source` is given.
 
     Raises InputError for unusable values, and for a run that could learn nothing.
     """
@@ -101,7 +101,7 @@ def prepare_run(settings: Settings, base: BaseModel) -> Run:
     set_prefetch(training)
     training.output_dir = str(from_root(training.output_dir))
     training.disable_tqdm = training.disable_tqdm or not sys.stderr.isatty()
-    source = open_dataset(recipe.dataset, revision=recipe.dataset_revision)
+    source = source or open_dataset(recipe.dataset, revision=recipe.dataset_revision)
     check_updates(settings.values, len(source.dataset[TRAIN]))
     return Run(recipe, training, model, base, source, only_prompt(source))
 

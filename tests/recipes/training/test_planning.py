@@ -11,6 +11,7 @@ import yaml
 from data_prep.disk.byte_counts import GIB
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
+from data_prep.hub.source import open_dataset
 from recipes import sft_qwen2vl
 from recipes.machine import this_machine
 from recipes.machine.plan import PLANNED, Machine
@@ -48,6 +49,10 @@ def on_a_card(monkeypatch: pytest.MonkeyPatch, gib: float) -> None:
     monkeypatch.setattr(this_machine, "this_machine", lambda device, folder: machine)
 
 
+def plan_of(settings: Settings, base: BaseModel, run: RunFolder) -> Settings:
+    return planned(settings, base, open_dataset(settings.values["dataset"]), run)
+
+
 def begun_with(settings: Settings, folder: Path, *, finished: bool = False) -> None:
     """Leave a run that was begun with these settings and has a checkpoint, or its adapter."""
     folder.mkdir()
@@ -69,7 +74,7 @@ def test_lines_that_are_left_out_are_planned_and_told(
 ) -> None:
     on_a_card(monkeypatch, 5.2)
     settings = read_settings(flags)
-    found = planned(settings, base, RunFolder(tmp_path / "run")).values
+    found = plan_of(settings, base, RunFolder(tmp_path / "run")).values
     assert found["per_device_train_batch_size"] * found["gradient_accumulation_steps"] == 16
     assert (found["layers_on_host"], found["embedding_on_host"], found["head_on_host"]) == ("all", True, True)
     assert {name: found[name] for name in found if name not in PLANNED} == {
@@ -86,20 +91,20 @@ def test_lines_that_are_left_out_are_planned_and_told(
 def test_flag_pins_a_line(flags: list[str], tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_card(monkeypatch, 5.2)
     settings = read_settings([*flags, "--per_device_train_batch_size", "2", "--layers_on_host", "20"])
-    found = planned(settings, base, RunFolder(tmp_path / "run")).values
+    found = plan_of(settings, base, RunFolder(tmp_path / "run")).values
     assert (found["per_device_train_batch_size"], found["layers_on_host"]) == (2, "20")
 
 
 def test_yaml_that_says_all_itself_stays_as_it_is(
-    tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch
+    flags: list[str], tmp_path: Path, base: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_a_card(monkeypatch, 5.2)
-    settings = read_settings(["--config", "recipes/configs/qwen2vl_7b_8gb.yaml"])
-    assert planned(settings, base, RunFolder(tmp_path / "run")) is settings
+    settings = read_settings(["--config", "recipes/configs/qwen2vl_7b_8gb.yaml", *flags[2:]])
+    assert plan_of(settings, base, RunFolder(tmp_path / "run")) is settings
 
 
 def test_without_a_gpu_frames_at_once_are_all_that_follows(flags: list[str], tmp_path: Path, base: BaseModel) -> None:
-    found = planned(read_settings([*flags, "--use_cpu"]), base, RunFolder(tmp_path / "run")).values
+    found = plan_of(read_settings([*flags, "--use_cpu"]), base, RunFolder(tmp_path / "run")).values
     assert (found["per_device_train_batch_size"], found["gradient_accumulation_steps"]) == (8, 2)
     assert not found["embedding_on_host"] and found["layers_on_host"] == "0"
 
@@ -109,10 +114,10 @@ def test_run_that_goes_on_is_planned_anew_but_for_its_optimizer(
 ) -> None:
     settings, run = read_settings(flags), RunFolder(tmp_path / "run")
     on_a_card(monkeypatch, 5.2)
-    small = planned(settings, base, run)
+    small = plan_of(settings, base, run)
     begun_with(small, run.path)
     on_a_card(monkeypatch, 78)
-    large = planned(read_settings([*flags, "--resume"]), base, run).values
+    large = plan_of(read_settings([*flags, "--resume"]), base, run).values
     assert small.values["optimizer_on_host"] and large["optimizer_on_host"]
     assert large["layers_on_host"] == "0" and not large["head_on_host"]
     assert large["per_device_train_batch_size"] > small.values["per_device_train_batch_size"]
@@ -123,10 +128,10 @@ def test_finished_run_is_as_it_was_made(
 ) -> None:
     settings, run = read_settings(flags), RunFolder(tmp_path / "run")
     on_a_card(monkeypatch, 5.2)
-    made = planned(settings, base, run)
+    made = plan_of(settings, base, run)
     begun_with(made, run.path, finished=True)
     on_a_card(monkeypatch, 0.1)
-    assert planned(read_settings([*flags, "--resume"]), base, run).values == {**made.values, "resume": True}
+    assert plan_of(read_settings([*flags, "--resume"]), base, run).values == {**made.values, "resume": True}
 
 
 def test_machine_that_bears_no_plan_is_told_before_anything_is_written(
@@ -134,7 +139,7 @@ def test_machine_that_bears_no_plan_is_told_before_anything_is_written(
 ) -> None:
     on_a_card(monkeypatch, 0.5)
     with pytest.raises(InputError, match=r"the card has 0\.5 GiB free, and about 0\.9 are needed"):
-        planned(read_settings(flags), base, RunFolder(tmp_path / "run"))
+        plan_of(read_settings(flags), base, RunFolder(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 
