@@ -119,8 +119,9 @@ class _Search:
         recomputed = [count for count in self._recomputed() if not (way["cuda_graphs"] and count)]
         if not (layers and blocks and recomputed):
             return None
-        if not self._fits_card(need := self._plan(way, recomputed[-1], layers[-1], blocks[-1]).need):
-            self._note(need)
+        least = self._need(self._values(way, recomputed[-1], layers[-1], blocks[-1]))
+        if not self._fits_card(least):
+            self._note(least)
             return None
         plans = []
         for count in recomputed:
@@ -151,18 +152,19 @@ class _Search:
     ) -> Plan | None:
         """Return the plan that has as little as must on the host, decoder layers before vision blocks."""
         places = [(count, blocks[0]) for count in layers] + [(layers[-1], count) for count in blocks[1:]]
-        first = bisect_left(places, True, key=lambda place: self._fits_card(self._plan(way, recomputed, *place).need))
+        all_values = [self._values(way, recomputed, *place) for place in places]
+        first = bisect_left(all_values, True, key=lambda values: self._fits_card(self._need(values)))
         if first == len(places):
             return None
-        plan = self._plan(way, recomputed, *places[first])
-        if self._lacking(plan.need):
-            self._note(plan.need)
+        values, need = all_values[first], self._need(all_values[first])
+        if self._lacking(need):
+            self._note(need)
             return None
-        return plan
+        return Plan(values, need, predict_time({**self.settings, **values}, self.config, self.machine.card))
 
-    def _plan(self, way: Mapping[str, Any], recomputed: int, layers: str, blocks: str) -> Plan:
+    def _values(self, way: Mapping[str, Any], recomputed: int, layers: str, blocks: str) -> dict[str, Any]:
         all_layers = recomputed in (0, layers_of(self.config))
-        values = {
+        return {
             **way,
             "per_device_eval_batch_size": self.pinned.get("per_device_eval_batch_size", self.eval_frames),
             "activation_checkpointing": recomputed > 0,
@@ -170,10 +172,9 @@ class _Search:
             "layers_on_host": layers,
             "vision_blocks_on_host": blocks,
         }
-        settings = {**self.settings, **values}
-        return Plan(
-            values, predict_memory(settings, self.config), predict_time(settings, self.config, self.machine.card)
-        )
+
+    def _need(self, values: Mapping[str, Any]) -> MemoryNeed:
+        return predict_memory({**self.settings, **values}, self.config)
 
     def with_eval_frames(self, plan: Plan) -> Plan:
         """Return the plan with as many frames at once, where none learns, as fit beside the rest of it."""
@@ -181,7 +182,7 @@ class _Search:
             return plan
         for frames in EVAL_FRAMES:
             values = {**plan.values, "per_device_eval_batch_size": frames}
-            need = predict_memory({**self.settings, **values}, self.config)
+            need = self._need(values)
             if not self._lacking(need):
                 break
         return plan._replace(values=values, need=need)

@@ -8,15 +8,13 @@ from data_prep.errors import InputError
 from recipes.adapter.safety_record import DTYPES
 from recipes.layers.sizes import ALL
 from recipes.machine.memory import predict_memory, shortages
-from recipes.machine.plan import HOST_OPTIMIZERS
+from recipes.machine.plan import HOST_OPTIMIZERS, STREAMED
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import updates_of
 
 if TYPE_CHECKING:
     import torch
     from trl import SFTConfig
-
-STREAMED = ("layers_on_host", "vision_blocks_on_host")
 
 
 def check_settings(values: Mapping[str, Any]) -> None:
