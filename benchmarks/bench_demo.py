@@ -8,16 +8,23 @@ same frames with the training clips' labels dealt out anew at random: what it sc
 is nothing to learn. Run again, it keeps the runs that are finished.
 """
 
-import argparse
 import os
 from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring.demo_runs import ARMS, HF_HOME, SHUFFLED, UNWEIGHTED, WEIGHTED, finish_run, open_demo
+from benchmarks.measuring.demo_runs import (
+    ARMS,
+    HF_HOME,
+    SHUFFLED,
+    UNWEIGHTED,
+    WEIGHTED,
+    finish_run,
+    open_demo,
+    seeds_arguments,
+)
 from benchmarks.measuring.machine import machine
 from data_prep.console import run_script
-from data_prep.errors import InputError
 from data_prep.files import from_root, to_root, write_json
 from data_prep.locks import hold_lock
 
@@ -33,7 +40,7 @@ FIGURES = {
 
 def main(argv: list[str]) -> int:
     """Train and evaluate every arm with every seed, write bench_demo.json and print its headline."""
-    args = parse_arguments(argv)
+    args = seeds_arguments(argv, __doc__, "bench_demo")
     # As the Makefile has it. Set before huggingface_hub is first imported, which is when it is read.
     os.environ.setdefault("HF_HOME", str(from_root(HF_HOME)))
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
@@ -54,18 +61,6 @@ def main(argv: list[str]) -> int:
         write_json(out / "bench_demo.json", results)
     print(as_table(results))
     return 0
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="outputs/bench_demo", help="folder to write (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
-    parser.add_argument("--data", default="data/demo", help="the demo's data folder (default: %(default)s)")
-    args = parser.parse_args(argv)
-    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
-        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: whole numbers of at least 0, each once")
-    return args
 
 
 def summarise(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

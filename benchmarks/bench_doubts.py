@@ -9,25 +9,24 @@ function that knows the drawing, ticks those of the first fifth that it contradi
 trained again. Run again, it keeps what is finished.
 """
 
-import argparse
 import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.demo_runs import seeds_arguments
 from benchmarks.measuring.doubt_runs import ARMS, Doubts, check_demo
 from benchmarks.measuring.doubt_tables import as_table, summarise
 from benchmarks.measuring.machine import machine
 from data_prep.console import run_script
-from data_prep.errors import InputError
 from data_prep.files import from_root, to_root, write_json
 from data_prep.locks import hold_lock
 
 
 def main(argv: list[str]) -> int:
     """Train and evaluate every arm with every seed, one seed after another, and print the table."""
-    args = parse_arguments(argv)
+    args = seeds_arguments(argv, __doc__, "bench_doubts")
     os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1")
     out = from_root(args.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -57,18 +56,6 @@ def kept_cost(data: Path, out: Path) -> dict[str, Any]:
         write_json(file, noting_cost(data, out / "cost"))
     found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return found
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", default="outputs/bench_doubts", help="folder to write (default: %(default)s)")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
-    parser.add_argument("--data", default="data/demo", help="the demo's data folder (default: %(default)s)")
-    args = parser.parse_args(argv)
-    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
-        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: whole numbers of at least 0, each once")
-    return args
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The demo's trainings and evaluations, one an arm and a seed, by the project's own commands."""
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -59,6 +60,25 @@ class Demo:
             "base_model": self.base.name,
             "base_revision": self.base.revision,
         }
+
+
+def seeds_arguments(argv: list[str], description: str | None, name: str) -> argparse.Namespace:
+    """Read the command line of a benchmark that trains the demo with several seeds. Raises InputError for no seeds."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default=f"outputs/{name}", help="folder to write (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="training seeds (default: 0 1 2)")
+    parser.add_argument("--data", default="data/demo", help="the demo's data folder (default: %(default)s)")
+    args = parser.parse_args(argv)
+    if min(args.seeds) < 0 or len(set(args.seeds)) < len(args.seeds):
+        raise InputError(f"--seeds {' '.join(map(str, args.seeds))}: whole numbers of at least 0, each once")
+    return args
+
+
+def train_on(data: Path, run: Path, seed: int, *more: str) -> float:
+    """Train by the demo's recipe on a data folder's rows, with no probe; return the seconds of the command."""
+    recipe = ["recipes/sft_qwen2vl.py", "--config", CONFIG, "--seed", str(seed), "--output_dir", str(run)]
+    flags = ["--dataset", str(data), "--linear_probe", "false", "--report_to", "none"]
+    return run_python([*recipe, *flags, *more], f"training {to_root(run)}")
 
 
 def open_demo(data: Path) -> Demo:

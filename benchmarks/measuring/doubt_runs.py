@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.made.late_clips import write_late_clips
-from benchmarks.measuring.demo_runs import CONFIG, run_python
+from benchmarks.measuring.demo_runs import run_python, train_on
 from benchmarks.measuring.doubt_tables import ROWS, ranking_figures
 from benchmarks.measuring.doubtful_labels import (
     clips_on_the_wrong_side,
@@ -148,9 +148,7 @@ class Doubts:
 
     def train(self, data: Path, run: Path) -> float:
         """Train by the demo's recipe and evaluate on the test frames; return the seconds of the training command."""
-        recipe = ["recipes/sft_qwen2vl.py", "--config", CONFIG, "--seed", str(self.seed), "--output_dir", str(run)]
-        flags = ["--dataset", str(data), "--linear_probe", "false", "--report_to", "none"]
-        seconds = run_python([*recipe, *flags], f"training {to_root(run)}")
+        seconds = train_on(data, run, self.seed)
         evaluate = ["recipes/eval_qwen2vl.py", "--adapter", str(run), "--skip-base-model", "--without-frames"]
         run_python([*evaluate, "--batch-size", "16"], f"evaluating {to_root(run)}")
         return seconds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring.demo_runs import CONFIG, run_python
+from benchmarks.measuring.demo_runs import run_python, train_on
 from benchmarks.measuring.doubtful_labels import link_data
 from data_prep.files import to_root
 from data_prep.labels import TRAIN, UNSAFE, VALIDATION, rows_file
@@ -54,9 +54,7 @@ def train(data: Path, run: Path, seed: int) -> Path:
     """Train by the demo's recipe, for half its epochs, unless that is done."""
     if not (run / "safety.json").is_file():
         shutil.rmtree(run, ignore_errors=True)
-        recipe = ["recipes/sft_qwen2vl.py", "--config", CONFIG, "--seed", str(seed), "--output_dir", str(run)]
-        flags = ["--dataset", str(data), "--num_train_epochs", EPOCHS, "--linear_probe", "false", "--report_to", "none"]
-        run_python([*recipe, *flags], f"training {to_root(run)}")
+        train_on(data, run, seed, "--num_train_epochs", EPOCHS)
     return run
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import log_softmax
 
+from benchmarks.measuring.recipe_arguments import recipe_arguments
 from data_prep.hub.source import open_dataset
 from data_prep.labels import LABELS, TRAIN
 from recipes.metrics.seen_rows import SeenRows, read_seen_rows
@@ -46,8 +47,7 @@ def settings(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list
         "linear_probe": False,
         "report_to": "none",
     }
-    flags = [part for name, value in changed.items() for part in (f"--{name}", str(value))]
-    return ["--config", "recipes/configs/demo_cpu.yaml", *flags]
+    return recipe_arguments("recipes/configs/demo_cpu.yaml", changed)
 
 
 @pytest.fixture(scope="module")

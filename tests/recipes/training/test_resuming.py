@@ -12,6 +12,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from benchmarks.measuring.recipe_arguments import recipe_arguments
 from data_prep.errors import InputError
 from recipes import sft_qwen2vl
 from recipes.adapter.safety_record import is_finished, read_record
@@ -45,8 +46,7 @@ def settings(small_base: Path, tmp_path_factory: pytest.TempPathFactory) -> list
         "linear_probe": False,
         "report_to": "none",
     }
-    flags = [part for name, value in changed.items() for part in (f"--{name}", str(value))]
-    return ["--config", "recipes/configs/demo_cpu.yaml", *flags]
+    return recipe_arguments("recipes/configs/demo_cpu.yaml", changed)
 
 
 @pytest.fixture(autouse=True)
