@@ -1,5 +1,8 @@
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
-from threading import Barrier, Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +18,9 @@ from transformers import Qwen2VLForConditionalGeneration
 from benchmarks.measuring.held_generation import generate_held, question
 from data_prep.demo.renderer import Renderer
 from data_prep.demo.scenes import sample_scene
+from data_prep.files import PROJECT_ROOT
 from data_prep.labels import LABELS, PROMPT, UNSAFE
-from recipes.adapter.lora import load_adapter, lora_config
+from recipes.adapter.lora import load_adapter
 from recipes.answering import scoring
 from recipes.answering.pooling import pooled_features
 from recipes.answering.scoring import NoProbabilityError, Scorer, label_token_ids, score_rows, score_split
@@ -27,9 +31,8 @@ from recipes.metrics.threshold import label_of
 from recipes.model import forward, loading
 from recipes.model.base import find_base
 from recipes.model.quantized import quantized_modules, unpack_quantized
+from tests.recipes.answering.asking_at_once import noise_rows, random_adapter
 from tests.recipes.model.test_cuda_graphs import Graphs
-
-SIZES = [(640, 360), (360, 640), (200, 200), (1280, 720), (57, 90), (640, 360), (28, 28)]
 
 
 @pytest.fixture(scope="module")
@@ -39,24 +42,12 @@ def collator(small_base: Path) -> VisionCollator:
 
 @pytest.fixture(scope="module")
 def model(small_base: Path) -> Any:
-    """An adapter whose weights are all random, so that it changes every answer."""
-    base = loading.load_base(
-        find_base(str(small_base)), dtype=torch.float32, load_in_4bit=True, device=torch.device("cpu")
-    )
-    torch.manual_seed(0)
-    config = lora_config(r=4, alpha=8, dropout=0.0, target_modules=LLM_LINEARS, use_rslora=False)
-    config.init_lora_weights = False
-    return get_peft_model(base, config)
+    return random_adapter(small_base)
 
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    random = np.random.default_rng(0)
-    frames = [  # each brighter than the one before: noise of one size looks much the same to the base
-        random.integers(30 * number, 256, (height, width, 3), dtype=np.uint8)
-        for number, (width, height) in enumerate(SIZES)
-    ]
-    return [{"image": Image.fromarray(frame), "prompt": PROMPT} for frame in frames]
+    return noise_rows()
 
 
 def test_mixed_sizes_score_as_one_frame_at_a_time(
@@ -185,52 +176,31 @@ def test_a_p_that_is_no_number_is_never_answered(
             weight.copy_(kept)
 
 
-def asked_at_once(scorer: Scorer, batches: list[Any], *, threads: int) -> list[float]:
-    """Return P(UNSAFE) of each batch, asked by threads at once.
-
-    They compute on one core each and end one after another: threads of a maths library that ended at once were seen to
-    spin for each other, for minutes, where all cores were busy.
-    """
-    found = [0.0] * len(batches)
-    begin, asked, ends = Barrier(threads), Barrier(threads + 1), [Event() for _ in range(threads)]
-
-    def ask(thread: int) -> None:
-        torch.set_num_threads(1)
-        begin.wait(60)
-        for number in range(thread, len(batches), threads):
-            found[number] = float(scorer(batches[number])[0])
-        asked.wait(300)
-        ends[thread].wait(300)
-
-    used = torch.get_num_threads()
-    asking = [Thread(target=ask, args=[thread], daemon=True) for thread in range(threads)]
-    try:
-        for each in asking:
-            each.start()
-        asked.wait(300)
-        for end, each in zip(ends, asking, strict=True):
-            end.set()
-            each.join(60)
-    finally:
-        torch.set_num_threads(used)
+@pytest.fixture(scope="module")
+def asked_at_once(small_base: Path) -> dict[str, dict[str, list[float]]]:
+    """What asking_at_once.py prints."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.recipes.answering.asking_at_once", str(small_base)],
+        cwd=PROJECT_ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, dict[str, list[float]]] = json.loads(done.stdout)
     return found
 
 
-@pytest.mark.parametrize("replayed", [False, True], ids=["called", "replayed"])
+@pytest.mark.parametrize("way", ["called", "replayed"])
 def test_threads_that_ask_at_once_each_get_their_own_frame_s_answer(
-    model: Any,
-    collator: VisionCollator,
-    rows: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-    replayed: bool,
+    asked_at_once: dict[str, dict[str, list[float]]], way: str
 ) -> None:
-    monkeypatch.setattr(scoring, "GraphedFunction", Graphs)
-    scorer = Scorer(model, label_token_ids(collator), cuda_graphs=replayed)
-    batches = [collator.prompts([row]) for row in (rows[0], rows[5], rows[1], rows[3])] * 8
-    one_by_one = [float(scorer(batch)[0]) for batch in batches]
-    at_once = asked_at_once(scorer, batches, threads=8)
-    assert at_once == pytest.approx(one_by_one, abs=1e-6)
-    assert len(set(one_by_one)) >= 4
+    found = asked_at_once[way]
+    assert found["at_once"] == pytest.approx(found["one_by_one"], abs=1e-6)
+    assert len(found["one_by_one"]) == 32
+    assert len(set(found["one_by_one"])) >= 4
 
 
 class Reads(TorchDispatchMode):
