@@ -260,7 +260,8 @@ def test_another_s_folder_is_named_with_what_to_run(data: Path, tmp_path: Path) 
 def test_nobody_is_told_to_take_over_what_is_everybody_s(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 65534)
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
-    for path in ("/.cache/huggingface", "/usr/share/x", "/tmp/x", "/home/x"):
+    missing = "which-nobody-has-made"
+    for path in ("/.cache/huggingface", f"/usr/share/{missing}", f"/tmp/{missing}", f"/home/{missing}"):
         said = told(PermissionError(errno.EACCES, "Permission denied", path)) or ""
         assert "chown" not in said and "another folder" in said, said
 

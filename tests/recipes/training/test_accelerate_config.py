@@ -35,7 +35,7 @@ def launcher_environment(*flags: str) -> dict[str, str]:
 def settings_under(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that reads the demo's settings in a given environment, as main does."""
     rows = SimpleNamespace(dataset={"train": range(100)})
-    monkeypatch.setattr(run, "open_dataset", lambda *_args, **_kwargs: rows)
+    monkeypatch.setattr(sft_qwen2vl, "open_dataset", lambda *_args, **_kwargs: rows)
     monkeypatch.setattr(RunFolder, "check_free", lambda _folder, *, resume: None)
     monkeypatch.setattr(run, "only_prompt", lambda _source: "")
     monkeypatch.setattr(sft_qwen2vl, "check_dataset", lambda *_args, **_kwargs: None)
@@ -48,8 +48,8 @@ def settings_under(monkeypatch: pytest.MonkeyPatch) -> Any:
         PartialState._reset_state()
         found: dict[str, Any] = {}
 
-        def stop_here(settings: Settings, base: BaseModel) -> Any:
-            found.update(prepare_run(settings, base).training.to_dict())
+        def stop_here(settings: Settings, base: BaseModel, source: Any) -> Any:
+            found.update(prepare_run(settings, base, source).training.to_dict())
             raise KeyboardInterrupt
 
         prepare_run = sft_qwen2vl.prepare_run
