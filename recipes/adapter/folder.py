@@ -63,7 +63,7 @@ def find_adapter(folder: Path) -> Adapter:
         raise InputError(f"adapter {folder}: {WEIGHTS_FILE} is missing; train it again")
     (folder / WEIGHTS_FILE).open("rb").close()  # where it may not be read, that is told before anything is loaded
     base = find_base(record.base_model, record.base_revision)
-    if base.revision != record.base_revision:
+    if not base.is_at(record.base_revision):
         raise InputError(
             f"adapter {folder} was trained on {record.base_model!r} of revision {record.base_revision[:12]}; what lies "
             f"there now is {base.revision[:12]}; restore that base or train again"
