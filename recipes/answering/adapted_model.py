@@ -1,4 +1,4 @@
-"""An adapter on its base, ready to answer as its safety.json says."""
+"""An adapter on its base, or an export that has it in it, ready to answer as its safety.json says."""
 
 import sys
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from recipes.adapter.safety_record import SafetyRecord
 from recipes.answering.card_options import AS_MANY_AS_MUST, OnHost
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import CPU, VisionCollator
+from recipes.layers.joined_linears import join_linears
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
 from recipes.machine.answering_memory import AnsweringPlan, plan_answering
 from recipes.model import loading
@@ -74,9 +75,9 @@ def load_for_batches(
     On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. Of
     decoder layers and vision blocks as many stay there, too, as are named, or else as must for `frames` of 1080p at
     once to fit, or for as many of them as can. With `merge` everything lies on the card in the record's precision and
-    the adapter is part of the weights: three times the memory, and faster. `cuda_graphs` replays frames of a size that
-    keeps coming, if nothing is streamed. Raises InputError where the adapter is damaged or doesn't fit, and, before
-    anything is loaded, where what streams is to be `compiled`.
+    the adapter is part of the weights, as it always is of an export's: three times the memory, and faster.
+    `cuda_graphs` replays frames of a size that keeps coming, if nothing is streamed. Raises InputError where the
+    adapter is damaged or doesn't fit, and, before anything is loaded, where what streams is to be `compiled`.
     """
     record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), choose_device()
     placement = loading.Placement()
@@ -92,7 +93,9 @@ def load_for_batches(
         print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
     if merge and record.load_in_4bit:
         unpack_quantized(model, dtype)
-    adapted = load_adapter(model, adapter.folder, merge=merge)
+    adapted = model if record.merged else load_adapter(model, adapter.folder, merge=merge)
+    if record.merged and merge:
+        join_linears(model)
     collator, card_collator = _collators(adapter, device)
     if compiled:
         compile_layers(adapted)
