@@ -17,6 +17,7 @@ from data_prep.files import from_root, to_root
 from data_prep.hub.source import open_dataset
 from data_prep.labels import VALIDATION
 from recipes.adapter.folder import Adapter, check_free, find_adapter
+from recipes.adapter.safety_record import RUN_FILE
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.threshold import FIXED, choose_threshold, fixed_threshold
 from recipes.report.evaluated_split import rows_to_evaluate
@@ -56,9 +57,9 @@ def chosen_anew(adapter: Adapter, batch_size: int) -> "Decide":
 
     Raises InputError where the run's settings or its data can't be found.
     """
-    rule = RunFolder(adapter.folder).begun().get("threshold")
-    if rule is None:
-        raise InputError(f"adapter {adapter.folder}: run.json, which says how to choose the threshold, is missing")
+    if not (adapter.folder / RUN_FILE).is_file():
+        raise InputError(f"adapter {adapter.folder}: {RUN_FILE}, which says how to choose the threshold, is missing")
+    rule = RunFolder(adapter.folder).begun()["threshold"]
     fixed = fixed_threshold(rule)
     if fixed is not None:
         return lambda export: (fixed, FIXED)

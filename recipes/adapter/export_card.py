@@ -117,7 +117,22 @@ def export_card(
     as_trained = record.merged.base_weights == AS_TRAINED
     before, after = _request(record)
     ids = [tokens[label].id for label in LABELS]
-    front = ModelCardData(
+    body = _BODY.format(
+        **_of_record(record),
+        adapter=record.merged.adapter,
+        weights=_WEIGHTS[as_trained],
+        figures=figures_of(report, in_full) if report else _NO_FIGURES[as_trained],
+        folder=folder,
+        ids=" and ".join(map(str, ids)),
+        before_image=before,
+        after_image=f'{after}, "top_logprobs": 20}}',
+        after_image_vllm=f'{after}, "logprob_token_ids": {ids}}}',
+    )
+    return sealed(f"---\n{_front_matter(record).to_yaml()}\n---\n\n{body}")
+
+
+def _front_matter(record: SafetyRecord) -> ModelCardData:
+    return ModelCardData(
         base_model=record.base_model,
         base_model_relation="finetune",
         library_name="transformers",
@@ -126,30 +141,25 @@ def export_card(
         tags=["qwen2_vl"],
         datasets=[record.dataset],
     )
-    body = _BODY.format(
-        safe=SAFE,
-        unsafe=UNSAFE,
-        base_model=record.base_model,
-        base_revision=record.base_revision,
-        adapter=record.merged.adapter,
-        weights=_WEIGHTS[as_trained],
-        prompt="\n> ".join(record.prompt.splitlines()),
-        labels=" and ".join(LABELS),
-        ids=" and ".join(map(str, ids)),
-        threshold=record.threshold,
-        threshold_from=record.threshold_from,
-        max_pixels=record.max_pixels,
-        max_side=f", and at most {record.max_side} a side before that" if record.max_side else "",
-        max_tokens=record.max_pixels // TOKEN_SIDE**2,
-        figures=figures_of(report, in_full) if report else _NO_FIGURES[as_trained],
-        folder=folder,
-        dtype=record.dtype,
-        asking=asking(record),
-        before_image=before,
-        after_image=f'{after}, "top_logprobs": 20}}',
-        after_image_vllm=f'{after}, "logprob_token_ids": {ids}}}',
-    )
-    return sealed(f"---\n{front.to_yaml()}\n---\n\n{body}")
+
+
+def _of_record(record: SafetyRecord) -> dict[str, Any]:
+    """Return what the README says of how the model is asked."""
+    return {
+        "safe": SAFE,
+        "unsafe": UNSAFE,
+        "base_model": record.base_model,
+        "base_revision": record.base_revision,
+        "prompt": "\n> ".join(record.prompt.splitlines()),
+        "labels": " and ".join(LABELS),
+        "threshold": record.threshold,
+        "threshold_from": record.threshold_from,
+        "max_pixels": record.max_pixels,
+        "max_side": f", and at most {record.max_side} a side before that" if record.max_side else "",
+        "max_tokens": record.max_pixels // TOKEN_SIDE**2,
+        "dtype": record.dtype,
+        "asking": asking(record),
+    }
 
 
 def _request(record: SafetyRecord) -> tuple[str, str]:
