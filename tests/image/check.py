@@ -223,7 +223,7 @@ def check_files(folder: Path, before: set[str], uid: int) -> None:
         name = path.relative_to(folder).as_posix()
         if path.lstat().st_uid != uid:
             raise Fault(f"{name} is the user's no longer, but {path.lstat().st_uid}'s")
-        if name not in before and not name.startswith(("data/", "outputs/", "cache/")):
+        if name not in before and not name.startswith(("data/", "outputs/", "exports/", "cache/")):
             raise Fault(f"{name} was left in the mounted code")
 
 

@@ -189,6 +189,7 @@ def test_service_is_the_briefs() -> None:
             "./data_prep:/workspace/data_prep:rw",
             "./recipes:/workspace/recipes:rw",
             "./outputs:/workspace/outputs:rw",
+            "./exports:/workspace/exports:rw",
             "./cache/hf:/workspace/.cache/huggingface:rw",
             "./cache/vision:/workspace/cache/vision:rw",
         ],
@@ -217,7 +218,8 @@ def test_training_is_a_process_of_its_own_that_can_be_stopped() -> None:
     assert isinstance(train["command"], list), "a shell would be the first process, and keep the signal to itself"
     assert train["command"][:2] == ["python", "recipes/sft_qwen2vl.py"]
     mounted = {volume.rpartition(":")[0] for volume in train["volumes"]}
-    assert mounted == {volume.rpartition(":")[0] for volume in service()["volumes"]}
+    exports = {"./exports:/workspace/exports"}
+    assert mounted == {volume.rpartition(":")[0] for volume in service()["volumes"]} - exports
     written = {volume.split(":")[0] for volume in train["volumes"] if volume.endswith(":rw")}
     assert written == {"./outputs", "./cache/hf", "./cache/vision"}
     assert (train["environment"], train["shm_size"]) == (service()["environment"], service()["shm_size"])
@@ -305,7 +307,14 @@ def test_every_tracked_file_that_runs_is_taken_in(tmp_path: Path) -> None:
     [
         *("wheels/torch-2.11.0-cp312-cp312-manylinux_2_28_x86_64.whl", "dock.mp4", "clips/3_te1.MP4", "gate.MOV"),
         *("recipes/dock.webm", "a.avi", "a.mkv", "a.m4v", "a.wmv", "a.3gp", "a.ts", "a.mts", "a.h265", "a.dav"),
-        *(".env", "data/train.jsonl", "outputs/demo/safety.json", "cache/hf/token", "cache/vision/0a1b/0.safetensors"),
+        *(
+            ".env",
+            "data/train.jsonl",
+            "outputs/demo/safety.json",
+            "exports/demo/model.safetensors",
+            "cache/hf/token",
+            "cache/vision/0a1b/0.safetensors",
+        ),
     ],
 )
 def test_what_must_not_be_published_is_no_change_for_git(name: str) -> None:
