@@ -5,6 +5,7 @@ the likeliest; none of them changes P, which is the softmax of the two.
 """
 
 import base64
+import contextlib
 import io
 import math
 import os
@@ -24,7 +25,7 @@ from recipes.batches.shrinking import shrunk_size
 from recipes.layers.sizes import TOKEN_SIDE
 
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5.0, 120.0
-LIKELIEST = (20, 2000)  # tokens asked for: what every server gives, and then what some refuse
+LIKELIEST, MANY = 20, 2000  # tokens asked for: what every server gives, and what some do
 _LEAST = -1000.0  # what servers put in the place of a log-probability that they don't know lies below it
 _KEY = "OPENAI_API_KEY"
 
@@ -52,10 +53,12 @@ class ServedModel:
 
     def _ask(self, image: Image.Image) -> float:
         url = as_png_url(image, self.record)
-        for likeliest in LIKELIEST:
-            found = self._log_probabilities(url, likeliest)
-            if len(found) == len(LABELS):
-                return 1 / (1 + math.exp(min(found[SAFE] - found[UNSAFE], 700.0)))
+        found = self._log_probabilities(url, LIKELIEST)
+        if len(found) < len(LABELS):
+            with contextlib.suppress(InputError):  # what a server says that gives no more than it gave
+                found = self._log_probabilities(url, MANY)
+        if len(found) == len(LABELS):
+            return 1 / (1 + math.exp(min(found[SAFE] - found[UNSAFE], 700.0)))
         lacking = next(self.tokens[label] for label in LABELS if label not in found)
         raise InputError(
             f"--server {self.url} gave no probability of {lacking.text!r}, so there is no P({UNSAFE}); one that gives "

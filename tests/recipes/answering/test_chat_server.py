@@ -157,6 +157,13 @@ def test_an_answer_far_down_is_asked_for_once_more(
     assert [request["top_logprobs"] for request in server.asked] == [20, 2000]
 
 
+def test_a_server_that_gives_no_more_than_it_gave_is_told_so(run: Path, server: Server, capfd: Any) -> None:
+    server.answers[20] = 200, answer([LLAMA[0], LLAMA[2]])
+    server.answers[2000] = 400, {"error": {"message": "top_logprobs must be at most 20"}}
+    assert asked(run, server) == 2
+    assert "gave no probability of 'S'" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("found", "said"),
     [
