@@ -131,7 +131,7 @@ class MergedWeights:
             return weight
         how = quantization_config(self.dtype)
         packed = Params4bit(
-            weight.values.to("cpu", self.dtype),
+            weight.values.to(self.dtype),
             requires_grad=False,
             quant_type=how.bnb_4bit_quant_type,
             compress_statistics=how.bnb_4bit_use_double_quant,
