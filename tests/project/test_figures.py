@@ -183,6 +183,22 @@ def test_small_model_s_figures_are_those_of_the_benchmark() -> None:
     assert results["other_answers"] == 0 and "No frame is answered otherwise." in document
 
 
+EXPORTS = {"demo": "the demo's", "small": "a few layers", "2b": "the 2B's shape", "7b": "the 7B, full size"}
+ASKED = ("infer, adapter", "transformers 5.23.0", "transformers 4.57.6", "llama.cpp")
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_figures_are_those_of_the_benchmark(name: str) -> None:
+    report, document = results_of("export_two_cores")[name], BENCHMARKS.read_text()
+    seconds, peak = (median(each[figure] for each in report["exports"]) for figure in ("seconds", "peak_gib"))
+    away = report["largest_difference"]
+    cells = [f"{away[way]['p_unsafe']:.0e}" if way in away else NOT_MEASURED for way in ASKED]
+    row = f"| {EXPORTS[name]} | {report['frames']} | {seconds:.0f} | {peak:.2f} | {' | '.join(cells)} |"
+    assert row.replace("e-0", "e-") in document
+    assert report["differing_from_base"] == []
+    assert {way: found["labels"] for way, found in away.items()} == dict.fromkeys(away, 0)
+
+
 FRAMES_ARMS = {
     "ours": "`extract_frames.py`",
     "ffmpeg": "ffmpeg command, `fps=1`",
