@@ -4,7 +4,8 @@
 
 By default the base's weights are those that training saw, to which the adapter's figures and threshold belong: where it
 trained in 4 bits, their values written out. With --original-weights they are the base's own; the threshold is chosen
-anew for them, by the run's own rule on its validation clips, and the folder carries no figures until it is evaluated.
+anew for them, by the run's own rule on its validation clips (one that is a fixed number stays, and nothing is scored),
+and the folder carries no figures until it is evaluated.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from data_prep.hub.source import open_dataset
 from data_prep.labels import VALIDATION
 from recipes.adapter.folder import Adapter, check_free, find_adapter
 from recipes.adapter.safety_record import RUN_FILE
+from recipes.layers.sizes import quantization
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.threshold import FIXED, choose_threshold, fixed_threshold
 from recipes.report.evaluated_split import rows_to_evaluate
@@ -32,14 +34,15 @@ def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     silence_known_messages()
     adapter, out = find_adapter(from_root(args.adapter)), from_root(args.out)
-    if adapter.record.merged:
-        raise InputError(f"--adapter {args.adapter} is an export already; copy the folder")
+    adapter.record.check_adapter(adapter.folder)
     check_free(out)
     stay_offline()
     decide = None
     if args.original_weights:
         if not adapter.record.load_in_4bit:
             raise InputError("--original-weights: the adapter was trained on its base's own weights; leave it out")
+        if quantization(adapter.base.read_config()) is not None:
+            raise InputError(f"--original-weights: base {adapter.base.name!r} comes in 4 bits alone; leave it out")
         decide = chosen_anew(adapter, args.batch_size)
 
     from recipes.adapter.exporting import Export

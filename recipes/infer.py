@@ -73,7 +73,9 @@ def loaded_here(args: argparse.Namespace) -> Callable[[], Answering]:
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
+    parser.add_argument(
+        "--adapter", required=True, help="folder of a finished run or an export, for example outputs/demo"
+    )
     frames = parser.add_mutually_exclusive_group(required=True)
     frames.add_argument("--image", nargs="+", metavar="FILE", help="one or more JPEG or PNG files")
     frames.add_argument("--stream", action="store_true", help="read paths from stdin, one a line")

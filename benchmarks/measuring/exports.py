@@ -1,7 +1,9 @@
 """An export made as a user makes it, and asked by each engine that can be had."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -114,23 +116,26 @@ def served_by_llama(
 
 
 @contextmanager
-def _running(command: list[str], port: int = 8123) -> Iterator[str]:
-    """Yield the address of a llama-server, which ends with it."""
+def _running(command: list[str]) -> Iterator[str]:
+    """Yield the address of a llama-server, which ends with it. Raises InputError where it doesn't come up."""
     from huggingface_hub.utils import httpx
 
+    with socket.socket() as free:
+        free.bind((LOCAL, 0))
+        port = free.getsockname()[1]
     process = subprocess.Popen(
         [*command, "--host", LOCAL, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         for _ in range(SECONDS_TO_START):
             time.sleep(1)
-            try:
-                if httpx.get(f"http://{LOCAL}:{port}/health", trust_env=False).status_code == httpx.codes.OK:
-                    break
-            except httpx.TransportError:
-                pass
             if process.poll() is not None:
                 raise InputError(f"{command[0]} ended with {process.returncode} before it answered")
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"http://{LOCAL}:{port}/health", trust_env=False).status_code == httpx.codes.OK:
+                    break
+        else:
+            raise InputError(f"{command[0]} didn't come up within {SECONDS_TO_START} s")
         yield f"http://{LOCAL}:{port}/v1"
     finally:
         process.terminate()

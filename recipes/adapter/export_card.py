@@ -32,9 +32,9 @@ Frames are to have at most {max_pixels} pixels{max_side}; `preprocessor_config.j
 
 ## How to ask it
 
-All lines are for a shell, or for Python, in this folder.
+Lines are for a shell or for Python in this folder, but for the project's own scripts, which are run where they lie.
 
-**The project itself**, which prints {safe} or {unsafe}:
+**The project itself**, which prints {safe} or {unsafe}; `{folder}` is this folder:
 
 ```sh
 python recipes/infer.py --adapter {folder} --image frame.jpg
@@ -52,8 +52,9 @@ processor = AutoProcessor.from_pretrained(".")
 {asking}
 ```
 
-**vLLM**, from 0.30 on (not tried by the project): P from `logprob_token_ids`, or the word alone by
-`structured_outputs`:
+**vLLM**, from 0.30 on (not tried by the project): P from `logprob_token_ids`. For the word alone, put
+`"structured_outputs": {{"choice": ["{safe}", "{unsafe}"]}}` and `"max_tokens": 4` in its place. vLLM also loads the
+adapter itself beside its base (`--enable-lora`), for it is on the language model alone.
 
 ```sh
 vllm serve . --served-model-name safe-unsafe --max-model-len 4096 --limit-mm-per-prompt '{{"image": 1}}'
@@ -65,8 +66,8 @@ vllm serve . --served-model-name safe-unsafe --max-model-len 4096 --limit-mm-per
 advice to raise the least number of tokens is wrong for this model, which was trained within that limit.
 
 ```sh
-python convert_hf_to_gguf.py . --outfile model.gguf
-python convert_hf_to_gguf.py . --mmproj --outfile mmproj.gguf
+python llama.cpp/convert_hf_to_gguf.py . --outfile model.gguf
+python llama.cpp/convert_hf_to_gguf.py . --mmproj --outfile mmproj.gguf
 llama-server --model model.gguf --mmproj mmproj.gguf --image-max-tokens {max_tokens} --port 8000
 (printf '%s' '{before_image}'; base64 -w 0 frame.jpg; printf '%s' '{after_image}') |
     curl --silent --json @- http://127.0.0.1:8000/v1/chat/completions
@@ -94,7 +95,7 @@ frames private, because workers can be recognised.
 
 _WEIGHTS = {
     True: "The base's weights are those that training saw: where it trained in 4 bits, their values written out.",
-    False: "The base's weights are its own 16 bits, which training in 4 bits never saw; the threshold was chosen anew.",
+    False: "The base's weights are its own 16 bits, which training in 4 bits never saw. Its threshold is its own.",
 }
 _NO_FIGURES = {
     True: "None: the adapter wasn't evaluated before. `eval_qwen2vl.py` on this folder writes them here.",

@@ -1,5 +1,6 @@
 """An export: a plain model folder with an adapter in its weights, whole at its place or absent."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -9,14 +10,15 @@ from typing import Any
 
 import torch
 
-from data_prep.files import check_writable, sync, to_root, write_atomic
+from data_prep.errors import InputError
+from data_prep.files import check_writable, if_supported, portable_name, sync, write_atomic
 from data_prep.locks import HELD_SUFFIX, hold_lock
 from recipes.adapter.export_card import export_card
 from recipes.adapter.folder import Adapter, check_free
 from recipes.adapter.label_tokens import label_tokens
 from recipes.adapter.merging import MergedWeights, size_of, write_merged
 from recipes.adapter.safety_record import AS_TRAINED, ORIGINAL, Merged, SafetyRecord
-from recipes.model.base import BaseModel, fingerprint
+from recipes.model.base import OF_AN_EXPORT, BaseModel, fingerprint
 from recipes.model.published_layout import published_files
 
 CARD_FILE = "README.md"
@@ -45,75 +47,93 @@ class Export:
         Raises InputError where something stands there, another process is at it, or the adapter can't be exported;
         OSError where the disk has no room, told before anything is written.
         """
-        weights = MergedWeights(self.adapter, self.device, original=self.decide is not None)
-        record, base = self.adapter.record, self.adapter.base
-        files = published_files(base.name, base.folder, record.dtype, record.max_pixels)
+        adapter = self.adapter
+        weights = MergedWeights(adapter, self.device, original=self.decide is not None)
+        label_tokens(adapter.base.folder)
+        report = None if self.decide else _report_of(adapter)
+        files = published_files(adapter.base.name, adapter.base.folder, adapter.record.dtype, adapter.record.max_pixels)
         size = size_of(weights.shapes, weights.dtype) + sum(map(len, files.values()))
         self.out.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(self.out.parent, size)
         unfinished = self.out.with_name(f".{self.out.name}.unfinished")
         unfinished.mkdir(exist_ok=True)
         with hold_lock(unfinished / LOCK_FILE, f"another process is exporting to {self.out}; wait or end it"):
-            _empty(unfinished)
-            check_free(self.out)
             try:
+                _empty(unfinished)
+                check_free(self.out)
+                check_writable(self.out.parent, size)
                 for name, content in files.items():
                     write_atomic(unfinished / name, content)
                 write_merged(weights, unfinished)
-                record = self._finish(unfinished)
+                record = self._finish(unfinished, report)
                 _put_in_place(unfinished, self.out)
             except BaseException:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                _remove(unfinished)
                 raise
         return record
 
-    def _finish(self, folder: Path) -> SafetyRecord:
+    def _finish(self, folder: Path, report: dict[str, Any] | None) -> SafetyRecord:
         """Write what says of the folder how it is to be asked: its record and its README."""
         adapter = self.adapter
         merged = Merged(
             base_weights=ORIGINAL if self.decide else AS_TRAINED,
-            adapter=_name(adapter.folder),
+            adapter=portable_name(adapter.folder),
             adapter_sha256=adapter.sha256(),
-            fingerprint=fingerprint(folder),
+            fingerprint=fingerprint(folder, OF_AN_EXPORT),
         )
-        record = replace(adapter.record, load_in_4bit=False, merged=merged)
+        record = replace(
+            adapter.record,
+            base_model=portable_name(adapter.record.base_model),
+            dataset=portable_name(adapter.record.dataset),
+            load_in_4bit=False,
+            merged=merged,
+        )
+        name = portable_name(self.out)
         if self.decide:
-            model = BaseModel(_name(self.out), merged.fingerprint, folder)
-            threshold, reason = self.decide(Adapter(folder, record, model))
+            threshold, reason = self.decide(Adapter(folder, record, BaseModel(name, merged.fingerprint, folder)))
             record = replace(record, threshold=threshold, threshold_from=reason)
-        report = None if self.decide else _report_of(adapter.folder)
-        card = export_card(record, _name(self.out), label_tokens(folder), report, f"{merged.adapter}/{_REPORT}")
+        card = export_card(record, name, label_tokens(folder), report, f"{merged.adapter}/{_REPORT}")
         write_atomic(folder / CARD_FILE, card.encode())
         record.write(folder)
         return record
 
 
 def _empty(unfinished: Path) -> None:
-    """Remove what a killed export left."""
+    """Remove what a killed export left, but for the lock."""
     for path in unfinished.iterdir():
         if path.name.removesuffix(HELD_SUFFIX) != LOCK_FILE:
             path.unlink()
 
 
+def _remove(unfinished: Path) -> None:
+    """Remove an unfinished folder, its lock last, so that nobody else takes it meanwhile."""
+    with contextlib.suppress(OSError):
+        _empty(unfinished)
+    shutil.rmtree(unfinished, ignore_errors=True)
+
+
 def _put_in_place(unfinished: Path, out: Path) -> None:
-    """Rename a whole folder to its place, without its lock."""
+    """Rename a whole folder to its place, with its lock, which is let go of there."""
     for path in unfinished.iterdir():
-        path.chmod(0o644)
-    for lock in unfinished.glob(f"{LOCK_FILE}*"):
-        lock.unlink()
+        with if_supported():
+            path.chmod(0o644)
     sync(unfinished)
     unfinished.rename(out)
+    for lock in out.glob(f"{LOCK_FILE}*"):
+        lock.unlink()
     sync(out.parent)
 
 
-def _report_of(folder: Path) -> dict[str, Any] | None:
-    """Return the report of an adapter's own test split, None where it wasn't evaluated."""
-    file = folder / _REPORT
-    found: dict[str, Any] | None = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    return found
+def _report_of(adapter: Adapter) -> dict[str, Any] | None:
+    """Return the report of an adapter's own test split, None where it wasn't evaluated or has been trained anew since.
 
-
-def _name(folder: Path) -> str:
-    """Name a folder from the project's root; by its own name outside it, for the rest is this machine's alone."""
-    name = to_root(folder)
-    return folder.name if name.startswith("/") else name
+    Raises InputError where the report is damaged.
+    """
+    file = adapter.folder / _REPORT
+    if not file.is_file():
+        return None
+    try:
+        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        own = report["config"]["adapter_sha256"] == adapter.sha256()
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{file} is damaged; evaluate the adapter again, or remove the report") from None
+    return report if own else None

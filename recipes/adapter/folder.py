@@ -1,6 +1,7 @@
 """An adapter's folder, or an export's, opened in one place: record, configuration, base. Imports no torch."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from data_prep.errors import InputError
 from data_prep.files import sha256_of_file
 from recipes.adapter.safety_record import FILE_NAME, Merged, SafetyRecord, read_record
 from recipes.layers.sizes import LLM_LINEARS
-from recipes.model.base import BaseModel, find_base, fingerprint
+from recipes.model.base import OF_AN_EXPORT, BaseModel, find_base, fingerprint
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -87,13 +88,13 @@ def find_adapter(folder: Path) -> Adapter:
 
 def check_free(out: Path) -> None:
     """Raise InputError where something stands in the place of an export that is to be written."""
-    if out.exists():
+    if os.path.lexists(out):
         raise InputError(f"--out {out} exists, and nothing is overwritten; remove it or name another folder")
 
 
 def _exported_model(folder: Path, merged: Merged) -> BaseModel:
     model = find_base(str(folder))
-    if fingerprint(folder, without=FILE_NAME) != merged.fingerprint:
+    if fingerprint(folder, OF_AN_EXPORT, without=FILE_NAME) != merged.fingerprint:
         raise InputError(
             f"export {folder}: its files aren't those that were written, and its figures and threshold aren't theirs; "
             "fetch it again, or export again"

@@ -81,6 +81,11 @@ class SafetyRecord:
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}; {_AGAIN}")
 
+    def check_adapter(self, folder: Path) -> None:
+        """Raise InputError where what lies in `folder` isn't an adapter to be put on its base, but a whole model."""
+        if self.merged:
+            raise InputError(f"{folder} is an export, not an adapter; name the run that it was made of")
+
     @property
     def max_side(self) -> int | None:
         """The most pixels a side of training's frames: larger ones are shrunk to it first, as those were."""

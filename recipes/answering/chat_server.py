@@ -24,9 +24,9 @@ from recipes.adapter.safety_record import SafetyRecord
 from recipes.batches.shrinking import shrunk_size
 from recipes.layers.sizes import TOKEN_SIDE
 
-SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5.0, 120.0
+SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5.0, 600.0  # a 7B on a host's cores takes minutes a frame
 LIKELIEST, MANY = 20, 2000  # tokens asked for: what every server gives, and what some do
-_LEAST = -1000.0  # what servers put in the place of a log-probability that they don't know lies below it
+_LEAST, _MOST = -1000.0, 1e-3  # below lies what servers put for one that they don't know; above, only rounding
 _KEY = "OPENAI_API_KEY"
 
 
@@ -82,13 +82,13 @@ class ServedModel:
             position = answer["choices"][0]["logprobs"]["content"][0]
             given = [position, *position["top_logprobs"]]
             by_token = [(entry.get("id"), entry["token"], float(entry["logprob"])) for entry in given]
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError):
             return {}
         return {
             label: value
             for label, token in self.tokens.items()
             for number, text, value in by_token
-            if _is(token, number, text) and value > _LEAST
+            if _is(token, number, text) and _LEAST < value <= _MOST
         }
 
 
@@ -113,9 +113,14 @@ def reach_server(url: str, name: str | None, record: SafetyRecord, tokens: Mappi
     where it has no such model, or several and none is named.
     """
     url = url.rstrip("/")
-    key = os.environ.get(_KEY)
+    key = os.environ.get(_KEY, "").strip()
+    if not (key.isascii() and (key.isprintable() or not key)):
+        raise InputError(f"{_KEY} holds characters that no key has; set it anew")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
-    client = httpx.Client(headers=headers, timeout=httpx.Timeout(SECONDS_TO_ANSWER, connect=SECONDS_TO_CONNECT))
+    try:
+        client = httpx.Client(headers=headers, timeout=httpx.Timeout(SECONDS_TO_ANSWER, connect=SECONDS_TO_CONNECT))
+    except (ImportError, ValueError) as error:
+        raise InputError(f"the proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY can't be used: {error}") from None
     listed = asked(client, url, "GET", "/models")
     try:
         names = [str(model["id"]) for model in listed["data"]]
@@ -134,7 +139,9 @@ def asked(client: httpx.Client, url: str, method: str, path: str, request: Any =
     """Return the object that a server answers with. Raises InputError where it gives none."""
     try:
         response = client.request(method, url + path, json=request)
-    except (httpx.TransportError, httpx.InvalidURL, UnicodeError) as error:
+    except httpx.ReadTimeout:
+        raise InputError(f"--server {url} hasn't answered within {SECONDS_TO_ANSWER:.0f} s") from None
+    except (httpx.RequestError, httpx.InvalidURL, UnicodeError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())
         raise InputError(f"--server {url} can't be reached ({reason}); is it running? its URL ends in /v1") from None
     if response.status_code == httpx.codes.UNAUTHORIZED:

@@ -26,7 +26,11 @@ def check_server_options(args: argparse.Namespace) -> None:
         return
     if args.compile or args.layers_on_host is not None or args.vision_blocks_on_host is not None:
         raise InputError("--server: the server loads the model; leave --compile and what stays in host memory out")
-    if urlsplit(args.server).scheme not in ("http", "https"):
+    try:
+        scheme = urlsplit(args.server).scheme
+    except ValueError:
+        scheme = ""
+    if scheme not in ("http", "https"):
         raise InputError(f"--server {args.server!r} is no http:// or https:// address")
 
 
@@ -34,7 +38,7 @@ def served(args: argparse.Namespace) -> Callable[[], Answering]:
     """Read how the adapter or export is to be asked; return what reaches the server."""
     folder = from_root(args.adapter)
     record, tokens = read_record(folder), label_tokens(folder)
-    reach_this_machine_directly(urlsplit(args.server).hostname or "")
+    reach_this_machine_directly("localhost")
 
     def reach() -> Answering:
         from recipes.answering.chat_server import reach_server

@@ -31,7 +31,7 @@ from recipes.model.base_files import (
     read_index,
 )
 
-# A folder's own, which may be written anew with the same weights: a JSON list of the revisions it had before.
+# A folder's own, which may be written anew around the same weights: their fingerprint, and its revisions before.
 EARLIER_FILE = "earlier_revisions.json"
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -182,36 +182,41 @@ def _check_files(name: str, folder: Path) -> None:
 
 
 def _same_weights(folder: Path) -> tuple[str, ...]:
-    """Return the earlier revisions that a folder lists. Raises InputError where its list is damaged."""
+    """Return the earlier revisions of a folder with the weights that it has. Raises InputError for a damaged list."""
     file = folder / EARLIER_FILE
     if not file.is_file():
         return ()
     try:
-        listed = json.loads(file.read_text(encoding="utf-8"))
-        revisions = tuple(revision for revision in listed if _COMMIT.fullmatch(revision))
-    except (ValueError, TypeError):
-        listed, revisions = None, ()
-    if listed is None or len(revisions) != len(listed):
-        raise InputError(f"{file}: not a JSON list of revisions; restore it or remove it")
-    return revisions
+        found = json.loads(file.read_text(encoding="utf-8"))
+        weights, revisions = found["weights"], tuple(found["revisions"])
+        plain = all(_COMMIT.fullmatch(revision) for revision in (weights, *revisions))
+    except (ValueError, TypeError, KeyError):
+        plain = False
+    if not plain:
+        raise InputError(f"{file}: not a fingerprint and a list of revisions; restore it or remove it")
+    return revisions if fingerprint(folder, ("*.safetensors",)) == weights else ()
 
 
-def fingerprint(folder: Path, *, without: str | None = None) -> str:
-    """Hash a local model folder: every JSON file whole, of each weight file its size, both ends and sampled blocks.
+_OF_A_BASE = ("*.json", "*.safetensors")
+OF_AN_EXPORT = (*_OF_A_BASE, "*.jinja", "*.txt")
 
-    A file named `without` is left out.
+
+def fingerprint(folder: Path, patterns: tuple[str, ...] = _OF_A_BASE, *, without: str | None = None) -> str:
+    """Hash a local model folder: of each weight file its size, both ends and sampled blocks, any other file whole.
+
+    Files of other patterns are left out, and so is one named `without`.
 
     Reading 16 GB whole would take minutes from a laptop's disk; different weights differ nearly everywhere, so 64
     blocks spread over each file tell them apart.
     """
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    for file in sorted(path for pattern in patterns for path in folder.glob(pattern)):
         if file.name == without:
             continue
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as content:
-            if file.suffix == ".json" or size <= _SAMPLED_BLOCKS * _BLOCK_BYTES:
+            if file.suffix != ".safetensors" or size <= _SAMPLED_BLOCKS * _BLOCK_BYTES:
                 digest.update(content.read())
                 continue
             for block in range(_SAMPLED_BLOCKS):

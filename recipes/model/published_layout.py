@@ -12,7 +12,7 @@ from typing import Any
 
 from data_prep.errors import InputError
 from data_prep.files import as_json
-from recipes.layers.sizes import text_config
+from recipes.layers.sizes import text_config, ties_head
 from recipes.model.base_files import ARCHITECTURE, CONFIG_FILE, MODEL_TYPE, read_config
 
 PREPROCESSOR_FILE, PROCESSOR_FILE = "preprocessor_config.json", "processor_config.json"
@@ -25,6 +25,7 @@ _AS_THEY_ARE = (
     *(TOKENIZER_FILE, VOCABULARY_FILE, MERGES_FILE),
 )
 _OF_NEWER_VERSIONS = {"layer_types", "dtype", "model_type", "rope_parameters", "rope_type", "transformers_version"}
+_HOW_IT_WAS_LOADED = ("backend", "is_local", "local_files_only", "name_or_path")
 _VISION = (
     *("depth", "embed_dim", "mlp_ratio", "num_heads", "in_chans", "hidden_size"),
     *("patch_size", "spatial_merge_size", "spatial_patch_size", "temporal_patch_size"),
@@ -45,17 +46,21 @@ def published_config(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     text, vision = text_config(config), config["vision_config"]
     rope = text.get("rope_parameters") or text.get("rope_scaling") or {}
     outer = {name: value for name, value in config.items() if name not in ("text_config", "rope_scaling")}
+    if (kind := rope.get("type") or rope.get("rope_type")) not in ("mrope", "default"):
+        raise InputError(f"the base's {CONFIG_FILE} asks for rope of kind {kind!r}, which the published layout has not")
     try:
         flat = {
             **{name: value for name, value in text.items() if name not in _OF_NEWER_VERSIONS},
             **{name: value for name, value in outer.items() if name not in _OF_NEWER_VERSIONS},
             "rope_theta": text.get("rope_theta") or rope["rope_theta"],
             "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+            "tie_word_embeddings": ties_head(config),
             "vision_config": _published_vision(vision),
         }
     except KeyError as error:
         raise InputError(f"the base's {CONFIG_FILE} says nothing of {error}; fetch it again") from None
-    flat.pop("quantization_config", None)
+    for name in ("quantization_config", "_name_or_path"):
+        flat.pop(name, None)
     if flat.get("pad_token_id") is None:
         flat.pop("pad_token_id", None)
     named = {"architectures": [ARCHITECTURE], "model_type": MODEL_TYPE, "torch_dtype": dtype}
@@ -87,7 +92,7 @@ def published_files(name: str, folder: Path, dtype: str, max_pixels: int | None 
     if TOKENIZER_FILE not in files:
         raise InputError(f"base model {name!r}: {TOKENIZER_FILE} is missing; fetch it again")
     if not {VOCABULARY_FILE, MERGES_FILE} <= files.keys():
-        files |= _vocabulary(_read(name, folder, TOKENIZER_FILE))
+        files |= _vocabulary(name, _read(name, folder, TOKENIZER_FILE))
     if "chat_template" not in tokenizer_config and not any(each.startswith("chat_template") for each in files):
         raise InputError(f"base model {name!r}: its chat template is missing; fetch it again")
     return files
@@ -99,7 +104,7 @@ def _published_preprocessor(name: str, folder: Path, max_pixels: int | None) -> 
         own = _read(name, folder, PREPROCESSOR_FILE)
     else:
         own = _read(name, folder, PROCESSOR_FILE).get("image_processor") or {}
-    size = own.get("size") or {}
+    size = own["size"] if isinstance(own.get("size"), dict) else {}
     limits = {
         "min_pixels": own.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels"),
         "max_pixels": max_pixels or own.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels"),
@@ -117,7 +122,7 @@ def _published_preprocessor(name: str, folder: Path, max_pixels: int | None) -> 
 
 def _published_tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return tokenizer_config.json in the words that older versions read, too."""
-    own = {name: value for name, value in config.items() if name not in ("backend", "is_local", "local_files_only")}
+    own = {name: value for name, value in config.items() if name not in _HOW_IT_WAS_LOADED}
     if own.get("tokenizer_class") == "TokenizersBackend":
         own["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(own.get("extra_special_tokens"), list):
@@ -125,12 +130,15 @@ def _published_tokenizer(config: Mapping[str, Any]) -> dict[str, Any]:
     return own
 
 
-def _vocabulary(tokenizer: Mapping[str, Any]) -> dict[str, bytes]:
+def _vocabulary(name: str, tokenizer: Mapping[str, Any]) -> dict[str, bytes]:
     """Return vocab.json and merges.txt of a byte-level BPE's tokenizer.json."""
-    model = tokenizer["model"]
-    merges = [each if isinstance(each, str) else " ".join(each) for each in model["merges"]]
+    try:
+        vocabulary, merges = tokenizer["model"]["vocab"], tokenizer["model"]["merges"]
+    except (KeyError, TypeError):
+        raise InputError(f"base model {name!r}: {TOKENIZER_FILE} holds no byte-level BPE; fetch it again") from None
+    merges = [each if isinstance(each, str) else " ".join(each) for each in merges]
     return {
-        VOCABULARY_FILE: json.dumps(model["vocab"], ensure_ascii=False).encode(),
+        VOCABULARY_FILE: json.dumps(vocabulary, ensure_ascii=False).encode(),
         MERGES_FILE: "\n".join(["#version: 0.2", *merges, ""]).encode(),
     }
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError
-from data_prep.files import if_supported, replace, sync, to_root, write_atomic, write_json
+from data_prep.files import if_supported, portable_name, replace, sync, to_root, write_atomic, write_json
 from data_prep.locks import HELD_SUFFIX, hold_lock
 from recipes.adapter.export_card import export_card
 from recipes.adapter.label_tokens import label_tokens
@@ -182,11 +182,10 @@ class RunFolder:
                 file=sys.stderr,
             )
             return
-        name = to_root(self.path)
         if record.merged:
-            text = export_card(record, name, label_tokens(self.path), report)
+            text = export_card(record, portable_name(self.path), label_tokens(self.path), report)
         else:
-            text = model_card(record, name, report)
+            text = model_card(record, to_root(self.path), report)
         write_atomic(card, text.encode())
 
     def finish(self, record: SafetyRecord) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
@@ -26,6 +27,8 @@ from recipes.adapter.safety_record import read_record
 from recipes.answering.adapted_model import load_for_batches
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.model.loading import load_processor
+from recipes.training.run_folder import RunFolder
+from tests.made_bases import change_config
 from tests.recipes.adapter.test_merging import random_adapter
 
 CPU = torch.device("cpu")
@@ -91,13 +94,13 @@ def test_card_has_the_record_s_values(exported: Path) -> None:
     for said in ("From 0.25 on", "at most 100352", "--image-max-tokens 128", "torch.float32", "58 and 60"):
         assert said in card, said
     assert "None: the adapter wasn't evaluated before" in card
-    for request in re.findall(r"printf '%s' '(\{.*?)'; base64 -w 0 frame.jpg; printf '%s' '(.*?)'\)", card):
-        asked = json.loads("/9j/".join(request))
-        frame, question = asked["messages"][0]["content"]
+    requests = re.findall(r"printf '%s' '(\{.*?)'; base64 -w 0 frame.jpg; printf '%s' '(.*?)'\)", card)
+    vllm, llama = (json.loads("/9j/".join(request)) for request in requests)
+    for request in (vllm, llama):
+        frame, question = request["messages"][0]["content"]
         assert frame["image_url"]["url"] == "data:image/jpeg;base64,/9j/"
         assert question["text"] == read_record(exported).prompt
-        assert asked.get("logprob_token_ids", [58, 60]) == [58, 60]
-    assert card.count("base64 -w 0") == 2
+    assert (vllm["logprob_token_ids"], llama["top_logprobs"]) == ([58, 60], 20)
 
 
 def test_script_prints_the_folder_and_its_answers_are_infer_s(
@@ -133,6 +136,8 @@ def test_label_tokens_are_the_collator_s(exported: Path, run: Path) -> None:
             "aren't those",
         ),
         (lambda folder: (folder / "vocab.json").unlink(), "its files aren't those that were written"),
+        (lambda folder: (folder / "chat_template.jinja").write_text("{{ messages }}"), "those that were written"),
+        (lambda folder: (folder / "merges.txt").open("a").write("a b"), "aren't those that were written"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
         (lambda folder: os.truncate(folder / "model.safetensors", 1_000_000), "is truncated or damaged"),
         (lambda folder: _flip(folder / "model.safetensors"), "aren't those that were written"),
@@ -163,7 +168,7 @@ def test_nothing_is_overwritten(run: Path, exported: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"exists, and nothing is overwritten"):
         export.main(["--adapter", str(run), "--out", str(exported)])
     assert before == {path.name: path.read_bytes() for path in exported.iterdir()}
-    with pytest.raises(InputError, match=r"is an export already; copy the folder"):
+    with pytest.raises(InputError, match=r"is an export, not an adapter; name the run"):
         export.main(["--adapter", str(exported), "--out", str(tmp_path / "again")])
     assert not list(tmp_path.iterdir())
 
@@ -237,10 +242,108 @@ def test_two_at_once_are_one(run: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert find_adapter(tmp_path / "out").record.merged
 
 
-def test_original_weights_need_an_adapter_of_4_bits_and_its_run(run: Path, small_base: Path, tmp_path: Path) -> None:
+def test_a_second_one_finds_nothing_between_a_whole_folder_and_its_place(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is renamed with its lock held; who waited for it has a lock of nothing."""
+    flags = ["--adapter", str(run), "--out", str(tmp_path / "out")]
+    sync, tried = exporting.sync, []
+
+    def second(path: Path) -> None:
+        sync(path)
+        tried.append(path.name)
+        with monkeypatch.context() as patched:
+            patched.setattr(exporting, "sync", sync)
+            with pytest.raises(InputError, match=r"another process is exporting|exists, and nothing is overwritten"):
+                export.main(flags)
+
+    monkeypatch.setattr(exporting, "sync", second)
+    assert export.main(flags) == 0
+    assert len(tried) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert not list((tmp_path / "out").glob(".*"))
+    find_adapter(tmp_path / "out")
+
+
+def test_a_killed_one_s_rest_takes_no_room_from_the_next(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".out.unfinished").mkdir()
+    (tmp_path / ".out.unfinished" / "model.safetensors").write_bytes(b"half")
+    found = []
+    monkeypatch.setattr(exporting, "check_writable", lambda folder, _size: found.append([*folder.glob("*/*.safe*")]))
+    assert export.main(["--adapter", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert found == [[]]
+
+
+def test_a_link_to_nowhere_is_in_the_way(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"exists, and nothing is overwritten"):
+        export.main(["--adapter", str(run), "--out", str(tmp_path / "out")])
+
+
+def test_figures_are_of_this_adapter_or_none(run: Path, tmp_path: Path, small_base: Path) -> None:
+    adapter = random_adapter(small_base, tmp_path / "run")
+    file = tmp_path / "run" / "eval" / "report.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps({"config": {"adapter_sha256": "another's"}}))
+    Export(adapter, tmp_path / "out", CPU).write()
+    assert "None: the adapter wasn't evaluated before" in (tmp_path / "out" / "README.md").read_text()
+    file.write_text("{")
+    with pytest.raises(InputError, match=r"report\.json is damaged; evaluate the adapter again"):
+        Export(adapter, tmp_path / "other", CPU).write()
+    assert not (tmp_path / "other").exists()
+
+
+def test_no_path_of_a_machine_leaves_with_it(small_base: Path, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(small_base, base)
+    change_config(base, _name_or_path=str(base))
+    adapter = random_adapter(base, tmp_path / "run", dataset=str(tmp_path / "data"))
+    record = Export(adapter, tmp_path / "out", CPU).write()
+    assert (record.base_model, record.dataset) == ("base", "data")
+    RunFolder(tmp_path / "out").write_card(record)
+    for path in (tmp_path / "out").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+
+
+def test_shards_are_the_base_s(small_base: Path, exported: Path, tmp_path: Path) -> None:
+    """Also of a base whose tensors go by transformers 5's names."""
+    base = tmp_path / "base"
+    shutil.copytree(small_base, base)
+    (base / "model.safetensors").unlink()
+    weights = load_file(small_base / "model.safetensors")
+    named = {
+        re.sub(r"^model\.", "model.language_model.", re.sub(r"^visual\.", "model.visual.", name)): weight
+        for name, weight in weights.items()
+        if not name.startswith("visual.")
+    } | {f"model.{name}": weight for name, weight in weights.items() if name.startswith("visual.")}
+    files = {f"model-0000{part + 1}-of-00002.safetensors": sorted(named)[part::2] for part in range(2)}
+    for file, names in files.items():
+        save_file({name: named[name] for name in names}, base / file, metadata={"format": "pt"})
+    index = {"metadata": {"total_size": 1}, "weight_map": {name: file for file in files for name in files[file]}}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    adapter = random_adapter(base, tmp_path / "run")
+    Export(adapter, tmp_path / "out", CPU).write()
+    written = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    one_file = load_file(exported / "model.safetensors")
+    assert written["metadata"]["total_size"] == sum(4 * weight.numel() for weight in one_file.values())
+    assert written["weight_map"].keys() == one_file.keys() and set(written["weight_map"].values()) == set(files)
+    for file in files:
+        for name, weight in load_file(tmp_path / "out" / file).items():
+            assert written["weight_map"][name] == file and torch.equal(weight, one_file[name]), name
+    assert len(load_for_batches(find_adapter(tmp_path / "out")).p_unsafe([read_image(FRAME)])) == 1
+
+
+def test_original_weights_need_an_adapter_of_4_bits_and_its_run(
+    run: Path, small_base: Path, packed_base: Path, tmp_path: Path
+) -> None:
     random_adapter(small_base, tmp_path / "plain", load_in_4bit=False)
     out = ["--out", str(tmp_path / "out"), "--original-weights"]
     with pytest.raises(InputError, match=r"was trained on its base's own weights; leave it out"):
         export.main(["--adapter", str(tmp_path / "plain"), *out])
+    random_adapter(packed_base, tmp_path / "packed")
+    with pytest.raises(InputError, match=r"comes in 4 bits alone; leave it out"):
+        export.main(["--adapter", str(tmp_path / "packed"), *out])
     with pytest.raises(InputError, match=r"run\.json, which says how to choose the threshold, is missing"):
         export.main(["--adapter", str(run), *out])

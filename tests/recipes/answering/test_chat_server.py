@@ -169,6 +169,8 @@ def test_a_server_that_gives_no_more_than_it_gave_is_told_so(run: Path, server: 
     [
         ((200, answer([LLAMA[0], LLAMA[2]])), "gave no probability of 'S', so there is no P(UNSAFE)"),
         ((200, answer([LLAMA[0], {**LLAMA[1], "logprob": -9999.0}])), "gave no probability of 'S'"),
+        ((200, answer([LLAMA[0], {**LLAMA[1], "logprob": 3.0}])), "gave no probability of 'S'"),
+        ((200, {"choices": [{"logprobs": {"content": [{"top_logprobs": ["U", "S"]}]}}]}), "gave no probability of 'S'"),
         ((200, {"choices": [{"message": {"content": "U"}}]}), "gave no probability of 'S'"),
         ((400, {"error": {"message": "top_logprobs must be at most 20"}}), "answered 400: .*must be at most 20"),
         ((500, b"<html>"), "answered 500: <html>"),
@@ -209,6 +211,32 @@ def test_key_is_the_environment_s(run: Path, server: Server, monkeypatch: pytest
     assert asked(run, server) == 0
 
 
+@pytest.mark.parametrize("key", ["geheim\x00", "schlüssel"])
+def test_key_that_is_none_is_not_printed(run: Path, server: Server, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", key.replace("\x00", "\x7f"))
+    with pytest.raises(InputError, match=r"^OPENAI_API_KEY holds characters that no key has; set it anew$"):
+        asked(run, server)
+
+
+def test_proxy_that_is_none_is_a_line(run: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", "gopher://127.0.0.1:9")
+    with pytest.raises(InputError, match=r"the proxy in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY can't be used"):
+        asked(run, server)
+
+
+def test_a_server_elsewhere_is_reached_through_the_proxy_that_is_set(
+    run: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loopback server stands for the proxy: it sees a request for another machine, whole address and all."""
+    monkeypatch.setenv("HTTP_PROXY", server.url.removesuffix("/v1"))
+    monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server.url = "http://engine.plant.example/v1"
+    with pytest.raises(InputError, match=r"http://engine\.plant\.example/v1/models answered 404: not found"):
+        asked(run, server)
+
+
 def test_no_server_is_a_line(run: Path, server: Server) -> None:
     server.url = server.url.removesuffix("/v1")
     with pytest.raises(InputError, match=r"/models answered 404"):
@@ -223,6 +251,7 @@ def test_no_server_is_a_line(run: Path, server: Server) -> None:
     [
         (["--server", "http://127.0.0.1:9/v1", "--compile"], "the server loads the model"),
         (["--server", "http://127.0.0.1:9/v1", "--layers-on-host", "all"], "the server loads the model"),
+        (["--server", "http://[::1/v1"], "is no http:// or https:// address"),
         (["--server", "127.0.0.1:9"], "is no http:// or https:// address"),
         (["--server-model", "plant"], "--server-model is for --server"),
     ],

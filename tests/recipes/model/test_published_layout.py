@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
 
 from data_prep.errors import InputError
@@ -130,8 +131,20 @@ def test_earlier_writings_of_the_same_weights_are_known(small_base: Path, tmp_pa
     assert base.same_weights == (earlier,)
     assert base.is_at(earlier) and base.is_at(base.revision) and not base.is_at("0" * 40) and not base.is_at(None)
     folder = shutil.copytree(small_base, tmp_path / "base")
-    (folder / "earlier_revisions.json").write_text('["0123"]')
-    with pytest.raises(InputError, match=r"earlier_revisions\.json: not a JSON list of revisions"):
+    assert find_base(str(folder)).same_weights == (earlier,)
+    weights = load_file(folder / "model.safetensors")
+    save_file({**weights, "lm_head.weight": 2 * weights["lm_head.weight"]}, folder / "model.safetensors")
+    assert find_base(str(folder)).same_weights == (), "other weights than the list was written for"
+    (folder / "earlier_revisions.json").write_text('{"weights": "0123", "revisions": []}')
+    with pytest.raises(InputError, match=r"earlier_revisions\.json: not a fingerprint and a list of revisions"):
         find_base(str(folder))
     (folder / "earlier_revisions.json").unlink()
     assert find_base(str(folder)).same_weights == ()
+
+
+def test_other_rope_and_a_nested_tied_head_are_seen(tied_base: Path) -> None:
+    config = json.loads((tied_base / "config.json").read_text())
+    with pytest.raises(InputError, match=r"asks for rope of kind 'yarn'"):
+        published_config({**config, "rope_scaling": {**config["rope_scaling"], "type": "yarn"}}, "bfloat16")
+    nested = {**config, "tie_word_embeddings": False, "text_config": {**config, "tie_word_embeddings": True}}
+    assert published_config(nested, "bfloat16")["tie_word_embeddings"] is True
