@@ -196,7 +196,10 @@ def test_exports_figures_are_those_of_the_benchmark(name: str) -> None:
     row = f"| {EXPORTS[name]} | {report['frames']} | {seconds:.0f} | {peak:.2f} | {' | '.join(cells)} |"
     assert row.replace("e-0", "e-") in document
     assert report["differing_from_base"] == []
-    assert {way: found["labels"] for way, found in away.items()} == dict.fromkeys(away, 0)
+    if name in ("demo", "small"):  # in fp32
+        assert {way: found["labels"] for way, found in away.items()} == dict.fromkeys(away, 0)
+    else:
+        assert max(found["p_unsafe"] for found in away.values()) < 0.03
 
 
 FRAMES_ARMS = {
