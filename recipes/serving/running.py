@@ -54,10 +54,12 @@ def serve(
     """
     load = partial(_load, adapter, compiled=compiled, on_host=on_host)
     name, address = to_root(adapter.folder), f"http://{host}:{port}"
-    with application(load, adapter.record, name, rules, limits, address=address, prior=prior) as app:
-        with listen(host, port) as listening:
-            print(f"{address}/", flush=True)
-            server_of(app).run(sockets=[listening])
+    with (
+        application(load, adapter.record, name, rules, limits, address=address, prior=prior) as app,
+        listen(host, port) as listening,
+    ):
+        print(f"{address}/", flush=True)
+        server_of(app).run(sockets=[listening])
 
 
 @contextmanager

@@ -68,7 +68,7 @@ def test_form_without_a_boundary_is_refused() -> None:
         read_form("multipart/form-data", form(('name="f"', b"a")), 2)
 
 
-@pytest.mark.parametrize("name", [None, "gate", "Hof 3 – Nord", "x" * 128])
+@pytest.mark.parametrize("name", [None, "gate", "Hof 3, Süd", "x" * 128])
 def test_camera_comes_back_as_it_came(name: str | None) -> None:
     assert camera_of(name) == name
 
