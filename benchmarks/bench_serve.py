@@ -27,7 +27,6 @@ from benchmarks.measuring.soak import Soak, mixed_kinds
 from data_prep.console import run_script
 from data_prep.errors import InputError
 from data_prep.files import from_root
-from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
 
 FRAMES = 64
@@ -43,7 +42,7 @@ def main(argv: list[str]) -> int:
         if args.like:
             make_up(from_root(args.out), args.like)
             args.adapter, args.data = f"{args.out}/adapter", f"{args.out}/data"
-        frames = test_frames(from_root(args.data))
+        frames = frame_files(from_root(args.data))
         expected = answers_of_infer(args.adapter, frames)
         results: dict[str, Any] = {"machine": machine(), "batch_size": args.batch_size, "rates": [], "soak": None}
         if args.seconds:
@@ -79,7 +78,7 @@ def make_up(out: Path, like: str) -> None:
         write_random_adapter(out / "adapter", out / "base", max_pixels=MAX_PIXELS[480])
 
 
-def test_frames(data: Path) -> list[Path]:
+def frame_files(data: Path) -> list[Path]:
     """Return test frames, evenly out of all of them."""
     rows = read_rows(data / "test.jsonl")
     if not rows:

@@ -6,7 +6,6 @@ It loads the adapter as serve.py does, says so in a line, and for each line of J
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Sequence
 from statistics import median

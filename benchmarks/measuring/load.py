@@ -32,9 +32,9 @@ class Load:
 def ask_for(
     seconds: float, clients: int, port: int, frames: Sequence[bytes], expected: Sequence[dict[str, Any]] | None
 ) -> tuple[Load, float]:
-    """Have clients ask for so long, each its next frame once it has an answer; return what they saw, and frames a second.
+    """Have clients ask for so long, each its next frame once it has an answer; return what they saw, and the rate.
 
-    Without `expected` the answers aren't read. The rate is of answers from the first request to the last answer.
+    The rate is in frames a second, from the first request to the last answer. Without `expected` answers aren't read.
     """
     loads = [Load() for _ in range(clients)]
     begin, began = threading.Barrier(clients + 1), [0.0]

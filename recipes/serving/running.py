@@ -11,7 +11,6 @@ import uvicorn
 from PIL import Image
 from starlette.types import ASGIApp
 
-from data_prep.files import to_root
 from recipes.adapter.folder import Adapter
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.answering.card_options import OnHost
@@ -53,7 +52,7 @@ def serve(
     Raises InputError where it can't be loaded, or the port was taken meanwhile.
     """
     load = partial(_load, adapter, compiled=compiled, on_host=on_host)
-    name, address = to_root(adapter.folder), f"http://{host}:{port}"
+    name, address = adapter.folder.name, f"http://{host}:{port}"
     with (
         application(load, adapter.record, name, rules, limits, address=address, prior=prior) as app,
         listen(host, port) as listening,

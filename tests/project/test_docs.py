@@ -41,7 +41,8 @@ NEEDS_A_GPU = {
 }
 # The demo's training many times, and evaluations of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_doubts.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_serve.py, test_doubts.py, test_examination.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
+# Run by test_app.py, test_serve.py, test_doubts.py, test_examination.py, test_clip_audit.py, test_bench_*.py and
+# test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ import pytest
 from PIL import Image
 
 from data_prep.files import PROJECT_ROOT
-from recipes import infer
 from tests.black_hole import free_port
 from tests.conftest import Kept
 
@@ -106,7 +106,7 @@ def expected(kept: Kept, frames: list[bytes], tmp_path_factory: pytest.TempPathF
     )
     found = [json.loads(line) for line in done.stdout.splitlines()]
     values = sorted(each["p_unsafe"] for each in found)
-    assert max(b - a for a, b in zip(values, values[1:], strict=False)) > 10 * TOLERANCE, "they can be told apart"
+    assert max(b - a for a, b in pairwise(values)) > 10 * TOLERANCE, "they can be told apart"
     return found
 
 

@@ -1,21 +1,30 @@
 """The service by a real HTTP client over the loopback interface; the model is a stub that can be held."""
 
 import io
+import json
 import re
+import shlex
+import shutil
 import socket
+import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 from PIL import Image
 
 from data_prep.errors import InputError
+from data_prep.files import PROJECT_ROOT
 from recipes.serving import connections
 from recipes.serving.gate import Rules
 from recipes.serving.running import Limits
+from tests.project.documents import blocks_of
 from tests.recipes.serving.stub_service import LIMITS, PATIENCE, Served, frame, served, till_closed
 
 TOKEN = "c0ffee-c0ffee"
@@ -446,3 +455,37 @@ def test_end_comes_after_the_answers(threads: ThreadPoolExecutor, capsys: pytest
         asked = [threads.submit(service.ask, red) for red in range(8)]
         assert [each.result(PATIENCE).json()["p_unsafe"] for each in asked] == [red / 255 for red in range(8)]
     assert capsys.readouterr().err == "8 answered, 0 refused, 0 hung up\n"
+
+
+def examples(language: str) -> list[str]:
+    text = (PROJECT_ROOT / "docs" / "answering.md").read_text().partition("\n## Over HTTP\n")[2].partition("\n## ")[0]
+    return blocks_of(text, language)
+
+
+def run_there(command: list[str], service: Served, folder: Path) -> str:
+    """Run a command of the documents, asking this service, in a folder with a frame."""
+    (folder / "frame.jpg").write_bytes(frame(255, kind="JPEG"))
+    here = [word.replace("http://127.0.0.1:8000", f"http://127.0.0.1:{service.port}") for word in command]
+    return subprocess.run(here, cwd=folder, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+
+
+def test_documents_show_how_curl_asks(service: Served, tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl found; on Debian: apt-get install curl")
+    commands = [shlex.split(line) for block in examples("sh") for line in block.splitlines()]
+    (shown,) = examples("json")
+    alone, of_a_camera, several = (json.loads(run_there(command, service, tmp_path)) for command in commands)
+    assert list(of_a_camera) == list(json.loads(shown)) and of_a_camera["camera"] == "gate"
+    assert [each["answer"] for each in (alone, of_a_camera, *several)] == ["UNSAFE"] * 4
+
+
+def test_documents_show_how_python_asks(service: Served, tmp_path: Path) -> None:
+    (code,) = examples("python")
+    assert run_there([sys.executable, "-c", code], service, tmp_path) == "UNSAFE\n"
+
+
+def test_documents_show_a_sensor_of_home_assistant(service: Served, tmp_path: Path) -> None:
+    (shown,) = [yaml.safe_load(block) for block in examples("yaml")]
+    (entry,) = shown["command_line"]
+    command = [word.replace("/config/gate.jpg", "frame.jpg") for word in shlex.split(entry["sensor"]["command"])]
+    assert json.loads(run_there(command, service, tmp_path))["camera"] == "gate"
