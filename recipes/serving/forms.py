@@ -55,7 +55,7 @@ def _take(found: Parts, most: int, part: Field | File) -> None:
     if part.field_name == CAMERA.encode():
         if found.camera is not None:
             raise Refused(422, f"{CAMERA} stands twice in the form; a request has one")
-        found.camera = camera_of(content.decode("utf-8", "backslashreplace"))
+        found.camera = camera_of(content.decode("utf-8", "surrogateescape"))
     elif len(found.frames) == most:
         raise Refused(413, f"more than {most} frames in one request; send fewer at once")
     else:

@@ -43,29 +43,26 @@ class Gate:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        visit = Visit(scope, receive, send, self.rules)
+        visit = Visit(scope, receive, send, self.rules, self.counts)
         try:
             visit.check()
         except Refused as refused:
             await refused.as_response()(scope, visit.receive, visit.send)
         else:
             await self.app(scope, visit.receive, visit.send)
-        if visit.gone:
-            self.counts.gone()
-        elif visit.status >= 400:
-            self.counts.refused(visit.status)
 
 
 class Visit:
     """One request and its response, on their way through the gate."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, rules: Rules) -> None:
-        self.status = 0
-        self.gone = False
+    def __init__(self, scope: Scope, receive: Receive, send: Send, rules: Rules, counts: Counts) -> None:
+        self._status = 0
+        self._gone = False
         self._scope = scope
         self._receive = receive
         self._send = send
         self._rules = rules
+        self._counts = counts
         self._headers = Headers(scope=scope)
         self._ended = self._headers.get("content-length", "0") == "0" and "transfer-encoding" not in self._headers
         self._bytes = 0
@@ -97,7 +94,9 @@ class Visit:
                 seconds = f"{self._rules.max_seconds:g} s"
                 raise Refused(408, f"the request wasn't whole after {seconds}; send it faster, or smaller") from None
         if message["type"] == "http.disconnect":
-            self.gone = self.status == 0
+            if not self._status and not self._gone:
+                self._gone = True
+                self._counts.gone()
             return message
         self._bytes += len(message.get("body", b""))
         self._ended = not message.get("more_body", False)
@@ -108,7 +107,9 @@ class Visit:
     async def send(self, message: Message) -> None:
         """Send a part of the response. Where the body hasn't been read to its end, the connection ends with it."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self._status = message["status"]
+            if self._status >= 400 and not self._gone:
+                self._counts.refused(self._status)
             await self._send({**message, "headers": [*message["headers"], *self._own_headers()]})
         elif self._ended or message.get("more_body"):
             await self._send(message)
@@ -125,7 +126,7 @@ class Visit:
             message = dict(await self._receive())
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
-        names = [(name, value) for name, value in self._scope["headers"] if name == _NAME and self.status != 400]
+        names = [(name, value) for name, value in self._scope["headers"] if name == _NAME and self._status != 400]
         return names if self._ended else [*names, (b"connection", b"close")]
 
     def _too_large(self) -> Refused:

@@ -14,6 +14,7 @@ from PIL import Image
 from recipes.serving.address import LOCAL, listen
 from recipes.serving.gate import Rules
 from recipes.serving.running import Limits, application, server_of
+from recipes.serving.turns import Turns
 from tests.recipes.adapter.test_safety_record import RECORD
 
 PATIENCE = 30
@@ -58,6 +59,7 @@ class Served:
     """A running service, what its model does, and a client that asks it."""
 
     port: int
+    turns: Turns
     model: RedModel
     client: httpx.Client
 
@@ -74,6 +76,14 @@ class Served:
                 return
             threading.Event().wait(0.02)
         raise AssertionError(f"{name} is {self.metric(name)}, not {value}")
+
+    def wait_for_frames(self, count: int) -> None:
+        """Return once so many are decoded and wait for the model."""
+        for _ in range(PATIENCE * 50):
+            if len(self.turns) == count:
+                return
+            threading.Event().wait(0.02)
+        raise AssertionError(f"{len(self.turns)} frames wait, not {count}")
 
     def ask(self, red: int, **how: Any) -> httpx.Response:
         """Ask about a frame of that red."""
@@ -93,6 +103,16 @@ def frame(red: int, *, size: tuple[int, int] = (16, 8), kind: str = "PNG") -> by
     return content.getvalue()
 
 
+def read_until(connection: socket.socket, end: bytes) -> bytes:
+    """Return what comes up to `end`."""
+    said = b""
+    while not said.endswith(end):
+        came = connection.recv(65536)
+        assert came, said
+        said += came
+    return said
+
+
 def till_closed(connection: socket.socket) -> bytes:
     """Return what comes until the other side closes."""
     said = b""
@@ -105,10 +125,15 @@ def till_closed(connection: socket.socket) -> bytes:
 @contextlib.contextmanager
 def served(rules: Rules = RULES, limits: Limits = LIMITS, *, prior: float | None = None) -> Iterator[Served]:
     """Serve for as long as the context lasts."""
-    model = RedModel()
+    model, waiting = RedModel(), list[Turns]()
     model.go_on.set()
+
+    def load(turns: Turns) -> RedModel:
+        waiting.append(turns)
+        return model
+
     with (
-        application(lambda turns: model, RECORD, "a <run>", rules, limits, address="http://here", prior=prior) as app,
+        application(load, RECORD, "a <run>", rules, limits, address="http://here", prior=prior) as app,
         listen(LOCAL, 0) as listening,
     ):
         port = listening.getsockname()[1]
@@ -117,7 +142,7 @@ def served(rules: Rules = RULES, limits: Limits = LIMITS, *, prior: float | None
         thread.start()
         with httpx.Client(base_url=f"http://{LOCAL}:{port}", timeout=PATIENCE, trust_env=False) as client:
             try:
-                yield Served(port, model, client)
+                yield Served(port, *waiting, model, client)
             finally:
                 model.go_on.set()
                 client.close()
