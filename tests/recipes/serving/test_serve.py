@@ -17,7 +17,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
@@ -66,7 +65,8 @@ def running(kept: Kept, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ru
     process.kill()
     process.wait(PATIENCE)
     last_resort.cancel()
-    assert list((folder / "temporary").iterdir()) == [], "nothing that comes is written anywhere"
+    written = [path for path in (folder / "temporary").rglob("*") if path.is_file()]
+    assert written == [], "nothing that comes is written anywhere"
 
 
 def encoded(image: Image.Image, kind: str, **how: Any) -> bytes:
@@ -132,11 +132,6 @@ def test_frames_of_one_request_get_infer_s_answers(
     files = [("frame", ("frame.jpg", content)) for content in frames]
     found = running.client.post("/answers", files=files).json()
     assert all(same(each, answer) for each, answer in zip(found, expected, strict=True))
-
-
-def test_one_thread_alone_runs_the_model(running: Running) -> None:
-    """No thread but the model's makes a team: as many threads as the others, the team and the main one."""
-    assert psutil.Process(running.process.pid).num_threads() < 40
 
 
 def test_good_and_bad_requests_at_once_are_told_apart(
