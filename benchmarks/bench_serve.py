@@ -2,9 +2,8 @@
 
     python benchmarks/bench_serve.py [--adapter outputs/demo] [--data data/demo] [--seconds 60]
 
-It wants what `make demo` leaves. Before and after each number of clients, another process calls the model itself with
-as many frames at once, for half the time each, while as many clients ask a service that does nothing: the load is in
-both. Then requests of every kind, good and bad, are sent. With --like, the adapter and the frames are made up at the
+It wants what `make demo` leaves. In turns of ten seconds clients ask the service, and another process calls the model
+itself with as many frames at once while as many clients ask a service that does nothing: the load is in both. Then requests of every kind, good and bad, are sent. With --like, the adapter and the frames are made up at the
 size of that base, for a GPU of 40 GB; the rate beside is then from bytes to labels.
 """
 
@@ -16,13 +15,13 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import mean, median, quantiles
 from typing import Any
 
 from benchmarks.measuring.arms import prepare
 from benchmarks.measuring.load import ask_for, sham_service
 from benchmarks.measuring.machine import machine
-from benchmarks.measuring.service_process import OwnCalls, ServiceProcess, own_calls, service, settle
+from benchmarks.measuring.service_process import OwnCalls, ServiceProcess, own_calls, service
 from benchmarks.measuring.soak import Soak, mixed_kinds
 from data_prep.console import run_script
 from data_prep.errors import InputError
@@ -32,6 +31,7 @@ from data_prep.rows.jsonl import read_rows
 FRAMES = 64
 TOKEN = "c0ffee-c0ffee-c0ffee"
 MANY = 16  # clients of the mixture
+ROUND_SECONDS, WARM_UP_SECONDS = 10, 3
 END_AFTER = 0.8  # of the mixture's requests the first service is told to end
 
 
@@ -95,22 +95,23 @@ def answers_of_infer(adapter: str, frames: Sequence[Path]) -> list[dict[str, Any
 
 
 def rates(args: argparse.Namespace, frames: Sequence[Path], expected: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Measure each number of clients, beside the model's own calls before and after."""
+    """Measure each number of clients in rounds, of which the model's own calls have one half and the service the other."""
     how = ["--adapter", args.adapter, "--batch-size", str(args.batch_size), *(["--compile"] if args.compile else [])]
     encoded, found = [frame.read_bytes() for frame in frames], []
+    rounds = max(round(args.seconds / ROUND_SECONDS), 1)
     with service(how) as serving, own_calls([*how, "--data", args.data]) as own:
         for clients in args.clients:
-            at_once = min(clients, args.batch_size)
-            asked = {"frames": at_once, "from_bytes": bool(args.like)}
-            quick = calls_beside_load(own, asked, 2.0, clients, encoded, 1.0)
-            ask_for(2.0, clients, serving.port, encoded, None)
-            before = calls_beside_load(own, asked, args.seconds / 2, clients, encoded, quick["call_seconds"])
-            served = serve_clients(serving, args.seconds, clients, encoded, expected)
-            after = calls_beside_load(own, asked, args.seconds / 2, clients, encoded, before["call_seconds"])
-            calls = [each["frames_per_second"] for each in (before, after)]
-            share = 2 * served["frames_per_second"] / sum(calls)
-            found.append({"clients": clients, "at_once": at_once, **served, "own_calls": calls, "share": share})
-            print(json.dumps(found[-1]))
+            asked = {"frames": min(clients, args.batch_size), "from_bytes": bool(args.like)}
+            delay = calls_beside_load(own, asked, WARM_UP_SECONDS, clients, encoded, 1.0)["call_seconds"]
+            ask_for(WARM_UP_SECONDS, clients, serving.port, encoded, None)
+            each = []
+            for _ in range(rounds):
+                calls = calls_beside_load(own, asked, args.seconds / rounds, clients, encoded, delay)
+                delay = calls["call_seconds"]
+                served = serve_clients(serving, args.seconds / rounds, clients, encoded, expected)
+                each.append({**served, "own_calls": calls["frames_per_second"]})
+            found.append({"clients": clients, "at_once": asked["frames"], "rounds": each, **summary(each)})
+            print(json.dumps({name: value for name, value in found[-1].items() if name != "rounds"}))
     return found
 
 
@@ -118,7 +119,6 @@ def calls_beside_load(
     own: OwnCalls, asked: dict[str, Any], seconds: float, clients: int, encoded: Sequence[bytes], delay: float
 ) -> dict[str, Any]:
     """Have the model called while clients ask a service that answers nothing, as slowly as the model would."""
-    settle()
     with sham_service(lambda: delay) as port:
         loading = threading.Thread(target=ask_for, args=(seconds, clients, port, encoded, None))
         own.begin(**asked, seconds=seconds)
@@ -132,7 +132,6 @@ def serve_clients(
     serving: ServiceProcess, seconds: float, clients: int, encoded: Sequence[bytes], expected: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Have clients ask the service for so long."""
-    settle()
     before, cpu = serving.counted(), serving.cpu_seconds()
     load, rate = ask_for(seconds, clients, serving.port, encoded, expected)
     after = serving.counted()
@@ -142,15 +141,33 @@ def serve_clients(
     )
     return {
         "frames_per_second": rate,
-        "p50_ms": 1000 * median(load.seconds),
-        "p95_ms": 1000 * quantiles(load.seconds, n=20)[-1],
         "frames_a_batch": answered / batches,
-        "batch_ms": 1000 * busy / batches,
         "model_busy": busy / (len(load.seconds) / rate),
         "cpu_ms_a_frame": 1000 * (serving.cpu_seconds() - cpu) / answered,
-        "answered": len(load.seconds),
+        "ms": [round(1000 * seconds, 1) for seconds in load.seconds],
         "other_labels": load.other_labels,
         "largest_difference": max(load.apart),
+    }
+
+
+def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what all rounds with one number of clients come to; `share` is of the model's own rate."""
+    ms = [value for each in rounds for value in each["ms"]]
+    rates, own = ([each[name] for each in rounds] for name in ("frames_per_second", "own_calls"))
+    shares = sorted(rate / calls for rate, calls in zip(rates, own, strict=True))
+    return {
+        "frames_per_second": mean(rates),
+        "own_calls": mean(own),
+        "share": sum(rates) / sum(own),
+        "shares": [shares[0], median(shares), shares[-1]],
+        "p50_ms": median(ms),
+        "p95_ms": quantiles(ms, n=20)[-1],
+        "frames_a_batch": mean(each["frames_a_batch"] for each in rounds),
+        "model_busy": mean(each["model_busy"] for each in rounds),
+        "cpu_ms_a_frame": mean(each["cpu_ms_a_frame"] for each in rounds),
+        "answered": len(ms),
+        "other_labels": sum(each["other_labels"] for each in rounds),
+        "largest_difference": max(each["largest_difference"] for each in rounds),
     }
 
 
@@ -205,9 +222,8 @@ def as_table(results: dict[str, Any]) -> str:
     """Lay out what was measured as text, one line of JSON last."""
     lines = [f"{'clients':>7}{'frames/s':>10}{'own calls':>11}{'share':>8}{'p50 ms':>9}{'p95 ms':>9}{'a batch':>9}"]
     for row in results["rates"]:
-        own = sum(row["own_calls"]) / 2
         lines.append(
-            f"{row['clients']:>7}{row['frames_per_second']:>10.2f}{own:>11.2f}{100 * row['share']:>7.1f}%"
+            f"{row['clients']:>7}{row['frames_per_second']:>10.2f}{row['own_calls']:>11.2f}{100 * row['share']:>7.1f}%"
             f"{row['p50_ms']:>9.0f}{row['p95_ms']:>9.0f}{row['frames_a_batch']:>9.1f}"
         )
         lines.append(

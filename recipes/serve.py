@@ -9,6 +9,7 @@ is counted stands at /metrics. Served beyond this machine, it asks for the token
 
 import argparse
 import importlib.util
+import os
 import signal
 import sys
 
@@ -36,6 +37,8 @@ def main(argv: list[str]) -> int:
     check_port(args.host, args.port)
     print(f"loading {to_root(adapter.folder)}; Ctrl-C ends the service", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))  # while loading, and once Uvicorn has ended
+    # Threads of a maths library that wait for each other would spin, on cores that requests and other programs want.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from recipes.serving.gate import Rules
     from recipes.serving.running import Limits, serve
 

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,9 +99,10 @@ class OwnCalls:
 
 
 def started(arguments: Sequence[str], **streams: "IO[str] | int") -> "subprocess.Popen[str]":
-    """Start Python on a script of the project."""
+    """Start Python on a script of the project, whose maths libraries wait as serve.py has them wait."""
+    environment = with_project(OMP_WAIT_POLICY="PASSIVE")
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=PROJECT_ROOT, env=with_project(), stdout=subprocess.PIPE, text=True, **streams
+        [sys.executable, *arguments], cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True, **streams
     )
 
 
@@ -110,8 +110,3 @@ def line_of(process: "subprocess.Popen[str]") -> str:
     """Return the next line that a process prints, empty where it has ended."""
     assert process.stdout
     return process.stdout.readline()
-
-
-def settle(seconds: float = 1.0) -> None:
-    """Let what was under way end."""
-    time.sleep(seconds)
