@@ -3,7 +3,7 @@
     python benchmarks/bench_serve.py [--adapter outputs/demo] [--data data/demo] [--seconds 60]
 
 It wants what `make demo` leaves. In turns of ten seconds clients ask the service, and another process calls the model
-itself with as many frames at once while as many clients ask a service that does nothing: the load is in both. Then requests of every kind, good and bad, are sent. With --like, the adapter and the frames are made up at the
+itself with as many frames at once while as many clients ask a service that does nothing: the load is in both. Then requests of every kind, good and bad, are sent. With --like, adapter and frames are made up at the
 size of that base, for a GPU of 40 GB; the rate beside is then from bytes to labels.
 """
 
@@ -95,7 +95,7 @@ def answers_of_infer(adapter: str, frames: Sequence[Path]) -> list[dict[str, Any
 
 
 def rates(args: argparse.Namespace, frames: Sequence[Path], expected: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Measure each number of clients in rounds, of which the model's own calls have one half and the service the other."""
+    """Measure each number of clients in rounds, each half the model's own calls and half the service."""
     how = ["--adapter", args.adapter, "--batch-size", str(args.batch_size), *(["--compile"] if args.compile else [])]
     encoded, found = [frame.read_bytes() for frame in frames], []
     rounds = max(round(args.seconds / ROUND_SECONDS), 1)
