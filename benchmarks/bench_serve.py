@@ -63,7 +63,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=60, help="of each number of clients; 0: none")
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 4, 16], help="default: 1 4 16")
     parser.add_argument("--requests", type=int, default=10_000, help="of the mixture; 0: none (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=16, help="serve.py's (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=8, help="serve.py's (default: %(default)s)")
     parser.add_argument("--compile", action="store_true", help="compile the model's layers; needs a GPU")
     return parser.parse_args(argv)
 
@@ -110,8 +110,8 @@ def rates(args: argparse.Namespace, frames: Sequence[Path], expected: Sequence[d
                 delay = calls["call_seconds"]
                 served = serve_clients(serving, args.seconds / rounds, clients, encoded, expected)
                 each.append({**served, "own_calls": calls["frames_per_second"]})
-            found.append({"clients": clients, "at_once": asked["frames"], "rounds": each, **summary(each)})
-            print(json.dumps({name: value for name, value in found[-1].items() if name != "rounds"}))
+            found.append({"clients": clients, "at_once": asked["frames"], **summary(each)})
+            print(json.dumps(found[-1]))
     return found
 
 

@@ -63,7 +63,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000, help="default: %(default)s")
     parser.add_argument("--token-file", metavar="FILE", help="a file with the token that callers have to show")
     parser.add_argument(
-        "--batch-size", type=int, default=16, help="frames answered at once, if they fit (default: %(default)s)"
+        "--batch-size", type=int, default=8, help="frames answered at once, if they fit (default: %(default)s)"
     )
     parser.add_argument(
         "--max-wait-ms",

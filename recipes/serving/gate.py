@@ -127,7 +127,7 @@ class Visit:
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         names = [(name, value) for name, value in self._scope["headers"] if name == _NAME and self._status != 400]
-        return names if self._ended else [*names, (b"connection", b"close")]
+        return names[:1] if self._ended else [*names[:1], (b"connection", b"close")]
 
     def _too_large(self) -> Refused:
         return Refused(413, f"more than {self._rules.max_bytes:,} bytes; send a smaller frame, or fewer at once")
