@@ -3,8 +3,9 @@
     python benchmarks/bench_serve.py [--adapter outputs/demo] [--data data/demo] [--seconds 60]
 
 It wants what `make demo` leaves. In turns of ten seconds clients ask the service, and another process calls the model
-itself with as many frames at once while as many clients ask a service that does nothing: the load is in both. Then requests of every kind, good and bad, are sent. With --like, adapter and frames are made up at the
-size of that base, for a GPU of 40 GB; the rate beside is then from bytes to labels.
+itself with as many frames at once while as many clients ask a service that does nothing: the load is in both. Then
+requests of every kind, good and bad, are sent. With --like, adapter and frames are made up at the size of that base,
+for a GPU of 40 GB; the rate beside is then from bytes to labels.
 """
 
 import argparse

@@ -98,11 +98,18 @@ class OwnCalls:
         return found
 
 
-def started(arguments: Sequence[str], **streams: "IO[str] | int") -> "subprocess.Popen[str]":
+def started(
+    arguments: Sequence[str], *, stdin: int | None = None, stderr: IO[str] | None = None
+) -> "subprocess.Popen[str]":
     """Start Python on a script of the project, whose maths libraries wait as serve.py has them wait."""
-    environment = with_project(OMP_WAIT_POLICY="PASSIVE")
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True, **streams
+        [sys.executable, *arguments],
+        cwd=PROJECT_ROOT,
+        env=with_project(OMP_WAIT_POLICY="PASSIVE"),
+        stdin=stdin,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
     )
 
 

@@ -142,7 +142,7 @@ def served(rules: Rules = RULES, limits: Limits = LIMITS, *, prior: float | None
         thread.start()
         with httpx.Client(base_url=f"http://{LOCAL}:{port}", timeout=PATIENCE, trust_env=False) as client:
             try:
-                yield Served(port, *waiting, model, client)
+                yield Served(port, waiting[0], model, client)
             finally:
                 model.go_on.set()
                 client.close()
