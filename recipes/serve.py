@@ -68,8 +68,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--max-wait-ms",
         type=float,
-        default=0,
-        help="how long a frame waits for others where the model is free (default: %(default)s, not at all)",
+        default=10,
+        help="how long a frame waits, where the model is free, for as many as there were (default: %(default)s)",
     )
     parser.add_argument("--max-queue", type=int, default=64, help="frames that may wait (default: %(default)s)")
     parser.add_argument("--max-upload-mb", type=int, default=20, help="largest request taken (default: %(default)s)")

@@ -34,6 +34,7 @@ class ModelThread:
         self._clock = clock
         self._changed = Condition()
         self._closing = False
+        self._free_since = 0.0
         self._thread: Thread | None = None
 
     def start(self, load: Callable[[], Score]) -> None:
@@ -71,7 +72,7 @@ class ModelThread:
     def _next(self) -> list[Frame] | None:
         """Return the next batch, which may be empty, once it is due; None where nothing will come any more."""
         with self._changed:
-            while (due := self._turns.due(self._clock())) != 0:
+            while (due := self._turns.due(self._clock(), self._free_since)) != 0:
                 if due is None and self._closing:
                     return None
                 if self._closing:
@@ -88,7 +89,8 @@ class ModelThread:
             self.failing = True
             print(f"error: the model failed ({type(error).__name__}: {printable(str(error))})", file=sys.stderr)
             outcomes = [error] * len(frames)
-        seconds = self._clock() - began
+        self._free_since = self._clock()
+        seconds = self._free_since - began
         self.seconds_a_frame = seconds / len(frames)
         self._batch_done(len(frames), seconds)
         for frame, outcome in zip(frames, outcomes, strict=True):

@@ -35,6 +35,7 @@ class Turns:
         self.most = most
         self.max_wait = max_wait
         self._waiting: list[Frame] = []
+        self._lately = 1
         self._turn = 0
         self._last: dict[Hashable, int] = {}
 
@@ -47,27 +48,31 @@ class Turns:
         self._last[frame.caller] = frame.turn
         insort(self._waiting, frame, key=lambda each: (each.turn, each.came))
 
-    def due(self, now: float) -> float | None:
-        """Return in how many seconds a batch is to be taken by a free model, None where nothing waits.
+    def due(self, now: float, free_since: float) -> float | None:
+        """Return in how many seconds a batch is to be taken by a model that is free, None where nothing waits.
 
-        At once where as many wait as go together, else as soon as any has waited for `max_wait` seconds.
+        At once where as many wait as go together, or as there were when the last batch was taken: callers who were
+        answered just now will ask again. Else as soon as any has waited for `max_wait` seconds for the others.
         """
         self._waiting = [frame for frame in self._waiting if not frame.p_unsafe.cancelled()]
         if not self._waiting:
             return None
-        if len(self._together()) >= self.most:
+        if len(self._together()) >= self.most or len(self._waiting) >= self._lately:
             return 0.0
-        return max(min(frame.came for frame in self._waiting) + self.max_wait - now, 0.0)
+        return max(max(self._waiting_since(), free_since) + self.max_wait - now, 0.0)
 
     def take(self) -> list[Frame]:
         """Take the next batch out; each frame's `p_unsafe` is running from here on. What was cancelled is left out."""
-        together = self._together()
+        together, self._lately = self._together(), len(self._waiting)
         batch = together[: most_together(len(together), self.most)]
         taken = set(batch)
         self._waiting = [frame for frame in self._waiting if frame not in taken]
         self._turn = max((frame.turn for frame in batch), default=self._turn)
         self._last = {caller: turn for caller, turn in self._last.items() if turn >= self._turn}
         return [frame for frame in batch if frame.p_unsafe.set_running_or_notify_cancel()]
+
+    def _waiting_since(self) -> float:
+        return min(frame.came for frame in self._waiting)
 
     def _together(self) -> list[Frame]:
         """Return the frames of the first one's size."""

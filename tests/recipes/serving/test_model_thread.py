@@ -154,10 +154,11 @@ def test_closing_answers_what_waits_first(running: Running) -> None:
 
 
 def test_waiting_for_others_ends_when_the_time_is_over() -> None:
-    """A frame alone, of at most two that go together, waits until the clock says that it has waited long enough."""
+    """A frame alone, where there were two before, waits until the clock says that it has waited long enough."""
     now = [0.0]
-    model = Held()
-    thread = ModelThread(Turns(2, 60.0), lambda frames, seconds: None, clock=lambda: now[0])
+    model, turns = Held(), Turns(2, 60.0)
+    thread = ModelThread(turns, lambda frames, seconds: None, clock=lambda: now[0])
+    turns._lately = 2
     thread.start(lambda: model)
     thread.ask(Frame(Image.new("RGB", (4, 4), (7, 0, 0)), "caller", 0.0))
     assert model.batches.empty()

@@ -431,6 +431,19 @@ def test_answers_refusals_and_latencies_are_counted(service: Served) -> None:
     assert list(found.values()) == [2, 1, 1, 3, 3, 0, 0]
 
 
+def test_documents_name_the_counts_that_there_are(service: Served) -> None:
+    service.ask(255)
+    service.client.post("/answer", content=b"words")
+    text = service.client.get("/metrics").text
+    (block,) = [block for block in examples("") if "safe_unsafe_" in block]
+    named = re.findall(r'safe_unsafe_\w+(?:\{\w+="\w+"\})?', block)
+    assert [name for name in named if name not in text] == [] and len(named) == 7
+    kinds = re.findall(r"^# TYPE (\w+) ", text, flags=re.MULTILINE)
+    assert {name.partition("{")[0].removesuffix("_total") for name in named} == {
+        kind.removesuffix("_total") for kind in kinds
+    }
+
+
 def test_page_says_how_to_ask_and_asks_nobody(service: Served) -> None:
     page = service.client.get("/")
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
