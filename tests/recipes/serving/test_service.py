@@ -1,5 +1,6 @@
 """The service by a real HTTP client over the loopback interface; the model is a stub that can be held."""
 
+import http.client
 import io
 import json
 import re
@@ -286,6 +287,32 @@ def test_slow_sender_is_refused_and_gives_its_place_back(capsys: pytest.CaptureF
         assert said.startswith(b"HTTP/1.1 408 ") and b"wasn't whole after 0.2 s" in said
         assert service.ask(255).json()["answer"] == "UNSAFE"
     assert capsys.readouterr().err.startswith("refused: 408 Request Timeout\n")
+
+
+def test_sender_that_drips_is_refused_too() -> None:
+    """Each byte comes in time; the whole doesn't."""
+    with served(Rules(None, 1_000_000, 0.5)) as service, service.raw() as connection:
+        connection.sendall(b"POST /answer HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n")
+        done = threading.Event()
+
+        def drip() -> None:
+            while not done.wait(0.05):
+                send_all_of(connection, b"a")
+
+        dripping = threading.Thread(target=drip)
+        dripping.start()
+        said = read_until(connection, b"}")
+        done.set()
+        dripping.join(PATIENCE)
+    assert said.startswith(b"HTTP/1.1 408 ")
+
+
+def test_caller_that_sends_all_before_it_reads_sees_the_refusal(service: Served) -> None:
+    """Closed at once, the connection would break under its hands."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=PATIENCE)
+    connection.request("POST", "/answer", bytes(50_000_000))
+    assert connection.getresponse().status == 413
+    connection.close()
 
 
 @pytest.mark.parametrize("begun", [b"", b"POST /ans", b"POST /answer HTTP/1.1\r\nHost: h"])
