@@ -19,7 +19,7 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 from typing import Any
 
-from benchmarks.measuring.arms import prepare
+from benchmarks.measuring.arms import check_gpu, prepare, run
 from benchmarks.measuring.load import ask_for, sham_service
 from benchmarks.measuring.machine import machine
 from benchmarks.measuring.service_process import OwnCalls, ServiceProcess, own_calls, service
@@ -74,6 +74,7 @@ def make_up(out: Path, like: str) -> None:
     from benchmarks.made.drawn_frames import MAX_PIXELS
     from benchmarks.made.random_adapter import write_random_adapter
 
+    check_gpu()
     prepare(out, like)
     if not (out / "adapter").exists():
         write_random_adapter(out / "adapter", out / "base", max_pixels=MAX_PIXELS[480])
@@ -89,8 +90,6 @@ def frame_files(data: Path) -> list[Path]:
 
 def answers_of_infer(adapter: str, frames: Sequence[Path]) -> list[dict[str, Any]]:
     """Return what infer.py says of each frame."""
-    from benchmarks.measuring.arms import run
-
     said = run(["recipes/infer.py", "--adapter", adapter, "--json", "--image", *map(str, frames)])
     return [json.loads(line) for line in said.splitlines()]
 
@@ -110,7 +109,8 @@ def rates(args: argparse.Namespace, frames: Sequence[Path], expected: Sequence[d
                 calls = calls_beside_load(own, asked, args.seconds / rounds, clients, encoded, delay)
                 delay = calls["call_seconds"]
                 served = serve_clients(serving, args.seconds / rounds, clients, encoded, expected)
-                each.append({**served, "own_calls": calls["frames_per_second"]})
+                own_ms = 1000 * calls["call_seconds"]
+                each.append({**served, "own_calls": calls["frames_per_second"], "own_call_ms": own_ms})
             found.append({"clients": clients, "at_once": asked["frames"], **summary(each)})
             print(json.dumps(found[-1]))
     return found
@@ -159,6 +159,7 @@ def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return {
         "frames_per_second": mean(rates),
         "own_calls": mean(own),
+        "own_call_ms": median(each["own_call_ms"] for each in rounds),
         "share": sum(rates) / sum(own),
         "shares": [shares[0], median(shares), shares[-1]],
         "p50_ms": median(ms),

@@ -396,13 +396,16 @@ def test_more_frames_than_may_wait_are_refused(service: Served) -> None:
     assert len(service.client.post("/answers", files=files[1:]).json()) == LIMITS.max_queue
 
 
-@pytest.mark.parametrize("told_by", ["query", "form"])
-def test_cameras_take_turns(threads: ThreadPoolExecutor, told_by: str) -> None:
+@pytest.mark.parametrize("told_by", ["query", "form", "proxy"])
+def test_callers_take_turns(threads: ThreadPoolExecutor, told_by: str) -> None:
     with served(limits=Limits(1, 0.0, 32)) as service:
 
         def ask(camera: str, red: int) -> httpx.Response:
             if told_by == "query":
                 return service.ask(red, params={"camera": camera})
+            if told_by == "proxy":
+                address = {"greedy": "192.0.2.1", "polite": "192.0.2.2"}[camera]
+                return service.ask(red, headers={"X-Forwarded-For": address})
             return service.client.post("/answer", files={"f": ("f.png", frame(red))}, data={"camera": camera})
 
         with service.model.held():
