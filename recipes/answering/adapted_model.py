@@ -49,16 +49,23 @@ class AdaptedModel:
         return self.scorer(batch).tolist()
 
 
-def load_for_frames(adapter: Adapter, *, compiled: bool = False, on_host: OnHost = AS_MANY_AS_MUST) -> AdaptedModel:
-    """Load an adapter to answer single frames as fast as the machine allows.
+def load_for_frames(
+    adapter: Adapter, *, compiled: bool = False, frames: int = 1, on_host: OnHost = AS_MANY_AS_MUST
+) -> AdaptedModel:
+    """Load an adapter to answer single frames, or up to `frames` at once, as fast as the machine allows.
 
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
-    replayed. `compiled` takes ten seconds more and is a fifth faster. `on_host` is load_for_batches'. Raises InputError
-    as that does.
+    replayed. Else no more of it lies on the host than a single frame asks for. `compiled` takes ten seconds more and is
+    a fifth faster. `on_host` is load_for_batches'. Raises InputError as that does.
     """
     device = choose_device()
     merge = has_room_to_merge(adapter.base, device) and not any(on_host)
-    return load_for_batches(adapter, merge=merge, cuda_graphs=device.type == "cuda", compiled=compiled, on_host=on_host)
+    if frames > 1 and not merge:
+        _, placement = choose_placement(adapter, device, 1, on_host)
+        on_host = OnHost(str(placement.layers_on_host), str(placement.vision_blocks_on_host))
+    return load_for_batches(
+        adapter, merge=merge, cuda_graphs=device.type == "cuda", compiled=compiled, frames=frames, on_host=on_host
+    )
 
 
 def load_for_batches(

@@ -29,6 +29,7 @@ TAKEN_IN = [
     "pyproject.toml",
     "requirements.txt",
     "requirements-app.txt",
+    "requirements-serve.txt",
     "benchmarks/bench_train.py",
     "data_prep/extract_frames.py",
     "recipes/configs/demo_cpu.yaml",
@@ -41,7 +42,7 @@ TAKEN_IN = [
 ]
 
 
-SERVICES = ("vlm", "train", "app")
+SERVICES = ("vlm", "train", "app", "serve")
 
 
 def run_tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -87,7 +88,8 @@ def test_what_pip_needs_is_copied_before_it_runs_and_exists() -> None:
     before = instructions()[: position("RUN python3 -m pip install")]
     copied = [name for line in before if line.startswith("COPY") for name in line.split()[1:-1]]
     assert copied == [
-        *("requirements.txt", "requirements-app.txt", "constraints.txt", "pyproject.toml", "data_prep", "recipes")
+        *("requirements.txt", "requirements-app.txt", "requirements-serve.txt", "constraints.txt", "pyproject.toml"),
+        *("data_prep", "recipes"),
     ]
     assert all(any(file == name or file.startswith(f"{name}/") for file in tracked()) for name in copied)
 
@@ -236,6 +238,21 @@ def test_page_is_optional_read_only_and_for_this_machine_alone() -> None:
     flags = set(re.findall(r"--[a-z-]+", (PROJECT_ROOT / "recipes/app.py").read_text()))
     assert app["command"][:2] == ["python", "recipes/app.py"]
     assert {word for word in app["command"] if word.startswith("--")} <= flags
+
+
+def test_service_over_http_is_as_the_page_is_and_asks_for_a_token() -> None:
+    """Its process has a time to answer what it has accepted that is longer than the slowest caller's."""
+    serve, app = service("serve"), service("app")
+    for key in ("build", "working_dir", "user", "init", "volumes", "environment", "gpus"):
+        assert serve[key] == app[key], key
+    assert (serve["profiles"], serve["ports"]) == (["serve"], ["127.0.0.1:8000:8000"])
+    assert serve["command"][:2] == ["python", "recipes/serve.py"]
+    flags = [word for word in serve["command"] if word.startswith("--")]
+    assert flags == ["--adapter", "--host", "--token-file"]
+    assert (serve["stop_grace_period"], "restart" in serve) == ("2m", False)
+    code = serve["healthcheck"]["test"]
+    assert code[:3] == ["CMD", "python", "-c"] and "http://127.0.0.1:8000/health" in code[3]
+    compile(code[3], "healthcheck", "exec")
 
 
 @pytest.mark.parametrize("name", SERVICES)

@@ -307,6 +307,35 @@ def test_operating_points_are_those_of_the_benchmark() -> None:
     assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
 
 
+def test_service_s_rates_are_those_of_the_benchmark() -> None:
+    document = BENCHMARKS.read_text()
+    for row in results_of("serve_small_two_cores")["rates"]:
+        least, _, most = (100 * share for share in row["shares"])
+        cells = [
+            f"{row['clients']} | {row['frames_per_second']:.2f} | {row['own_calls']:.2f}",
+            f"{100 * row['share']:.1f} % ({least:.0f} to {most:.0f})",
+            f"{row['p50_ms']:.0f}, {row['p95_ms']:.0f} | {row['frames_a_batch']:.1f}",
+        ]
+        assert f"| {' | '.join(cells)} |" in document
+        assert row["other_labels"] == 0 and row["largest_difference"] < 1.45e-6
+    first, second, third = (100 * row["share"] for row in results_of("serve_small_two_cores")["another_run"])
+    assert f"another whole run gave {first:.1f}, {second:.1f} and {third:.1f} %" in in_a_line(document)
+
+
+def test_mixture_of_requests_ended_as_it_is_told() -> None:
+    results, document = results_of("serve_small_two_cores")["soak"], in_a_line(BENCHMARKS.read_text())
+    assert results["requests"] == sum(service["sent"] for service in results["services"]) == 10_000
+    for service in results["services"]:
+        assert (service["wrong"], service["status"]) == ([], 0)
+        counts = service["outcomes"]
+        answered = counts["good: 200"] + 2 * counts["several: 200"]
+        assert service["last_line"].startswith(f"{answered} answered, ")
+        assert f"{service['sent']:,} requests, {answered:,} frames answered" in document
+        level = service["resident_mb"][len(service["resident_mb"]) // 4 :]
+        middle, most = sorted(level)[len(level) // 2], max(level)
+        assert f"{min(level):,.0f} MB, {middle:,.0f} in the middle, {most:,.0f} at most" in document
+
+
 def test_doubts_are_found_as_the_benchmark_says() -> None:
     results = results_of("doubts_two_cores")
     document, summary = BENCHMARKS.read_text(), results["summary"]
