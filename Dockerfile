@@ -19,10 +19,11 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 # What pip reads comes first, so that a change to anything else doesn't install the packages anew.
-COPY requirements.txt requirements-app.txt constraints.txt pyproject.toml ./
+COPY requirements.txt requirements-app.txt requirements-serve.txt constraints.txt pyproject.toml ./
 COPY data_prep data_prep
 COPY recipes recipes
-RUN python3 -m pip install --no-cache-dir -r requirements.txt -r requirements-app.txt -c constraints.txt
+RUN python3 -m pip install --no-cache-dir -r requirements.txt -r requirements-app.txt -r requirements-serve.txt \
+    -c constraints.txt
 
 # The build fails here if a requirement replaced the image's torch.
 RUN ["python3", "-c", "import torch; found = (torch.__version__.split('+')[0], (torch.version.cuda or 'none').split('.')[0]); assert found == ('2.11.0', '12'), f'torch and CUDA are {found}, not 2.11.0 and 12'"]

@@ -38,7 +38,8 @@ $(VENV)/.installed: requirements.txt constraints.txt pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -c constraints.txt
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-app.txt requirements-dask.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt requirements-app.txt requirements-serve.txt \
+    requirements-dask.txt
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	@touch $@
 

@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--data", default="data/demo", help="folder with test.jsonl (default: %(default)s)")
     args = parser.parse_args(argv)
     adapter, data = find_adapter(from_root(args.adapter)), from_root(args.data)
+    adapter.record.check_adapter(adapter.folder)
     frames = frame_files(data)
     with contextlib.redirect_stdout(sys.stderr):
         commands = [seconds_of_command(adapter.folder, frames[0]) for _ in range(COMMANDS)]

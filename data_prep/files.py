@@ -36,6 +36,12 @@ def to_root(path: Path) -> str:
     return path.relative_to(PROJECT_ROOT).as_posix() if path.is_relative_to(PROJECT_ROOT) else path.as_posix()
 
 
+def portable_name(path: str | Path) -> str:
+    """Name a path from the project's root, and one outside it by its last part: the rest is this machine's alone."""
+    name = to_root(Path(path)) if Path(path).is_absolute() else str(path)
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def read_text(path: Path, flag: str) -> str:
     """Return what a text file that a flag names holds. Raises InputError where it is missing or no UTF-8 text."""
     try:

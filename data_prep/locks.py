@@ -25,8 +25,18 @@ def hold_lock(path: Path, refusal: str) -> Iterator[None]:
     """
     with path.open("a") as file:
         by_name = contextlib.nullcontext() if _lock(file, path, refusal) else _hold_by_name(path, refusal)
+        if not _is_at(file, path):  # whoever held it has moved it since, with the folder that it was for
+            raise InputError(refusal)
         with by_name:
             yield
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Say whether an open file still lies at a path."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _lock(file: IO[str], path: Path, refusal: str) -> bool:

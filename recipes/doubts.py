@@ -29,6 +29,7 @@ def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     run = from_root(args.adapter)
     record, seen = read_record(run), read_seen_rows(run)
+    record.check_adapter(run)
     if seen is None:
         raise InputError(
             f"adapter {run}: {file_name()} is missing, which training writes; an earlier version trained it, so train "

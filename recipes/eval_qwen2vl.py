@@ -46,9 +46,8 @@ def evaluate(args: argparse.Namespace) -> int:
 
     started, began = now(), time.monotonic()
     adapted = load_for_batches(adapter, frames=args.batch_size, on_host=on_host_of(args))
-    scored = measure_split(
-        split, adapted, batch_size=adapted.frames, num_workers=args.num_workers, base_model=not args.skip_base_model
-    )
+    alone = not (args.skip_base_model or adapter.record.merged)
+    scored = measure_split(split, adapted, batch_size=adapted.frames, num_workers=args.num_workers, base_model=alone)
     report = {
         **make_report(split, scored),
         "latency_ms": measure_latency(adapted, split.rows),

@@ -2,14 +2,18 @@
 
     python recipes/infer.py --adapter outputs/qwen2vl_7b_8gb --image frame.jpg
     ls data/frames/test/unsafe/*/0000.jpg | python recipes/infer.py --adapter outputs/qwen2vl_7b_8gb --stream
+    python recipes/infer.py --adapter exports/plant --server http://127.0.0.1:8000/v1 --image frame.jpg
 
 --stream reads one path a line from stdin and answers each as it comes, until the input ends: a frame grabber can be
 piped into it. A frame that can't be read gets a line on stderr, the others their answers, and the exit status is 2.
+With --server an engine that serves an export answers, vLLM's or llama.cpp's say; of --adapter's folder only the prompt,
+the limits and the threshold are used then.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Callable
 
 from data_prep.console import (
     results_alone_on_stdout,
@@ -24,7 +28,8 @@ from data_prep.labels import UNSAFE
 from data_prep.media.images import check_image
 from recipes.adapter.folder import find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
-from recipes.answering.stream import answer_all, file_of, paths_from, printable
+from recipes.answering.server_options import add_server_options, check_server_options, served
+from recipes.answering.stream import Answering, answer_all, file_of, paths_from, printable
 from recipes.metrics.prior_shift import check_prior
 
 
@@ -34,13 +39,11 @@ def main(argv: list[str]) -> int:
     silence_known_messages()
     for path in args.image or []:
         check_image(file_of(path), printable(str(file_of(path))))
-    adapter = find_adapter(from_root(args.adapter))
+    load = (served if args.server else loaded_here)(args)
     stay_offline()
     with results_alone_on_stdout() as results, stream_alone_on_stdin() as lines:
-        from recipes.answering.adapted_model import load_for_frames
-
         began = time.monotonic()
-        adapted = load_for_frames(adapter, compiled=args.compile, on_host=on_host_of(args))
+        adapted = load()
         loaded = time.monotonic()
         paths = args.image or paths_from(lines)
         answered, failed = answer_all(paths, adapted, results, prior=args.prior, as_json=args.json)
@@ -55,10 +58,24 @@ def main(argv: list[str]) -> int:
     return 2 if failed else 0
 
 
+def loaded_here(args: argparse.Namespace) -> Callable[[], Answering]:
+    """Find the adapter and its base; return what loads them."""
+    adapter = find_adapter(from_root(args.adapter))
+
+    def load() -> Answering:
+        from recipes.answering.adapted_model import load_for_frames
+
+        return load_for_frames(adapter, compiled=args.compile, on_host=on_host_of(args))
+
+    return load
+
+
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
+    parser.add_argument(
+        "--adapter", required=True, help="folder of a finished run or an export, for example outputs/demo"
+    )
     frames = parser.add_mutually_exclusive_group(required=True)
     frames.add_argument("--image", nargs="+", metavar="FILE", help="one or more JPEG or PNG files")
     frames.add_argument("--stream", action="store_true", help="read paths from stdin, one a line")
@@ -77,9 +94,11 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         help="compile the model's layers first: a fifth faster on a GPU, worth its ten seconds from 2,000 frames on",
     )
     add_card_options(parser)
+    add_server_options(parser)
     args = parser.parse_args(argv)
     if args.prior is not None:
         check_prior(args.prior)
+    check_server_options(args)
     return args
 
 

@@ -1,8 +1,10 @@
 """The small base's parts before any training: its tokenizer, its processor, and its shape."""
 
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     PreTrainedTokenizerFast,
@@ -12,6 +14,9 @@ from transformers import (
     Qwen2VLProcessor,
     Qwen2VLVideoProcessor,
 )
+
+from recipes.model.base_files import WEIGHT_FILE
+from recipes.model.published_layout import published_files, published_name
 
 MAX_PIXELS = 100352  # a frame of 640 by 360 becomes 420 by 224: 120 visual tokens of 28 by 28 pixels
 
@@ -113,8 +118,18 @@ def make_config(tokenizer: PreTrainedTokenizerFast) -> Qwen2VLConfig:
 
 
 def write_model(folder: Path, model: Qwen2VLForConditionalGeneration, processor: Qwen2VLProcessor) -> None:
-    """Write model and processor into a new folder, as `from_pretrained` reads them."""
-    model.save_pretrained(folder)
+    """Write model and processor into a new folder, in the layout that Qwen publishes its own in."""
     for how_it_was_loaded in ("is_local", "local_files_only"):
         processor.tokenizer.init_kwargs.pop(how_it_was_loaded, None)
-    processor.save_pretrained(folder)
+    with tempfile.TemporaryDirectory() as temporary:
+        saved = Path(temporary)
+        model.save_pretrained(saved)
+        processor.save_pretrained(saved)
+        files = published_files("small base", saved, str(model.dtype).removeprefix("torch."))
+        weights = load_file(saved / WEIGHT_FILE)
+    folder.mkdir(parents=True)
+    save_file(
+        {published_name(name): tensor for name, tensor in weights.items()}, folder / WEIGHT_FILE, {"format": "pt"}
+    )
+    for name, content in files.items():
+        (folder / name).write_bytes(content)

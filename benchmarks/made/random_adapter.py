@@ -18,7 +18,7 @@ from recipes.model.base import find_base
 SIZE_OF_A, SIZE_OF_B = 0.02, 0.01  # standard deviations: outputs differ from the base's, and stay of its size
 
 
-def write_random_adapter(folder: Path, base_folder: Path, *, max_pixels: int) -> None:
+def write_random_adapter(folder: Path, base_folder: Path, *, max_pixels: int, dtype: str = "bfloat16") -> None:
     """Write adapter, processor and safety.json as training leaves them. The base's own weights aren't read."""
     base = find_base(str(base_folder))
     with torch.device("meta"):
@@ -41,7 +41,7 @@ def write_random_adapter(folder: Path, base_folder: Path, *, max_pixels: int) ->
         max_pixels=max_pixels,
         base_model=base.name,
         base_revision=base.revision,
-        dtype="bfloat16",
+        dtype=dtype,
         load_in_4bit=True,
         threshold=PLAIN_THRESHOLD,
         threshold_from="nothing: the weights are random",

@@ -18,6 +18,7 @@ from typing import Any
 from data_prep.console import run_script
 from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
+from recipes.model.published_layout import published_name
 
 SHARD_BYTES = 4 * 1024**3
 STANDARD_DEVIATION = 0.02
@@ -87,8 +88,9 @@ def write_random_weights(folder: Path, seed: int) -> int:
     generator = torch.Generator(device).manual_seed(seed)
     shapes = tensor_shapes(folder)
     weight_map: dict[str, str] = {}
-    for number, names in enumerate(_shards(shapes), start=1):
-        file = f"model-{number:05d}.safetensors"
+    shards = list(_shards(shapes))
+    for number, names in enumerate(shards, start=1):
+        file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         tensors = {name: _random_tensor(name, shapes[name], generator).cpu() for name in names}
         save_file(tensors, folder / file, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(names, file))
@@ -108,7 +110,9 @@ def tensor_shapes(folder: Path) -> dict[str, Any]:
     with torch.device("meta"):
         model = Qwen2VLForConditionalGeneration(AutoConfig.from_pretrained(folder))
     return {
-        name: tensor.shape for name, tensor in model.state_dict().items() if name not in model.all_tied_weights_keys
+        published_name(name): tensor.shape
+        for name, tensor in model.state_dict().items()
+        if name not in model.all_tied_weights_keys
     }
 
 

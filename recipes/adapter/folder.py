@@ -1,15 +1,17 @@
-"""An adapter's folder, opened in one place: its record, its configuration, the base it belongs on. Imports no torch."""
+"""An adapter's folder, or an export's, opened in one place: record, configuration, base. Imports no torch."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_prep.errors import InputError
-from recipes.adapter.safety_record import SafetyRecord, read_record
+from data_prep.files import sha256_of_file
+from recipes.adapter.safety_record import FILE_NAME, Merged, SafetyRecord, read_record
 from recipes.layers.sizes import LLM_LINEARS
-from recipes.model.base import BaseModel, find_base
+from recipes.model.base import OF_AN_EXPORT, BaseModel, find_base, fingerprint
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -33,7 +35,10 @@ _FREE = {
 
 @dataclass(frozen=True)
 class Adapter:
-    """A finished run's adapter: where it lies, how it was trained and is to be asked, and the base it belongs on."""
+    """A finished run's adapter: where it lies, how it was trained and is to be asked, and the base it belongs on.
+
+    Of an export the base is the folder's own model, which has the adapter in it.
+    """
 
     folder: Path
     record: SafetyRecord
@@ -41,7 +46,9 @@ class Adapter:
 
     def values(self) -> dict[str, Any]:
         """Return what its size on a card depends on, by the names that a run's settings have."""
-        config, record = json.loads((self.folder / CONFIG_FILE).read_text(encoding="utf-8")), self.record
+        record, config = self.record, {"r": 0, "target_modules": LLM_LINEARS}
+        if not record.merged:
+            config = json.loads((self.folder / CONFIG_FILE).read_text(encoding="utf-8"))
         return {
             "dtype": record.dtype,
             "load_in_4bit": record.load_in_4bit,
@@ -50,25 +57,49 @@ class Adapter:
             "lora_target_modules": config["target_modules"],
         }
 
+    def sha256(self) -> str:
+        """Return the hash of its weights' file; of an export that of the adapter it was made of."""
+        merged = self.record.merged
+        return merged.adapter_sha256 if merged else sha256_of_file(self.folder / WEIGHTS_FILE)
+
 
 def find_adapter(folder: Path) -> Adapter:
     """Open the adapter in `folder`, and find its base; the base is downloaded where it isn't on this machine.
 
-    Raises InputError where there is no finished adapter, where it isn't a LoRA adapter of the kind that is trained
-    here, and where its base can't be had or is another than it was trained on; OSError where a file may not be read.
+    An export, which needs no base, is opened likewise. Raises InputError where there is no finished adapter, where it
+    isn't a LoRA adapter of the kind that is trained here, where its base can't be had or is another than it was trained
+    on, and where an export's files aren't those that were written; OSError where a file may not be read.
     """
     record = read_record(folder)
+    if record.merged:
+        return Adapter(folder, record, _exported_model(folder, record.merged))
     _check_config(folder, record)
     if not (folder / WEIGHTS_FILE).is_file():
         raise InputError(f"adapter {folder}: {WEIGHTS_FILE} is missing; train it again")
     (folder / WEIGHTS_FILE).open("rb").close()  # where it may not be read, that is told before anything is loaded
     base = find_base(record.base_model, record.base_revision)
-    if base.revision != record.base_revision:
+    if not base.is_at(record.base_revision):
         raise InputError(
             f"adapter {folder} was trained on {record.base_model!r} of revision {record.base_revision[:12]}; what lies "
             f"there now is {base.revision[:12]}; restore that base or train again"
         )
     return Adapter(folder, record, base)
+
+
+def check_free(out: Path) -> None:
+    """Raise InputError where something stands in the place of an export that is to be written."""
+    if os.path.lexists(out):
+        raise InputError(f"--out {out} exists, and nothing is overwritten; remove it or name another folder")
+
+
+def _exported_model(folder: Path, merged: Merged) -> BaseModel:
+    model = find_base(str(folder))
+    if fingerprint(folder, OF_AN_EXPORT, without=FILE_NAME) != merged.fingerprint:
+        raise InputError(
+            f"export {folder}: its files aren't those that were written, and its figures and threshold aren't theirs; "
+            "fetch it again, or export again"
+        )
+    return model
 
 
 def _check_config(folder: Path, record: SafetyRecord) -> None:

@@ -81,6 +81,9 @@ with torch.no_grad():
     p_unsafe = model(**inputs).logits[0, -1, [safe, unsafe]].float().softmax(0)[1].item()
 print("{unsafe}" if p_unsafe >= {threshold} else "{safe}")"""
 
+_IN_FULL = "eval/report.html"
+_NO_FIGURES = f"None yet: `eval_qwen2vl.py` writes them here, and in full to `{_IN_FULL}`."
+
 _SHRINKING = "image.thumbnail(({max_side}, {max_side}), Image.Resampling.BICUBIC)  # as training's frames were\n"
 
 
@@ -89,7 +92,11 @@ def model_card(record: SafetyRecord, folder: str, report: dict[str, Any] | None 
 
     Figures are those of report.json, of the adapter's own test split; without one the card says that there are none.
     """
-    card = f"---\n{_front_matter(record, folder, report).to_yaml()}\n---\n\n{_body(record, folder, report)}"
+    return sealed(f"---\n{_front_matter(record, folder, report).to_yaml()}\n---\n\n{_body(record, folder, report)}")
+
+
+def sealed(card: str) -> str:
+    """Return a card with the mark by which is_own_card knows it."""
     return f"{card}\n{_SEAL}{_digest(card)} -->\n"
 
 
@@ -148,9 +155,9 @@ def _body(record: SafetyRecord, folder: str, report: dict[str, Any] | None) -> s
         safe=SAFE,
         unsafe=UNSAFE,
         quantization="base in 4 bits" if record.load_in_4bit else f"base in {record.dtype}",
-        figures=_figures(report),
+        figures=figures_of(report, _IN_FULL) if report else _NO_FIGURES,
         loading=_loading(record, folder),
-        asking=_asking(record),
+        asking=asking(record),
     )
 
 
@@ -169,7 +176,8 @@ def _loading(record: SafetyRecord, folder: str) -> str:
     )
 
 
-def _asking(record: SafetyRecord) -> str:
+def asking(record: SafetyRecord) -> str:
+    """Return lines of Python that ask a loaded `model` and `processor` about frame.jpg."""
     return _ASKING.format(
         shrinking=_SHRINKING.format(max_side=record.max_side) if record.max_side else "",
         max_pixels=record.max_pixels,
@@ -186,14 +194,13 @@ def _literal(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def _figures(report: dict[str, Any] | None) -> str:
-    if report is None:
-        return "None yet: `eval_qwen2vl.py` writes them here, and in full to `eval/report.html`."
+def figures_of(report: dict[str, Any], in_full: str) -> str:
+    """Return a report's figures as a table with its intervals; `in_full` says where all of it stands."""
     lines = ["| test split | frames (95 % interval) | clips (95 % interval) |", "|---|---:|---:|"]
     for name, words in _FIGURES.items():
         lines.append(f"| {words} | {' | '.join(_cell(report['results'][unit], name) for unit in ('frame', 'clip'))} |")
     counts = " and ".join(f"{results['n']} {unit}s" for unit, results in report["results"].items() if results)
-    lines += ["", f"On {counts}; intervals from a bootstrap over clips. In full: `eval/report.html`."]
+    lines += ["", f"On {counts}; intervals from a bootstrap over clips. In full: `{in_full}`."]
     return "\n".join(lines)
 
 

@@ -14,19 +14,34 @@ from recipes.metrics.threshold import FIXED, label_of
 
 FILE_NAME = "safety.json"
 RUN_FILE = "run.json"  # the settings, which training writes first
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _AGAIN = "train the adapter again"
 DTYPES = ("bfloat16", "float32")
+AS_TRAINED, ORIGINAL = "as trained", "original"  # the base's weights that an export was made of
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a whole model with its adapter in it was made of: an export's own part of its record.
+
+    `base_weights` is AS_TRAINED or ORIGINAL. `fingerprint` is that of the folder's files, this record's apart.
+    """
+
+    base_weights: str
+    adapter: str
+    adapter_sha256: str
+    fingerprint: str
 
 
 @dataclass(frozen=True)
 class SafetyRecord:
-    """How an adapter was trained and is to be asked. Training alone writes it.
+    """How an adapter was trained and is to be asked. Training writes it, and export.py that of a merged one.
 
     `threshold` is the P(UNSAFE) from which a frame is UNSAFE, and `threshold_from` says how it was chosen.
     `training_prior` is the share that UNSAFE has in the training loss: 0.5 where labels are balanced. `max_pixels`
     limits a frame's width times height, in pixels. The `dataset_` fields are provenance. `frames` says how extraction
-    kept the frames of the training clips, None where that isn't known.
+    kept the frames of the training clips, None where that isn't known. `merged` says what a whole model was made of,
+    and is None for an adapter. `load_in_4bit` says how the weights beside it are loaded.
     """
 
     prompt: str
@@ -44,6 +59,7 @@ class SafetyRecord:
     dataset_hash: str
     seed: int
     frames: FrameFormat | None = None
+    merged: Merged | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -64,6 +80,11 @@ class SafetyRecord:
             raise InputError(f"max_pixels {self.max_pixels} is not positive")
         if self.dtype not in DTYPES:
             raise InputError(f"dtype {self.dtype!r} is not one of {', '.join(DTYPES)}; {_AGAIN}")
+
+    def check_adapter(self, folder: Path) -> None:
+        """Raise InputError where what lies in `folder` isn't an adapter to be put on its base, but a whole model."""
+        if self.merged:
+            raise InputError(f"{folder} is an export, not an adapter; name the run that it was made of")
 
     @property
     def max_side(self) -> int | None:
@@ -104,17 +125,23 @@ def _is_a(value: Any, kind: Any) -> bool:
     return isinstance(value, kind)
 
 
-def _format_of(value: Any) -> Any:
-    """Return the FrameFormat that JSON holds; what is none stays, for the record to refuse."""
-    is_one = isinstance(value, dict) and set(value) == {field.name for field in fields(FrameFormat)}
-    return FrameFormat(**value) if is_one else value
+def _part(kind: type, value: Any) -> Any:
+    """Return the dataclass that JSON holds; what is none stays, for the record to refuse."""
+    is_one = isinstance(value, dict) and set(value) == {field.name for field in fields(kind)}
+    return kind(**value) if is_one else value
+
+
+# What an earlier version's record lacks: 2 doesn't know how frames were kept, and neither knows exports.
+_SINCE = {2: ("frames", "merged"), 3: ("merged",)}
 
 
 def _current(record: dict[str, Any]) -> dict[str, Any]:
-    """Return what a record of version 2 would have said in this one: it doesn't know how frames were kept."""
-    if record.get("schema_version") != 2 or "frames" in record:
+    """Return what an earlier version's record would have said in this one."""
+    version = record.get("schema_version")
+    added = _SINCE.get(version, ()) if isinstance(version, int) else ()
+    if not added or set(added) & set(record):
         return record
-    return {**record, "frames": None, "schema_version": SCHEMA_VERSION}
+    return {**record, **dict.fromkeys(added), "schema_version": SCHEMA_VERSION}
 
 
 def is_finished(folder: Path) -> bool:
@@ -144,6 +171,7 @@ def read_record(folder: Path) -> SafetyRecord:
     if set(record) != names:
         raise InputError(f"{file}: keys {sorted(set(record) ^ names)} are missing or unknown; {_AGAIN}")
     try:
-        return SafetyRecord(**{**record, "labels": tuple(record["labels"]), "frames": _format_of(record["frames"])})
+        parts = {"frames": _part(FrameFormat, record["frames"]), "merged": _part(Merged, record["merged"])}
+        return SafetyRecord(**{**record, "labels": tuple(record["labels"]), **parts})
     except (InputError, TypeError) as error:
         raise InputError(f"{file}: {error}") from None

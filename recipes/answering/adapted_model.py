@@ -1,4 +1,4 @@
-"""An adapter on its base, ready to answer as its safety.json says."""
+"""An adapter on its base, or an export that has it in it, ready to answer as its safety.json says."""
 
 import sys
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from recipes.adapter.safety_record import SafetyRecord
 from recipes.answering.card_options import AS_MANY_AS_MUST, OnHost
 from recipes.answering.scoring import Scorer, label_token_ids
 from recipes.batches.collator import CPU, VisionCollator
+from recipes.layers.joined_linears import join_linears
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
 from recipes.machine.answering_memory import AnsweringPlan, plan_answering
 from recipes.model import loading
@@ -48,16 +49,23 @@ class AdaptedModel:
         return self.scorer(batch).tolist()
 
 
-def load_for_frames(adapter: Adapter, *, compiled: bool = False, on_host: OnHost = AS_MANY_AS_MUST) -> AdaptedModel:
-    """Load an adapter to answer single frames as fast as the machine allows.
+def load_for_frames(
+    adapter: Adapter, *, compiled: bool = False, frames: int = 1, on_host: OnHost = AS_MANY_AS_MUST
+) -> AdaptedModel:
+    """Load an adapter to answer single frames, or up to `frames` at once, as fast as the machine allows.
 
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
-    replayed. `compiled` takes ten seconds more and is a fifth faster. `on_host` is load_for_batches'. Raises InputError
-    as that does.
+    replayed. Else no more of it lies on the host than a single frame asks for. `compiled` takes ten seconds more and is
+    a fifth faster. `on_host` is load_for_batches'. Raises InputError as that does.
     """
     device = choose_device()
     merge = has_room_to_merge(adapter.base, device) and not any(on_host)
-    return load_for_batches(adapter, merge=merge, cuda_graphs=device.type == "cuda", compiled=compiled, on_host=on_host)
+    if frames > 1 and not merge:
+        _, placement = choose_placement(adapter, device, 1, on_host)
+        on_host = OnHost(str(placement.layers_on_host), str(placement.vision_blocks_on_host))
+    return load_for_batches(
+        adapter, merge=merge, cuda_graphs=device.type == "cuda", compiled=compiled, frames=frames, on_host=on_host
+    )
 
 
 def load_for_batches(
@@ -74,9 +82,9 @@ def load_for_batches(
     On a GPU the base's embedding and LM head stay in host memory, and what the record says is in 4 bits stays so. Of
     decoder layers and vision blocks as many stay there, too, as are named, or else as must for `frames` of 1080p at
     once to fit, or for as many of them as can. With `merge` everything lies on the card in the record's precision and
-    the adapter is part of the weights: three times the memory, and faster. `cuda_graphs` replays frames of a size that
-    keeps coming, if nothing is streamed. Raises InputError where the adapter is damaged or doesn't fit, and, before
-    anything is loaded, where what streams is to be `compiled`.
+    the adapter is part of the weights, as it always is of an export's: three times the memory, and faster.
+    `cuda_graphs` replays frames of a size that keeps coming, if nothing is streamed. Raises InputError where the
+    adapter is damaged or doesn't fit, and, before anything is loaded, where what streams is to be `compiled`.
     """
     record, dtype, device = adapter.record, getattr(torch, adapter.record.dtype), choose_device()
     placement = loading.Placement()
@@ -92,7 +100,9 @@ def load_for_batches(
         print("no GPU that torch can use: answering on the CPU, which takes minutes a frame", file=sys.stderr)
     if merge and record.load_in_4bit:
         unpack_quantized(model, dtype)
-    adapted = load_adapter(model, adapter.folder, merge=merge)
+    adapted = model if record.merged else load_adapter(model, adapter.folder, merge=merge)
+    if record.merged and merge:
+        join_linears(model)
     collator, card_collator = _collators(adapter, device)
     if compiled:
         compile_layers(adapted)

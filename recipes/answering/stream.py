@@ -4,16 +4,29 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from data_prep.errors import InputError, one_line
 from data_prep.files import PROJECT_ROOT
 from data_prep.media.images import read_image
 
 if TYPE_CHECKING:
-    from recipes.answering.adapted_model import AdaptedModel
+    from PIL import Image
+
+    from recipes.adapter.safety_record import SafetyRecord
+
+
+class Answering(Protocol):
+    """What answers: a model that is loaded here, or one that a server has."""
+
+    @property
+    def record(self) -> "SafetyRecord":
+        """How it is to be asked."""
+
+    def p_unsafe(self, images: "Sequence[Image.Image]") -> list[float]:
+        """Return P(UNSAFE) of each RGB image."""
 
 
 def paths_from(lines: Iterable[bytes]) -> Iterator[str]:
@@ -35,7 +48,7 @@ def printable(path: str) -> str:
 
 
 def answer_all(
-    paths: Iterable[str], adapted: "AdaptedModel", results: IO[str], *, prior: float | None, as_json: bool
+    paths: Iterable[str], adapted: Answering, results: IO[str], *, prior: float | None, as_json: bool
 ) -> tuple[int, int]:
     """Answer each frame into `results` at once; return how many were answered, and how many couldn't be read.
 
@@ -59,7 +72,7 @@ def answer_all(
     return answered, failed
 
 
-def answer(path: str, adapted: "AdaptedModel", prior: float | None) -> dict[str, Any]:
+def answer(path: str, adapted: Answering, prior: float | None) -> dict[str, Any]:
     """Return what there is to say of one frame; latency is from the file to the label, in milliseconds."""
     record = adapted.record
     began = time.perf_counter()

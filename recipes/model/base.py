@@ -1,6 +1,7 @@
 """Where a base model's files lie, and which base exactly it is. Imports neither torch nor transformers."""
 
 import hashlib
+import json
 import re
 import sys
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ from recipes.model.base_files import (
     read_index,
 )
 
+# A folder's own, which may be written anew around the same weights: their fingerprint, and its revisions before.
+EARLIER_FILE = "earlier_revisions.json"
 _FILES = ["*.json", "*.safetensors", "*.jinja", "*.txt"]
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SAMPLED_BLOCKS = 64
@@ -41,12 +44,18 @@ class BaseModel:
     """A base model on disk.
 
     `name` is a Hub id, or a folder: `./…` from the project's root, absolute outside it. `revision` is the Hub's
-    commit, or the fingerprint of a local folder's content. `folder` is where the files lie on this machine.
+    commit, or the fingerprint of a local folder's content; `same_weights` are those of earlier writings of a folder,
+    with other companions to the very weights. `folder` is where the files lie on this machine.
     """
 
     name: str
     revision: str
     folder: Path
+    same_weights: tuple[str, ...] = ()
+
+    def is_at(self, revision: str | None) -> bool:
+        """Say whether it has the weights of a revision."""
+        return revision == self.revision or revision in self.same_weights
 
     def read_config(self) -> dict[str, Any]:
         """Return its config.json. Raises InputError where that is missing or damaged."""
@@ -67,7 +76,7 @@ def find_base(name: str, revision: str | None = None, *, download: bool = True) 
     if folder.is_dir():
         name = _folder_name(folder)
         _check_files(name, folder)
-        return BaseModel(name, _fingerprint(folder), folder)
+        return BaseModel(name, fingerprint(folder), folder, _same_weights(folder))
     if name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise InputError(f"base model {name!r}: no such folder, and not a Hub id of the form owner/name")
     folder = _download(name, revision, local_files_only=not download)
@@ -172,18 +181,42 @@ def _check_files(name: str, folder: Path) -> None:
     check_weights(name, folder, config)
 
 
-def _fingerprint(folder: Path) -> str:
-    """Hash a local model folder: every JSON file whole, of each weight file its size, both ends and sampled blocks.
+def _same_weights(folder: Path) -> tuple[str, ...]:
+    """Return the earlier revisions of a folder with the weights that it has. Raises InputError for a damaged list."""
+    file = folder / EARLIER_FILE
+    if not file.is_file():
+        return ()
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        weights, revisions = found["weights"], tuple(found["revisions"])
+        plain = all(_COMMIT.fullmatch(revision) for revision in (weights, *revisions))
+    except (ValueError, TypeError, KeyError):
+        plain = False
+    if not plain:
+        raise InputError(f"{file}: not a fingerprint and a list of revisions; restore it or remove it")
+    return revisions if fingerprint(folder, ("*.safetensors",)) == weights else ()
+
+
+_OF_A_BASE = ("*.json", "*.safetensors")
+OF_AN_EXPORT = (*_OF_A_BASE, "*.jinja", "*.txt")
+
+
+def fingerprint(folder: Path, patterns: tuple[str, ...] = _OF_A_BASE, *, without: str | None = None) -> str:
+    """Hash a local model folder: of each weight file its size, both ends and sampled blocks, any other file whole.
+
+    Files of other patterns are left out, and so is one named `without`.
 
     Reading 16 GB whole would take minutes from a laptop's disk; different weights differ nearly everywhere, so 64
     blocks spread over each file tell them apart.
     """
     digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors")]):
+    for file in sorted(path for pattern in patterns for path in folder.glob(pattern)):
+        if file.name == without:
+            continue
         size = file.stat().st_size
         digest.update(f"{file.name}\0{size}\0".encode())
         with file.open("rb") as content:
-            if file.suffix == ".json" or size <= _SAMPLED_BLOCKS * _BLOCK_BYTES:
+            if file.suffix != ".safetensors" or size <= _SAMPLED_BLOCKS * _BLOCK_BYTES:
                 digest.update(content.read())
                 continue
             for block in range(_SAMPLED_BLOCKS):

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.files import sha256_of_file, to_root
+from data_prep.files import to_root
 from data_prep.hub.source import FramesSource
 from data_prep.labels import LABELS, TEST, TRAIN
 from data_prep.rows.content import count_splits
 from data_prep.rows.joining import image_of
-from recipes.adapter.folder import WEIGHTS_FILE
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.metrics.calibration import calibration
 from recipes.metrics.class_ids import POSITIVE, confusion_matrix
@@ -51,7 +50,7 @@ def describe(split: EvaluatedSplit, *, device: str, started: str) -> dict[str, A
     folder, record, source = split.adapter.folder, split.adapter.record, split.source
     return {
         "adapter": to_root(folder),
-        "adapter_sha256": sha256_of_file(folder / WEIGHTS_FILE),
+        "adapter_sha256": split.adapter.sha256(),
         "model": record.base_model,
         "revision": record.base_revision,
         "dataset": source.id,

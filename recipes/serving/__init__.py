@@ -1,1 +1,1 @@
-"""The page on which people try an adapter."""
+"""Where people and programs ask an adapter: the page in the browser, the service over HTTP."""

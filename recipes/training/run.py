@@ -55,6 +55,12 @@ class Run:
         return list(self.source.rows(TRAIN)["response"][:])
 
     @property
+    def base_revision(self) -> str:
+        """The base's revision, as the run began with it where the base has been written anew since, weights apart."""
+        begun: str | None = self.folder.begun().get("base_revision")
+        return begun if begun is not None and self.base.is_at(begun) else self.base.revision
+
+    @property
     def training_prior(self) -> float:
         """The share that UNSAFE has in the training loss."""
         if self.recipe.balance_labels:
@@ -66,7 +72,7 @@ class Run:
         """Collect what it computes from: every effective setting, the base's revision and the data's hash."""
         # Absolute paths are left out: they name this machine, and a moved run is still the same run.
         settings = {name: value for name, value in self.training.to_dict().items() if not str(value).startswith("/")}
-        identity = {"base_revision": self.base.revision, "dataset_hash": self.source.content_hash}
+        identity = {"base_revision": self.base_revision, "dataset_hash": self.source.content_hash}
         return {**settings, **asdict(self.model), **asdict(self.recipe), **identity}
 
     def safety_record(self, threshold: float, threshold_from: str) -> SafetyRecord:
@@ -76,7 +82,7 @@ class Run:
             labels=LABELS,
             max_pixels=self.recipe.max_pixels,
             base_model=self.base.name,
-            base_revision=self.base.revision,
+            base_revision=self.base_revision,
             dtype=self.model.dtype,
             load_in_4bit=self.model.load_in_4bit,
             threshold=threshold,

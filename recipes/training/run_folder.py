@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.disk.disk_errors import named
 from data_prep.errors import InputError
-from data_prep.files import if_supported, replace, sync, to_root, write_atomic, write_json
+from data_prep.files import if_supported, portable_name, replace, sync, to_root, write_atomic, write_json
 from data_prep.locks import HELD_SUFFIX, hold_lock
+from recipes.adapter.export_card import export_card
+from recipes.adapter.label_tokens import label_tokens
 from recipes.adapter.model_card import is_own_card, model_card
 from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
 from recipes.layers.sizes import LLM_LINEARS
@@ -172,7 +174,7 @@ class RunFolder:
         sync(self.path)
 
     def write_card(self, record: SafetyRecord, report: dict[str, Any] | None = None) -> None:
-        """Write the adapter's card, with a report's figures; a finished run's stays where someone has changed it."""
+        """Write the adapter's card, or an export's, with a report's figures; one that someone has changed stays."""
         card = self.path / CARD_FILE
         if self.is_finished and card.is_file() and not is_own_card(card.read_text(encoding="utf-8")):
             print(
@@ -180,7 +182,11 @@ class RunFolder:
                 file=sys.stderr,
             )
             return
-        write_atomic(card, model_card(record, to_root(self.path), report).encode())
+        if record.merged:
+            text = export_card(record, portable_name(self.path), label_tokens(self.path), report)
+        else:
+            text = model_card(record, to_root(self.path), report)
+        write_atomic(card, text.encode())
 
     def finish(self, record: SafetyRecord) -> None:
         """Write safety.json, which says that the adapter beside it is the run's."""

@@ -52,7 +52,7 @@ def test_random_2b_is_a_base(
     index = json.loads((out / "model.safetensors.index.json").read_text())["weight_map"]
     assert len(set(index.values())) > 1
     assert not any("lm_head" in name for name in index)
-    name = "model.language_model.embed_tokens.weight"
+    name = "model.embed_tokens.weight"
     with safe_open(out / index[name], framework="pt") as file:
         table = file.get_tensor(name)
     assert (table.shape, table.dtype) == ((300, 192), torch.bfloat16)

@@ -25,7 +25,7 @@ from tests.image.tree import of_the_image, write_clone
 
 NOBODY = 4321  # a user of no name, where the caller is root
 IMAGE, STAND_IN = "safe-unsafe-image-check", "safe-unsafe-stand-in"
-NOT_FOR_RUN = {"build", "container_name", "gpus", "ports", "profiles", "command", "stop_grace_period"}
+NOT_FOR_RUN = {"build", "container_name", "gpus", "ports", "profiles", "command", "stop_grace_period", "healthcheck"}
 FLAGS = {"user": "--user", "working_dir": "--workdir", "shm_size": "--shm-size"}
 SWITCHES = {"init": "--init", "stdin_open": "--interactive", "tty": "--tty"}
 LISTS = {"volumes": "--volume", "environment": "--env"}
@@ -223,7 +223,7 @@ def check_files(folder: Path, before: set[str], uid: int) -> None:
         name = path.relative_to(folder).as_posix()
         if path.lstat().st_uid != uid:
             raise Fault(f"{name} is the user's no longer, but {path.lstat().st_uid}'s")
-        if name not in before and not name.startswith(("data/", "outputs/", "cache/")):
+        if name not in before and not name.startswith(("data/", "outputs/", "exports/", "cache/")):
             raise Fault(f"{name} was left in the mounted code")
 
 

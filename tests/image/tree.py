@@ -11,7 +11,7 @@ from data_prep.files import PROJECT_ROOT
 NOT_RUN_THERE = (
     *(".ci/", ".dockerignore", ".gitignore", "Dockerfile", "docker-compose.yml"),
     *("CHANGELOG.md", "README.md", "docs/", "tests/", "benchmarks/README.md", "benchmarks/results/"),
-    *("tiny_base/weights/README.md", "data/", "outputs/", "cache/"),
+    *("tiny_base/weights/README.md", "data/", "outputs/", "exports/", "cache/"),
 )
 KEPT_OUT = [
     "data/Safe and Unsafe Behaviours Dataset/train/0_safe_walkway_violation/0_tr1.mp4",

@@ -194,6 +194,19 @@ def uploads_of_no_size(folder: Path) -> list[str]:
     return ["recipes/app.py", "--adapter", str(folder), "--max-upload-mb", "0"]
 
 
+def service_for_everybody(folder: Path) -> list[str]:
+    return ["recipes/serve.py", "--adapter", str(folder), "--host", "0.0.0.0"]
+
+
+def token_of_two_lines(folder: Path) -> list[str]:
+    (folder / "token").write_text("c0ffee\nc0ffee\n")
+    return ["recipes/serve.py", "--adapter", str(folder), "--token-file", str(folder / "token")]
+
+
+def queue_of_no_place(folder: Path) -> list[str]:
+    return ["recipes/serve.py", "--adapter", str(folder), "--max-queue", "0"]
+
+
 def prior_that_is_none(folder: Path) -> list[str]:
     return [*no_such_adapter(folder), "--prior", "50"]
 
@@ -286,6 +299,9 @@ MISTAKES: dict[Callable[[Path], list[str]], str] = {
     frame_of_test_left_out: "list.txt:1: 'frames/test/safe/4_te0/0000.jpg' is of the test split",
     no_such_adapter: "no such folder; train one",
     uploads_of_no_size: "--max-upload-mb 0 must be 1 or more",
+    service_for_everybody: "--host 0.0.0.0 can be reached from elsewhere: name a file with a token, --token-file",
+    token_of_two_lines: "has to hold one line, a token of ASCII characters without spaces",
+    queue_of_no_place: "--max-queue 0 must be 1 or more",
     prior_that_is_none: "--prior 50.0 is not between 0 and 1",
     image_that_is_none: "not a readable image; allowed formats: JPEG, PNG",
 }

@@ -29,6 +29,7 @@ TAKEN_IN = [
     "pyproject.toml",
     "requirements.txt",
     "requirements-app.txt",
+    "requirements-serve.txt",
     "benchmarks/bench_train.py",
     "data_prep/extract_frames.py",
     "recipes/configs/demo_cpu.yaml",
@@ -41,7 +42,7 @@ TAKEN_IN = [
 ]
 
 
-SERVICES = ("vlm", "train", "app")
+SERVICES = ("vlm", "train", "app", "serve")
 
 
 def run_tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -87,7 +88,8 @@ def test_what_pip_needs_is_copied_before_it_runs_and_exists() -> None:
     before = instructions()[: position("RUN python3 -m pip install")]
     copied = [name for line in before if line.startswith("COPY") for name in line.split()[1:-1]]
     assert copied == [
-        *("requirements.txt", "requirements-app.txt", "constraints.txt", "pyproject.toml", "data_prep", "recipes")
+        *("requirements.txt", "requirements-app.txt", "requirements-serve.txt", "constraints.txt", "pyproject.toml"),
+        *("data_prep", "recipes"),
     ]
     assert all(any(file == name or file.startswith(f"{name}/") for file in tracked()) for name in copied)
 
@@ -189,6 +191,7 @@ def test_service_is_the_briefs() -> None:
             "./data_prep:/workspace/data_prep:rw",
             "./recipes:/workspace/recipes:rw",
             "./outputs:/workspace/outputs:rw",
+            "./exports:/workspace/exports:rw",
             "./cache/hf:/workspace/.cache/huggingface:rw",
             "./cache/vision:/workspace/cache/vision:rw",
         ],
@@ -217,7 +220,8 @@ def test_training_is_a_process_of_its_own_that_can_be_stopped() -> None:
     assert isinstance(train["command"], list), "a shell would be the first process, and keep the signal to itself"
     assert train["command"][:2] == ["python", "recipes/sft_qwen2vl.py"]
     mounted = {volume.rpartition(":")[0] for volume in train["volumes"]}
-    assert mounted == {volume.rpartition(":")[0] for volume in service()["volumes"]}
+    exports = {"./exports:/workspace/exports"}
+    assert mounted == {volume.rpartition(":")[0] for volume in service()["volumes"]} - exports
     written = {volume.split(":")[0] for volume in train["volumes"] if volume.endswith(":rw")}
     assert written == {"./outputs", "./cache/hf", "./cache/vision"}
     assert (train["environment"], train["shm_size"]) == (service()["environment"], service()["shm_size"])
@@ -234,6 +238,21 @@ def test_page_is_optional_read_only_and_for_this_machine_alone() -> None:
     flags = set(re.findall(r"--[a-z-]+", (PROJECT_ROOT / "recipes/app.py").read_text()))
     assert app["command"][:2] == ["python", "recipes/app.py"]
     assert {word for word in app["command"] if word.startswith("--")} <= flags
+
+
+def test_service_over_http_is_as_the_page_is_and_asks_for_a_token() -> None:
+    """Its process has a time to answer what it has accepted that is longer than the slowest caller's."""
+    serve, app = service("serve"), service("app")
+    for key in ("build", "working_dir", "user", "init", "volumes", "environment", "gpus"):
+        assert serve[key] == app[key], key
+    assert (serve["profiles"], serve["ports"]) == (["serve"], ["127.0.0.1:8000:8000"])
+    assert serve["command"][:2] == ["python", "recipes/serve.py"]
+    flags = [word for word in serve["command"] if word.startswith("--")]
+    assert flags == ["--adapter", "--host", "--token-file"]
+    assert (serve["stop_grace_period"], "restart" in serve) == ("2m", False)
+    code = serve["healthcheck"]["test"]
+    assert code[:3] == ["CMD", "python", "-c"] and "http://127.0.0.1:8000/health" in code[3]
+    compile(code[3], "healthcheck", "exec")
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -305,7 +324,14 @@ def test_every_tracked_file_that_runs_is_taken_in(tmp_path: Path) -> None:
     [
         *("wheels/torch-2.11.0-cp312-cp312-manylinux_2_28_x86_64.whl", "dock.mp4", "clips/3_te1.MP4", "gate.MOV"),
         *("recipes/dock.webm", "a.avi", "a.mkv", "a.m4v", "a.wmv", "a.3gp", "a.ts", "a.mts", "a.h265", "a.dav"),
-        *(".env", "data/train.jsonl", "outputs/demo/safety.json", "cache/hf/token", "cache/vision/0a1b/0.safetensors"),
+        *(
+            ".env",
+            "data/train.jsonl",
+            "outputs/demo/safety.json",
+            "exports/demo/model.safetensors",
+            "cache/hf/token",
+            "cache/vision/0a1b/0.safetensors",
+        ),
     ],
 )
 def test_what_must_not_be_published_is_no_change_for_git(name: str) -> None:

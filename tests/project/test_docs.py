@@ -41,21 +41,27 @@ NEEDS_A_GPU = {
 }
 # The demo's training many times, and evaluations of its adapters; their parts have tests of their own.
 TAKES_LONG = {"benchmarks/bench_demo.py", "benchmarks/bench_doubts.py", "benchmarks/bench_operating_point.py"}
-# Run by test_app.py, test_doubts.py, test_examination.py, test_clip_audit.py, test_bench_*.py and test_demo.py.
+# Run by test_app.py, test_serve.py, test_doubts.py, test_export.py, test_examination.py, test_clip_audit.py,
+# test_bench_*.py and test_demo.py.
 OWN_TEST = {
     "recipes/app.py",
     "recipes/doctor.py",
     "recipes/doubts.py",
+    "recipes/export.py",
+    "recipes/serve.py",
     "benchmarks/bench_infer_cpu.py",
+    "benchmarks/bench_serve.py",
     "data_prep/audit.py",
     "benchmarks/project_card.py",
     "benchmarks/bench_cameras.py",
     "benchmarks/bench_damage.py",
+    "benchmarks/bench_export.py",
     "benchmarks/bench_frames.py",
     "benchmarks/fuzz_clips.py",
     "benchmarks/bench_start.py",
     "benchmarks/bench_report.py",
 }
+PACKAGES_OF_THE_SMALL_PROJECT = r"^(annotated-doc|groovy|idna|safe-unsafe) "
 ACCELERATE_FLAGS = {"--config_file", "--quiet"}
 WHERE_SETTINGS_ARE_TOLD = ("training", "evaluation", "answering", "machines")
 
@@ -139,6 +145,7 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
             ["compose", "up", "-d", "--force-recreate"],
             ["exec", "-it", name, "bash"],
             ["compose", "--profile", "app", "up", "app"],
+            ["compose", "--profile", "serve", "up", "-d", "serve"],
             ["compose", "--profile", "train", "up", "-d", "train"],
             ["compose", "--profile", "train", "logs", "-f", "train"],
             ["compose", "--profile", "train", "stop", "train"],
@@ -314,6 +321,7 @@ def small_project(tmp_path: Path) -> Path:
         (project / name).write_text(text.replace("hatchling==1.33.0", "hatchling==1.32.4"))
     (project / "requirements.txt").write_text("idna==3.20\n-e .\n")
     (project / "requirements-app.txt").write_text("groovy==0.1.2\n")
+    (project / "requirements-serve.txt").write_text("annotated-doc==0.0.7\n")
     (project / "constraints.txt").touch()
     return project
 
@@ -340,7 +348,9 @@ def test_packages_to_carry_along_are_enough_to_install_from_without_an_index(sma
     )
     assert done.returncode == 0, done.stderr
     listed = subprocess.run([python, "-m", "pip", "list"], env=alone, capture_output=True, text=True, check=True).stdout
-    assert set(re.findall(r"^(groovy|idna|safe-unsafe) ", listed, re.MULTILINE)) == {"groovy", "idna", "safe-unsafe"}
+    assert set(re.findall(PACKAGES_OF_THE_SMALL_PROJECT, listed, re.MULTILINE)) == {
+        *("annotated-doc", "groovy", "idna", "safe-unsafe")
+    }
 
 
 def test_nothing_in_the_tree_names_a_machine() -> None:

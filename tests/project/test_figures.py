@@ -183,6 +183,25 @@ def test_small_model_s_figures_are_those_of_the_benchmark() -> None:
     assert results["other_answers"] == 0 and "No frame is answered otherwise." in document
 
 
+EXPORTS = {"demo": "the demo's", "small": "a few layers", "2b": "the 2B's shape", "7b": "the 7B, full size"}
+ASKED = ("infer, adapter", "transformers 5.23.0", "transformers 4.57.6", "llama.cpp")
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_exports_figures_are_those_of_the_benchmark(name: str) -> None:
+    report, document = results_of("export_two_cores")[name], BENCHMARKS.read_text()
+    seconds, peak = (median(each[figure] for each in report["exports"]) for figure in ("seconds", "peak_gib"))
+    away = report["largest_difference"]
+    cells = [f"{away[way]['p_unsafe']:.0e}" if way in away else NOT_MEASURED for way in ASKED]
+    row = f"| {EXPORTS[name]} | {report['frames']} | {seconds:.0f} | {peak:.2f} | {' | '.join(cells)} |"
+    assert row.replace("e-0", "e-") in document
+    assert report["differing_from_base"] == []
+    if name in ("demo", "small"):  # in fp32
+        assert {way: found["labels"] for way, found in away.items()} == dict.fromkeys(away, 0)
+    else:
+        assert max(found["p_unsafe"] for found in away.values()) < 0.03
+
+
 FRAMES_ARMS = {
     "ours": "`extract_frames.py`",
     "ffmpeg": "ffmpeg command, `fps=1`",
@@ -286,6 +305,35 @@ def test_operating_points_are_those_of_the_benchmark() -> None:
     assert as_table(results["ways"]) in BENCHMARKS.read_text()
     best = max(results["ways"], key=lambda way: way["frame"]["macro_f1"]["mean"])
     assert best["name"] == DEFAULT.name, "the recipes' default is what wins"
+
+
+def test_service_s_rates_are_those_of_the_benchmark() -> None:
+    document = BENCHMARKS.read_text()
+    for row in results_of("serve_small_two_cores")["rates"]:
+        least, _, most = (100 * share for share in row["shares"])
+        cells = [
+            f"{row['clients']} | {row['frames_per_second']:.2f} | {row['own_calls']:.2f}",
+            f"{100 * row['share']:.1f} % ({least:.0f} to {most:.0f})",
+            f"{row['p50_ms']:.0f}, {row['p95_ms']:.0f} | {row['frames_a_batch']:.1f}",
+        ]
+        assert f"| {' | '.join(cells)} |" in document
+        assert row["other_labels"] == 0 and row["largest_difference"] < 1.45e-6
+    first, second, third = (100 * row["share"] for row in results_of("serve_small_two_cores")["another_run"])
+    assert f"another whole run gave {first:.1f}, {second:.1f} and {third:.1f} %" in in_a_line(document)
+
+
+def test_mixture_of_requests_ended_as_it_is_told() -> None:
+    results, document = results_of("serve_small_two_cores")["soak"], in_a_line(BENCHMARKS.read_text())
+    assert results["requests"] == sum(service["sent"] for service in results["services"]) == 10_000
+    for service in results["services"]:
+        assert (service["wrong"], service["status"]) == ([], 0)
+        counts = service["outcomes"]
+        answered = counts["good: 200"] + 2 * counts["several: 200"]
+        assert service["last_line"].startswith(f"{answered} answered, ")
+        assert f"{service['sent']:,} requests, {answered:,} frames answered" in document
+        level = service["resident_mb"][len(service["resident_mb"]) // 4 :]
+        middle, most = sorted(level)[len(level) // 2], max(level)
+        assert f"{min(level):,.0f} MB, {middle:,.0f} in the middle, {most:,.0f} at most" in document
 
 
 def test_doubts_are_found_as_the_benchmark_says() -> None:

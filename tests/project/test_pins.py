@@ -19,6 +19,7 @@ from data_prep.files import PROJECT_ROOT
 REQUIREMENTS = PROJECT_ROOT / "requirements.txt"
 CONSTRAINTS = PROJECT_ROOT / "constraints.txt"
 APP = PROJECT_ROOT / "requirements-app.txt"
+SERVE = PROJECT_ROOT / "requirements-serve.txt"
 BUILD = PROJECT_ROOT / "requirements-build.txt"
 PYTHONS = ("3.11", "3.12")
 
@@ -86,7 +87,12 @@ def test_constraints_are_exact_and_leave_torch_alone() -> None:
     assert [name for name in pins_of(CONSTRAINTS) if TORCHS_OWN.fullmatch(name) or name.startswith("torch")] == []
 
 
-FURTHER = ("requirements-dev.txt", "requirements-app.txt", "requirements-dask.txt", "requirements-build.txt")
+FURTHER = tuple(f"requirements-{name}.txt" for name in ("dev", "app", "serve", "dask", "build"))
+EXTRAS = [
+    ("dask", ["dask", "distributed"]),
+    ("app", ["gradio"]),
+    ("serve", ["fastapi", "uvicorn", "python-multipart", "prometheus-client"]),
+]
 
 
 @pytest.mark.parametrize("name", FURTHER)
@@ -104,7 +110,7 @@ def test_what_builds_the_project_is_pinned_once() -> None:
     assert set(build) <= pins
 
 
-@pytest.mark.parametrize(("extra", "wanted"), [("dask", ["dask", "distributed"]), ("app", ["gradio"])])
+@pytest.mark.parametrize(("extra", "wanted"), EXTRAS)
 def test_all_that_an_extra_needs_is_pinned_and_nothing_else(extra: str, wanted: list[str]) -> None:
     pins = pins_of(PROJECT_ROOT / f"requirements-{extra}.txt")
     needed = set().union(*(closure([Requirement(name) for name in wanted], python) for python in PYTHONS))
@@ -209,10 +215,10 @@ def test_no_requirement_replaces_the_images_torch(image_packages: Path) -> None:
 
     What builds the project is among them: all of it is downloaded together for machines without a network.
     """
-    found = dry_run(image_packages, [*requirement_lines(), *lines_of(APP), *lines_of(BUILD)])
+    found = dry_run(image_packages, [*requirement_lines(), *lines_of(APP), *lines_of(SERVE), *lines_of(BUILD)])
     assert found.faults() == set()
     assert found.removed == {}
-    pins = all_pins() | pins_of(APP) | pins_of(BUILD)
+    pins = all_pins() | pins_of(APP) | pins_of(SERVE) | pins_of(BUILD)
     assert found.installed == {name: version for name, version in pins.items() if name not in IMAGE}
 
 

@@ -1,5 +1,6 @@
 """The small base's pretraining: its pictures, its batched computation, and its command."""
 
+import json
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers import Qwen2VLForConditionalGeneration
 
 from data_prep.demo.clips import MAX_SEED
 from data_prep.files import PROJECT_ROOT
@@ -17,7 +19,7 @@ from data_prep.labels import PROMPT
 from recipes.batches.collator import VisionCollator
 from recipes.layers.losses import IGNORED
 from recipes.model.loading import load_processor
-from tiny_base.architecture import make_config, make_processor, train_tokenizer
+from tiny_base.architecture import make_config, make_processor, train_tokenizer, write_model
 from tiny_base.model_in_batches import Pretraining
 from tiny_base.pictures import SEED_BASE, ChatEncoder, FreshPictures
 from tiny_base.questions import Question, all_texts
@@ -26,8 +28,6 @@ from tiny_base.questions import Question, all_texts
 @pytest.fixture(scope="module")
 def model() -> Pretraining:
     """A base with random weights, as pretraining begins."""
-    from transformers import Qwen2VLForConditionalGeneration
-
     processor = make_processor(train_tokenizer(all_texts()))
     torch.manual_seed(0)
     base = Qwen2VLForConditionalGeneration(make_config(processor.tokenizer))
@@ -39,6 +39,19 @@ def model() -> Pretraining:
 @pytest.fixture(scope="module")
 def pictures(model: Pretraining) -> FreshPictures:
     return FreshPictures(ChatEncoder(model.processor), seed=0, pictures=3, questions=4)
+
+
+def test_model_is_written_as_qwen_publishes_its_own(model: Pretraining, small_base: Path, tmp_path: Path) -> None:
+    write_model(tmp_path / "new", model.base, model.processor)
+    written = {path.name for path in (tmp_path / "new").iterdir()}
+    added = {"README.md", "pretraining.json", "earlier_revisions.json"}
+    assert written == {path.name for path in small_base.iterdir()} - added
+    config = json.loads((tmp_path / "new" / "config.json").read_text())
+    assert config == {**json.loads((small_base / "config.json").read_text()), "torch_dtype": "float32"}
+    again = Qwen2VLForConditionalGeneration.from_pretrained(tmp_path / "new", local_files_only=True)
+    for (name, weight), other in zip(model.base.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(weight, other), name
+    assert load_processor(tmp_path / "new").tokenizer.get_vocab() == model.processor.tokenizer.get_vocab()
 
 
 def test_scenes_come_from_other_seeds_than_the_demos(pictures: FreshPictures, monkeypatch: pytest.MonkeyPatch) -> None:

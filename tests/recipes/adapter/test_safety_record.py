@@ -9,7 +9,7 @@ import pytest
 from data_prep.errors import InputError
 from data_prep.labels import LABELS, PROMPT
 from data_prep.media.frame_format import FrameFormat
-from recipes.adapter.safety_record import SafetyRecord, is_finished, read_record
+from recipes.adapter.safety_record import Merged, SafetyRecord, is_finished, read_record
 
 RECORD = SafetyRecord(
     prompt=PROMPT,
@@ -40,12 +40,26 @@ def test_record_survives_the_disk(tmp_path: Path) -> None:
     assert (kept_as.max_side, RECORD.max_side) == (640, None)
 
 
-def test_record_of_version_2_does_not_know_how_frames_were_kept(tmp_path: Path) -> None:
-    before = {name: value for name, value in asdict(RECORD).items() if name != "frames"}
-    (tmp_path / "safety.json").write_text(json.dumps({**before, "schema_version": 2}))
+@pytest.mark.parametrize(("version", "lacking"), [(2, ["frames", "merged"]), (3, ["merged"])])
+def test_record_of_an_earlier_version_lacks_what_it_did_not_know(
+    tmp_path: Path, version: int, lacking: list[str]
+) -> None:
+    before = {name: value for name, value in asdict(RECORD).items() if name not in lacking}
+    (tmp_path / "safety.json").write_text(json.dumps({**before, "schema_version": version}))
     assert read_record(tmp_path) == RECORD
     (tmp_path / "safety.json").write_text(json.dumps(before))
-    with pytest.raises(InputError, match=r"keys \['frames'\] are missing"):
+    with pytest.raises(InputError, match=re.escape(f"keys {lacking} are missing")):
+        read_record(tmp_path)
+
+
+def test_record_of_a_whole_model_is_read_as_it_was_written(tmp_path: Path) -> None:
+    merged = Merged(base_weights="original", adapter="outputs/plant", adapter_sha256="ab", fingerprint="cd")
+    record = replace(RECORD, load_in_4bit=False, merged=merged)
+    record.write(tmp_path)
+    assert read_record(tmp_path) == record
+    stored = json.loads((tmp_path / "safety.json").read_text())
+    (tmp_path / "safety.json").write_text(json.dumps({**stored, "merged": {"base_weights": "original"}}))
+    with pytest.raises(InputError, match=r"merged .* is of another kind than it was written"):
         read_record(tmp_path)
 
 
@@ -56,7 +70,7 @@ def test_record_of_version_2_does_not_know_how_frames_were_kept(tmp_path: Path) 
         ({"prompt": " "}, "prompt is empty"),
         ({"threshold": 1.5}, "threshold 1.5 is not between 0 and 1"),
         ({"max_pixels": 0}, "max_pixels 0 is not positive"),
-        ({"schema_version": 1}, "schema_version 1 is not 3"),
+        ({"schema_version": 1}, "schema_version 1 is not 4"),
         ({"training_prior": 1.0}, "training_prior 1.0 is not between 0 and 1"),
         ({"colour": "red"}, "keys ['colour'] are missing or unknown"),
         ({"threshold": "high"}, "threshold 'high' is of another kind than it was written"),

@@ -282,7 +282,7 @@ def test_training_keeps_to_its_data_s_side_and_writes_down_how_they_were_kept(sm
             "prompt": "?",
             "recipe": SimpleNamespace(max_pixels=100352, balance_labels=True, vision_cache=str(tmp_path)),
             "model": SimpleNamespace(dtype="float32", load_in_4bit=False),
-            "training": SimpleNamespace(seed=0),
+            "training": SimpleNamespace(seed=0, output_dir=str(tmp_path / "run")),
             "base": find_base(str(small_base)),
             "source": SimpleNamespace(**vars(source), max_side=source.max_side, rows=lambda split: rows),
         }

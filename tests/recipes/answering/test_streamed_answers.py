@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from recipes.adapter.folder import find_adapter
 from recipes.answering import adapted_model
 from recipes.answering.adapted_model import choose_placement, load_for_frames
 from recipes.answering.card_options import OnHost
-from recipes.machine.answering_memory import predict_answering
+from recipes.machine.answering_memory import PIECES_BYTES, predict_answering
 from recipes.machine.memory import RESERVED
 from tests.conftest import Kept
 
@@ -74,6 +75,21 @@ def test_what_streams_follows_from_the_card_s_room(
     assert (named.layers_on_host, named.vision_blocks_on_host) == (0, 6)
     frames, on_cpu = choose_placement(adapter, torch.device("cpu"), 4, OnHost())
     assert (frames, on_cpu) == (4, type(on_cpu)())
+
+
+def test_several_at_once_have_no_more_on_the_host_than_one(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single frame must not wait for weights that stay away only so that more frames fit."""
+    adapter = find_adapter(kept.run)
+    config = adapter.base.read_config()
+    two = RESERVED * GIB * predict_answering(adapter.values(), config, frames=2, layers_on_host=4).card_gib
+    monkeypatch.setattr(adapted_model, "choose_device", lambda: CARD)
+    monkeypatch.setattr(adapted_model, "has_room_to_merge", lambda base, device: False)
+    monkeypatch.setattr(adapted_model, "free_memory", lambda device: two + PIECES_BYTES + 1)
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(adapted_model, "load_for_batches", lambda adapter, **how: asked.update(how))
+    assert choose_placement(adapter, CARD, 2, OnHost())[1].layers_on_host > 0
+    load_for_frames(adapter, frames=2)
+    assert (asked["on_host"], asked["frames"]) == (OnHost("0", "0"), 2)
 
 
 def test_report_on_a_card_too_small_for_its_batches_takes_smaller_ones(
