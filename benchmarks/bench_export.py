@@ -31,8 +31,9 @@ from data_prep.console import run_script
 from data_prep.errors import InputError
 from data_prep.files import from_root, write_json
 from recipes.adapter.folder import find_adapter
+from recipes.layers.sizes import TOKEN_SIDE
 
-MAX_PIXELS = 376320  # 480 visual tokens, what qwen2vl_7b_8gb.yaml says
+MAX_PIXELS = 480 * TOKEN_SIDE**2
 
 
 def main(argv: list[str]) -> int:

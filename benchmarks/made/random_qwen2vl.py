@@ -47,10 +47,7 @@ def main(argv: list[str]) -> int:
         raise InputError(f"--out {args.out} is not empty; name another folder")
     begin = time.perf_counter()
     companions = companion_folder(args.like)
-    out.mkdir(parents=True, exist_ok=True)
-    for file in companions.iterdir():
-        if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
-            shutil.copy(file, out)
+    copy_companions(companions, out)
     if args.size == "2b":
         shrink_to_2b(out / "config.json")
     parameters = write_random_weights(out, args.seed)
@@ -67,6 +64,14 @@ def companion_folder(like: str) -> Path:
     from huggingface_hub import snapshot_download
 
     return Path(snapshot_download(like, allow_patterns=["*.json", "*.jinja", "*.txt"]))
+
+
+def copy_companions(folder: Path, out: Path) -> None:
+    """Copy a model's configuration, tokenizer and processor into a folder, which may be missing."""
+    out.mkdir(parents=True, exist_ok=True)
+    for file in folder.iterdir():
+        if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
+            shutil.copyfile(file, out / file.name)
 
 
 def shrink_to_2b(config_file: Path) -> None:

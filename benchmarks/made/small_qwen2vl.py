@@ -4,7 +4,6 @@ What other engines make of an export is seen on it in seconds: nothing but sizes
 """
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 
+from benchmarks.made.random_qwen2vl import copy_companions
 from data_prep.demo.renderer import Renderer
 from data_prep.demo.scenes import sample_scene
 from data_prep.files import write_json
@@ -48,10 +48,7 @@ def drawn_frames(number: int, size: tuple[int, int] = (560, 336)) -> list[Image.
 @torch.no_grad()
 def write_small_qwen2vl(like: Path, folder: Path, *, max_pixels: int, seed: int = 0) -> None:
     """Write the model into a new folder, with the tokenizer, processor and configuration in `like`."""
-    folder.mkdir(parents=True)
-    for file in like.iterdir():
-        if file.suffix in (".json", ".jinja", ".txt") and not file.name.endswith(".index.json"):
-            shutil.copyfile(file, folder / file.name)
+    copy_companions(like, folder)
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
     vision = {**config["vision_config"], **VISION_SIZES}
     write_json(folder / CONFIG_FILE, {**config, **SIZES, "vision_config": vision})

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from data_prep.files import check_writable, if_supported, portable_name, sync, w
 from data_prep.locks import HELD_SUFFIX, hold_lock
 from recipes.adapter.export_card import export_card
 from recipes.adapter.folder import Adapter, check_free
-from recipes.adapter.label_tokens import label_tokens
+from recipes.adapter.label_tokens import LabelToken, label_tokens
 from recipes.adapter.merging import MergedWeights, size_of, write_merged
+from recipes.adapter.model_card import CARD_FILE
 from recipes.adapter.safety_record import AS_TRAINED, ORIGINAL, Merged, SafetyRecord
 from recipes.model.base import OF_AN_EXPORT, BaseModel, fingerprint
 from recipes.model.published_layout import published_files
 
-CARD_FILE = "README.md"
 LOCK_FILE = ".lock"
 _REPORT = Path("eval") / "report.json"
 
@@ -49,7 +49,7 @@ class Export:
         """
         adapter = self.adapter
         weights = MergedWeights(adapter, self.device, original=self.decide is not None)
-        label_tokens(adapter.base.folder)
+        tokens = label_tokens(adapter.base.folder)
         report = None if self.decide else _report_of(adapter)
         files = published_files(adapter.base.name, adapter.base.folder, adapter.record.dtype, adapter.record.max_pixels)
         size = size_of(weights.shapes, weights.dtype) + sum(map(len, files.values()))
@@ -64,14 +64,14 @@ class Export:
                 for name, content in files.items():
                     write_atomic(unfinished / name, content)
                 write_merged(weights, unfinished)
-                record = self._finish(unfinished, report)
+                record = self._finish(unfinished, tokens, report)
                 _put_in_place(unfinished, self.out)
             except BaseException:
                 _remove(unfinished)
                 raise
         return record
 
-    def _finish(self, folder: Path, report: dict[str, Any] | None) -> SafetyRecord:
+    def _finish(self, folder: Path, tokens: Mapping[str, LabelToken], report: dict[str, Any] | None) -> SafetyRecord:
         """Write what says of the folder how it is to be asked: its record and its README."""
         adapter = self.adapter
         merged = Merged(
@@ -91,7 +91,7 @@ class Export:
         if self.decide:
             threshold, reason = self.decide(Adapter(folder, record, BaseModel(name, merged.fingerprint, folder)))
             record = replace(record, threshold=threshold, threshold_from=reason)
-        card = export_card(record, name, label_tokens(folder), report, f"{merged.adapter}/{_REPORT}")
+        card = export_card(record, name, tokens, report, f"{merged.adapter}/{_REPORT}")
         write_atomic(folder / CARD_FILE, card.encode())
         record.write(folder)
         return record

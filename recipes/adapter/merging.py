@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,8 +15,7 @@ from data_prep.errors import InputError
 from data_prep.files import as_json
 from recipes.adapter.folder import WEIGHTS_FILE, Adapter
 from recipes.layers.four_bit import Weight, unpacked_rows
-from recipes.layers.sizes import ATTENTION_LINEARS, layers_of, linear_shapes, text_config
-from recipes.model.base_files import INDEX_FILE, WEIGHT_FILE
+from recipes.model.base_files import INDEX_FILE, WEIGHT_FILE, language_linears
 from recipes.model.published_layout import published_name
 from recipes.model.quantized import quantization_config
 from recipes.model.weight_files import StoredWeights, file_size, write_weights
@@ -75,13 +75,11 @@ def read_updates(adapter: Adapter) -> dict[str, Update]:
 
 def _targets(adapter: Adapter, config: LoraConfig) -> dict[str, tuple[int, int]]:
     """Return the (out, in) shape of each linear that the adapter is on, by its published name."""
-    base = adapter.base.read_config()
     assert config.target_modules is not None
     return {
-        f"model.layers.{layer}.{'self_attn' if linear in ATTENTION_LINEARS else 'mlp'}.{linear}": shape
-        for layer in range(layers_of(base))
-        for linear, shape in linear_shapes(text_config(base)).items()
-        if linear in config.target_modules
+        f"model.{linear}": shape
+        for linear, shape in language_linears(adapter.base.read_config()).items()
+        if linear.rpartition(".")[2] in config.target_modules
     }
 
 
@@ -97,14 +95,9 @@ class MergedWeights:
         self._stored, self._device = StoredWeights(adapter.base), device
         self._updates = read_updates(adapter)
         self._pack = adapter.record.load_in_4bit and not original
-        config = adapter.base.read_config()
-        self._linears = {
-            f"model.layers.{layer}.{'self_attn' if linear in ATTENTION_LINEARS else 'mlp'}.{linear}.weight"
-            for layer in range(layers_of(config))
-            for linear in linear_shapes(text_config(config))
-        }
+        self._linears = {f"model.{linear}.weight" for linear in language_linears(adapter.base.read_config())}
 
-    @property
+    @cached_property
     def shapes(self) -> dict[str, dict[str, tuple[int, ...]]]:
         """The shape of each tensor of each file."""
         return {file: {name: self._stored.shape(name) for name in names} for file, names in self._stored.files.items()}

@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from data_prep.labels import SAFE, UNSAFE
 from recipes.adapter.safety_record import SafetyRecord
 
+CARD_FILE = "README.md"
 _FIGURES = {"accuracy": "Accuracy", "f1": f"F1 of {UNSAFE}", "macro_f1": "Macro-F1", "auroc": "AUROC"}
 _SEAL = "<!-- written by eval_qwen2vl.py and sft_qwen2vl.py, which leave it alone once it was changed: "
 

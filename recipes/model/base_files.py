@@ -61,7 +61,7 @@ def check_config(name: str, config: Mapping[str, Any]) -> None:
     if ARCHITECTURE not in architectures:
         raise InputError(f"base model {name!r} is a {architectures[0]}, not a {ARCHITECTURE}; use {USABLE}")
     try:
-        _linears(config), text_config(config)["vocab_size"], config["vision_config"]["hidden_size"]
+        language_linears(config), text_config(config)["vocab_size"], config["vision_config"]["hidden_size"]
     except (KeyError, TypeError):
         raise InputError(f"base model {name!r}: {CONFIG_FILE} is damaged; fetch it again") from None
     _check_quantization(name, config)
@@ -121,7 +121,7 @@ def check_packed(name: str, tensors: Collection[str], config: Mapping[str, Any])
     The vision tower answers noticeably worse in 4 bits, and an adapter is computed on these seven linears alone.
     """
     packed = {_own_name(_STATE.sub("", tensor)) for tensor in tensors if _STATE.search(tensor)}
-    expected = set(_linears(config)) if quantization(config) is not None else set()
+    expected = set(language_linears(config)) if quantization(config) is not None else set()
     if differing := sorted(packed ^ expected):
         how = "in" if differing[0] in packed else "not in"
         raise InputError(
@@ -143,7 +143,7 @@ def check_weights(name: str, folder: Path, config: Mapping[str, Any]) -> None:
             f"base model {name!r}: weight file {missing[0]} is missing ({len(missing)} in all); finish the download"
             f"{with_what}"
         )
-    stored = {file: _read_header(name, folder / file) for file in files}
+    stored = {file: read_header(name, folder / file) for file in files}
     if files != [WEIGHT_FILE]:
         for tensor, file in read_index(folder / INDEX_FILE).items():
             if tensor not in stored[file]:
@@ -165,7 +165,8 @@ def _fetch(name: str, file: str) -> str:
     return "fetch it again" if _is_folder(name) else f"fetch it again with 'hf download {name} {file} --force-download'"
 
 
-def _read_header(name: str, file: Path) -> dict[str, Stored]:
+def read_header(name: str, file: Path) -> dict[str, Stored]:
+    """Return the tensors of a weight file of base model `name`. Raises InputError where it is truncated or damaged."""
     try:
         with named(file), safe_open(file, framework="np") as weights:
             slices = {tensor: weights.get_slice(tensor) for tensor in weights.keys()}  # noqa: SIM118  # no mapping
@@ -185,8 +186,8 @@ def _check_language_model(name: str, tensors: Mapping[str, Stored], config: Mapp
     """
     text = text_config(config)
     table = (text["vocab_size"], text["hidden_size"])
-    packed = _linears(config) if quantization(config) is not None else {}
-    expected = {**_linears(config), "embed_tokens": table, **({} if ties_head(config) else {"lm_head": table})}
+    packed = language_linears(config) if quantization(config) is not None else {}
+    expected = {**language_linears(config), "embed_tokens": table, **({} if ties_head(config) else {"lm_head": table})}
     for module, shape in expected.items():
         found = tensors.get(f"{module}.weight")
         if found is None:
@@ -200,7 +201,7 @@ def _check_language_model(name: str, tensors: Mapping[str, Stored], config: Mapp
             )
 
 
-def _linears(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+def language_linears(config: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     """Return the (out, in) shape of each of the language model's linears, by the names of _own_name."""
     text = text_config(config)
     return {

@@ -16,9 +16,8 @@ from safetensors import safe_open
 from data_prep.disk.disk_errors import named
 from data_prep.files import sync
 from recipes.layers.four_bit import Weight
-from recipes.layers.sizes import linear_shapes, text_config
 from recipes.model.base import BaseModel
-from recipes.model.base_files import weight_files
+from recipes.model.base_files import language_linears, read_header, weight_files
 from recipes.model.published_layout import published_name
 
 _DTYPES = {torch.bfloat16: "BF16", torch.float32: "F32"}  # by safetensors' names
@@ -30,56 +29,49 @@ class StoredWeights:
     """The weights of a base as its files have them, in 16 or 32 bits or in bitsandbytes' 4, by published names."""
 
     def __init__(self, base: BaseModel) -> None:
-        self._folder, self._config = base.folder, base.read_config()
-
-    @cached_property
-    def _stored(self) -> dict[str, dict[str, str]]:
-        """The stored names by published ones, of each file; with those of packed weights' parts."""
-        found = {}
-        for file in weight_files(self._folder):
-            with safe_open(self._folder / file, framework="pt") as weights:
-                found[file] = {published_name(name): name for name in weights.keys()}  # noqa: SIM118  # no mapping
-        return found
+        self._folder = base.folder
+        self._headers = {file: read_header(base.name, base.folder / file) for file in weight_files(base.folder)}
+        self._places = {
+            published_name(stored): (file, stored) for file, header in self._headers.items() for stored in header
+        }
+        self._linears = {f"model.{name}.weight": shape for name, shape in language_linears(base.read_config()).items()}
 
     @cached_property
     def _packed(self) -> dict[str, str]:
         """The names under which the packed weights' states are stored, by weight."""
-        names = [name for of_file in self._stored.values() for name in of_file]
-        return {f"{name.partition(_STATE_MARK)[0]}.weight": name for name in names if _STATE_MARK in name}
+        return {f"{name.partition(_STATE_MARK)[0]}.weight": name for name in self._places if _STATE_MARK in name}
 
     @cached_property
     def files(self) -> dict[str, list[str]]:
         """The tensors of each file, in its order, without what packed weights have beside them."""
         beside = {f"{weight}.{part}" for weight in self._packed for part in _STATE_PARTS} | {*self._packed.values()}
-        return {file: [name for name in names if name not in beside] for file, names in self._stored.items()}
+        return {
+            file: [name for name in map(published_name, header) if name not in beside]
+            for file, header in self._headers.items()
+        }
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape, of a packed weight that of the unpacked one."""
         if name in self._packed:
-            return linear_shapes(text_config(self._config))[name.split(".")[-2]]
-        file = self._file_of(name)
-        with safe_open(self._folder / file, framework="pt") as weights:
-            return tuple(weights.get_slice(self._stored[file][name]).get_shape())
+            return self._linears[name]
+        file, stored = self._places[name]
+        return self._headers[file][stored].shape
 
     def read(self, name: str, device: torch.device) -> Weight:
         """Return a tensor, packed or not, on a device. Its file isn't held open, nor what else was read of it."""
+        values = self._tensor(name).to(device)
         if name not in self._packed:
-            return Weight(self._tensor(name).to(device), None)
+            return Weight(values, None)
         state_name = self._packed[name]
         parts = {state_name.removeprefix(f"{name}."): self._tensor(state_name)}
-        for part in _STATE_PARTS:
-            if any(f"{name}.{part}" in names for names in self._stored.values()):
-                parts[part] = self._tensor(f"{name}.{part}")
-        return Weight(self._tensor(name).to(device), QuantState.from_dict(parts, device=device))
+        parts |= {part: self._tensor(f"{name}.{part}") for part in _STATE_PARTS if f"{name}.{part}" in self._places}
+        return Weight(values, QuantState.from_dict(parts, device=device))
 
     def _tensor(self, name: str) -> torch.Tensor:
-        file = self._file_of(name)
+        file, stored = self._places[name]
         with named(self._folder / file), safe_open(self._folder / file, framework="pt") as weights:
-            found: torch.Tensor = weights.get_tensor(self._stored[file][name]).clone()
+            found: torch.Tensor = weights.get_tensor(stored).clone()
         return found
-
-    def _file_of(self, name: str) -> str:
-        return next(file for file, names in self._stored.items() if name in names)
 
 
 def file_size(shapes: Mapping[str, Sequence[int]], dtype: torch.dtype) -> int:

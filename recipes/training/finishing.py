@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.disk.disk_errors import told
 from data_prep.files import to_root
+from recipes.adapter.model_card import CARD_FILE
 from recipes.metrics.threshold import FIXED, choose_threshold, fixed_threshold
 from recipes.training.checks import check_learned
 from recipes.training.run import Run
-from recipes.training.run_folder import CARD_FILE, PLOT_FILE, RunFolder
+from recipes.training.run_folder import PLOT_FILE, RunFolder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,7 +15,7 @@ from data_prep.files import if_supported, portable_name, replace, sync, to_root,
 from data_prep.locks import HELD_SUFFIX, hold_lock
 from recipes.adapter.export_card import export_card
 from recipes.adapter.label_tokens import label_tokens
-from recipes.adapter.model_card import is_own_card, model_card
+from recipes.adapter.model_card import CARD_FILE, is_own_card, model_card
 from recipes.adapter.safety_record import RUN_FILE, SafetyRecord, is_finished
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.machine.plan import PLANNED
@@ -30,7 +30,6 @@ LOCK_NAME = ".lock"
 _LOCKS = {LOCK_NAME, f"{LOCK_NAME}{HELD_SUFFIX}"}
 SUMMARY_FILE = "training.json"
 PLOT_FILE = "training.png"
-CARD_FILE = "README.md"
 STAGING = ".adapter.unfinished"
 
 
