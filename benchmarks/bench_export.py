@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.made.random_qwen2vl import companion_folder
+from benchmarks.measuring.demo_frames import frames_of_test
 from benchmarks.measuring.exports import (
     Timed,
     asked_by_infer,
@@ -41,7 +42,10 @@ def main(argv: list[str]) -> int:
     args = parse_arguments(argv)
     out = from_root(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    adapter, frames = made(args, out) if args.like else demo(args)
+    if args.like:
+        adapter, frames = made(args, out)
+    else:
+        adapter, frames = from_root(args.adapter), frames_of_test(from_root(args.data), args.frames)
     export = out / "export"
     timed = [export_timed(adapter, out / f"export-{number}" if number else export) for number in range(args.repeats)]
     answers = {"infer, adapter": asked_by_infer(adapter, frames), "infer, export": asked_by_infer(export, frames)}
@@ -88,17 +92,6 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     if args.frames < 1 or args.repeats < 1:
         raise InputError("--frames and --repeats must be 1 or more")
     return args
-
-
-def demo(args: argparse.Namespace) -> tuple[Path, list[Path]]:
-    """Return the demo's run, and test frames evenly out of all of them."""
-    from data_prep.rows.jsonl import read_rows
-
-    data = from_root(args.data)
-    rows = read_rows(data / "test.jsonl")
-    return from_root(args.adapter), [data / row.image for row in rows[:: max(1, len(rows) // args.frames)]][
-        : args.frames
-    ]
 
 
 def made(args: argparse.Namespace, out: Path) -> tuple[Path, list[Path]]:

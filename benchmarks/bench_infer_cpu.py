@@ -17,12 +17,11 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
+from benchmarks.measuring.demo_frames import frames_of_test
 from benchmarks.measuring.machine import processor, with_project
 from data_prep.console import run_script
-from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root
 from data_prep.media.images import read_image
-from data_prep.rows.jsonl import read_rows
 from recipes.adapter.folder import Adapter, find_adapter
 from recipes.report.contents import versions
 
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     adapter, data = find_adapter(from_root(args.adapter)), from_root(args.data)
     adapter.record.check_adapter(adapter.folder)
-    frames = frame_files(data)
+    frames = frames_of_test(data, FRAMES, least=FRAMES)
     with contextlib.redirect_stdout(sys.stderr):
         commands = [seconds_of_command(adapter.folder, frames[0]) for _ in range(COMMANDS)]
         times = measure(adapter, [frame.read_bytes() for frame in frames])
@@ -49,14 +48,6 @@ def main(argv: list[str]) -> int:
     }
     print(as_table(figures))
     return 0
-
-
-def frame_files(data: Path) -> list[Path]:
-    """Return test frames, evenly out of all of them. Raises InputError where there are too few."""
-    rows = read_rows(data / "test.jsonl")
-    if len(rows) < FRAMES:
-        raise InputError(f"{data}: {len(rows)} test frames, {FRAMES} are needed; run make demo first")
-    return [data / row.image for row in rows[:: len(rows) // FRAMES][:FRAMES]]
 
 
 def seconds_of_command(adapter: Path, frame: Path) -> float:

@@ -19,15 +19,14 @@ from pathlib import Path
 from statistics import mean, median, quantiles
 from typing import Any
 
-from benchmarks.measuring.arms import check_gpu, prepare, run
+from benchmarks.measuring.arms import check_gpu, prepare
+from benchmarks.measuring.demo_frames import frames_of_test, said_by_infer
 from benchmarks.measuring.load import ask_for, sham_service
 from benchmarks.measuring.machine import machine
 from benchmarks.measuring.service_process import OwnCalls, ServiceProcess, own_calls, service
 from benchmarks.measuring.soak import Soak, mixed_kinds
 from data_prep.console import run_script
-from data_prep.errors import InputError
 from data_prep.files import from_root
-from data_prep.rows.jsonl import read_rows
 
 FRAMES = 64
 TOKEN = "c0ffee-c0ffee-c0ffee"
@@ -43,8 +42,8 @@ def main(argv: list[str]) -> int:
         if args.like:
             make_up(from_root(args.out), args.like)
             args.adapter, args.data = f"{args.out}/adapter", f"{args.out}/data"
-        frames = frame_files(from_root(args.data))
-        expected = answers_of_infer(args.adapter, frames)
+        frames = frames_of_test(from_root(args.data), FRAMES)
+        expected = said_by_infer(args.adapter, frames)
         results: dict[str, Any] = {"machine": machine(), "batch_size": args.batch_size, "rates": [], "soak": None}
         if args.seconds:
             results["rates"] = rates(args, frames, expected)
@@ -78,20 +77,6 @@ def make_up(out: Path, like: str) -> None:
     prepare(out, like)
     if not (out / "adapter").exists():
         write_random_adapter(out / "adapter", out / "base", max_pixels=MAX_PIXELS[480])
-
-
-def frame_files(data: Path) -> list[Path]:
-    """Return test frames, evenly out of all of them."""
-    rows = read_rows(data / "test.jsonl")
-    if not rows:
-        raise InputError(f"{data}: no test frames; run make demo first")
-    return [data / row.image for row in rows[:: max(len(rows) // FRAMES, 1)][:FRAMES]]
-
-
-def answers_of_infer(adapter: str, frames: Sequence[Path]) -> list[dict[str, Any]]:
-    """Return what infer.py says of each frame."""
-    said = run(["recipes/infer.py", "--adapter", adapter, "--json", "--image", *map(str, frames)])
-    return [json.loads(line) for line in said.splitlines()]
 
 
 def rates(args: argparse.Namespace, frames: Sequence[Path], expected: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,9 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from benchmarks.measuring.demo_frames import said_by_infer
 from benchmarks.measuring.machine import with_project
+from benchmarks.measuring.service_process import free_port
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
 from recipes.layers.sizes import TOKEN_SIDE
@@ -46,13 +47,7 @@ def export_timed(adapter: Path, out: Path) -> Timed:
 
 def asked_by_infer(folder: Path, frames: Sequence[Path], *flags: str) -> list[float]:
     """Return P(UNSAFE) of each frame by infer.py."""
-    command = [sys.executable, "recipes/infer.py", "--adapter", str(folder), "--json", *flags, "--image"]
-    done = subprocess.run(
-        [*command, *map(str, frames)], cwd=PROJECT_ROOT, env=with_project(), capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise InputError(f"infer.py ended with {done.returncode}: {done.stderr[-500:]}")
-    return [json.loads(line)["p_unsafe"] for line in done.stdout.splitlines()]
+    return [said["p_unsafe"] for said in said_by_infer(folder, frames, *flags)]
 
 
 def asked_by_readme(export: Path, frames: Sequence[Path], site: Path | None = None) -> tuple[str, list[float]]:
@@ -120,9 +115,7 @@ def _running(command: list[str]) -> Iterator[str]:
     """Yield the address of a llama-server, which ends with it. Raises InputError where it doesn't come up."""
     from huggingface_hub.utils import httpx
 
-    with socket.socket() as free:
-        free.bind((LOCAL, 0))
-        port = free.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [*command, "--host", LOCAL, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -51,11 +51,16 @@ class ServiceProcess:
         return self.process.wait(600)
 
 
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with listen(LOCAL, 0) as free:
+        return int(free.getsockname()[1])
+
+
 @contextmanager
 def service(flags: Sequence[str]) -> Iterator[ServiceProcess]:
     """Run serve.py with these flags on a free port."""
-    with listen(LOCAL, 0) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     with tempfile.TemporaryDirectory(prefix="bench-serve-") as folder:
         said = Path(folder, "said")
         with said.open("w") as file:

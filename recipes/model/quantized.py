@@ -8,7 +8,7 @@ from bitsandbytes.nn import Linear4bit
 from transformers import BitsAndBytesConfig, Qwen2VLForConditionalGeneration
 
 from recipes.layers.four_bit import Weight, unpacked_rows
-from recipes.layers.sizes import ATTENTION_LINEARS, MLP_LINEARS
+from recipes.model.base_files import language_linears
 
 # Names are matched from the start of a module's path. Any list replaces the built-in protection of the LM head.
 KEPT_IN_16_BITS = ["model.visual", "lm_head"]
@@ -84,11 +84,7 @@ def check_quantized(model: Qwen2VLForConditionalGeneration) -> None:
 
     A misspelt name in a quantisation configuration is ignored in silence, so the outcome is what gets checked.
     """
-    expected = {
-        f"model.language_model.layers.{layer}.{part}"
-        for layer in range(model.config.text_config.num_hidden_layers)
-        for part in [f"self_attn.{name}" for name in ATTENTION_LINEARS] + [f"mlp.{name}" for name in MLP_LINEARS]
-    }
+    expected = {f"model.language_model.{linear}" for linear in language_linears(model.config.to_dict())}
     differing = quantized_modules(model).keys() ^ expected
     if differing:
         raise RuntimeError(f"4-bit loading quantised other modules than expected: {sorted(differing)[:5]}")
