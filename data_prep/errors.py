@@ -24,3 +24,9 @@ def one_line(error: InputError) -> str:
     if message.startswith("Caught InputError in DataLoader worker"):
         message = message.rpartition("InputError: ")[2]
     return printable(" ".join(message.split()))
+
+
+def check_at_least(flag: str, value: float, least: int) -> None:
+    """Raise InputError where a flag's value is below the least one there is, infinite, or no number."""
+    if not least <= value < float("inf"):
+        raise InputError(f"{flag} {value:g} must be {least} or more")

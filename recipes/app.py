@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from data_prep.console import reach_this_machine_directly, run_script, silence_known_messages, stay_offline
-from data_prep.errors import InputError
+from data_prep.errors import InputError, check_at_least
 from data_prep.files import from_root, to_root
 from recipes.adapter.folder import find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
@@ -78,8 +78,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile the model's layers first; needs a GPU")
     add_card_options(parser)
     args = parser.parse_args(argv)
-    if args.max_upload_mb < 1:
-        raise InputError(f"--max-upload-mb {args.max_upload_mb} must be 1 or more")
+    check_at_least("--max-upload-mb", args.max_upload_mb, 1)
     return args
 
 

@@ -11,7 +11,7 @@ import sys
 import time
 
 from data_prep.console import run_script, silence_known_messages, stay_offline
-from data_prep.errors import InputError
+from data_prep.errors import check_at_least
 from data_prep.files import check_writable, from_root, to_root
 from data_prep.hub.source import open_dataset
 from data_prep.labels import UNSAFE
@@ -108,8 +108,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--without-frames", action="store_true", help="show no frame in report.html")
     add_card_options(parser)
     args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        raise InputError(f"--batch-size {args.batch_size} must be 1 or more")
+    check_at_least("--batch-size", args.batch_size, 1)
     if args.prior is not None:
         check_prior(args.prior)
     return args

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from data_prep.console import run_script, silence_known_messages, stay_offline
-from data_prep.errors import InputError
+from data_prep.errors import InputError, check_at_least
 from data_prep.files import from_root, to_root
 from data_prep.hub.source import open_dataset
 from data_prep.labels import VALIDATION
@@ -99,8 +99,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         "--batch-size", type=int, default=4, help="frames at once in that, if they fit (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    if args.batch_size < 1:
-        raise InputError(f"--batch-size {args.batch_size} must be 1 or more")
+    check_at_least("--batch-size", args.batch_size, 1)
     return args
 
 

@@ -14,7 +14,7 @@ import signal
 import sys
 
 from data_prep.console import run_script, silence_known_messages, stay_offline
-from data_prep.errors import InputError
+from data_prep.errors import InputError, check_at_least
 from data_prep.files import from_root, to_root
 from recipes.adapter.folder import find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
@@ -80,18 +80,14 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="compile the model's layers first; needs a GPU")
     add_card_options(parser)
     args = parser.parse_args(argv)
-    for flag in ("batch_size", "max_queue", "max_upload_mb", "max_upload_seconds"):
-        _check(args, flag, 1)
-    _check(args, "max_wait_ms", 0)
+    check_at_least("--batch-size", args.batch_size, 1)
+    check_at_least("--max-queue", args.max_queue, 1)
+    check_at_least("--max-upload-mb", args.max_upload_mb, 1)
+    check_at_least("--max-upload-seconds", args.max_upload_seconds, 1)
+    check_at_least("--max-wait-ms", args.max_wait_ms, 0)
     if args.prior is not None:
         check_prior(args.prior)
     return args
-
-
-def _check(args: argparse.Namespace, name: str, least: int) -> None:
-    value, flag = getattr(args, name), "--" + name.replace("_", "-")
-    if not least <= value < float("inf"):
-        raise InputError(f"{flag} {value:g} must be {least} or more")
 
 
 if __name__ == "__main__":
