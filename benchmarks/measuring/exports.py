@@ -56,7 +56,8 @@ def asked_by_readme(export: Path, frames: Sequence[Path], site: Path | None = No
     With `site`, packages in that folder come first.
     """
     script = PROJECT_ROOT / "benchmarks" / "measuring" / "readme_lines.py"
-    environment = {**os.environ, "PYTHONPATH": str(site or ""), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join(filter(None, [str(site or ""), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, str(script), str(export), *map(str, frames)],
         env=environment,
