@@ -26,6 +26,7 @@ from recipes.model.compiling import compile_layers
 SCRIPT = "benchmarks/arms/plan.py"
 SIZE_OF_2B = "base_2b"
 ANSWERS = 12  # that are timed
+WHOLE_GIB = 40.0  # for the matrix product at the end
 
 COMPUTED, KEPT = ({"cache_vision_features": str(kept)} for kept in (False, True))
 SMALL = partial(Planned, 8, halved_bus=True)
@@ -81,6 +82,7 @@ def answers(out: Path, gib: float) -> dict[str, Any]:
     if not any(modules_of_streamed_blocks(adapted.model)):
         compile_layers(adapted.model)
         rows += answers_alone(bench, adapted, "compiled", ANSWERS)
+    allow_no_more_than(WHOLE_GIB)
     return {"cap_gib": gib, "matmul_tflops": matmul_rate() / 1e12, "answers": rows, **figures}
 
 

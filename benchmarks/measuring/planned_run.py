@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.measuring.card import allow_no_more_than
 from benchmarks.measuring.part_of_card import part_of_card, use_part_of_card
-from benchmarks.measuring.recipe_arguments import recipe_arguments
+from benchmarks.measuring.recipe_arguments import CONFIG, recipe_arguments
 from benchmarks.measuring.training_speed import measure
 from data_prep.disk.byte_counts import GIB
 from recipes.machine.cards import Card
@@ -24,7 +24,6 @@ from recipes.training.building import build_trainer, fill_vision_cache
 from recipes.training.command_line import Settings, read_settings
 from recipes.training.run import prepare_run
 
-CONFIG = "recipes/configs/qwen2vl_7b.yaml"
 FRAMES, EPOCHS = 5000, 2  # of the run that is planned, about the public data set's; fewer are measured
 DISK_BYTES = 100 * GIB
 WARM_UP_FRAMES = 4
@@ -84,6 +83,7 @@ def planned_run(out: Path, planned: Planned, card: Card, *, blocks: int) -> dict
         **figures,
         "plan": plan.values,
         "said": in_words(plan, frames=FRAMES, epochs=EPOCHS),
+        "card": asdict(card),
         "cap_gib": planned.cap_gib,
         "multiprocessors": planned.multiprocessors,
         "seconds_a_frame": 1 / figures["frames_per_second"],

@@ -10,6 +10,7 @@ import pytest
 from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
 from benchmarks.measuring import doubt_tables
+from benchmarks.measuring.recipe_arguments import fixed_settings
 from data_prep.disk.byte_counts import GIB
 from data_prep.files import PROJECT_ROOT
 from recipes.machine.answering_memory import predict_answering
@@ -18,7 +19,6 @@ from recipes.machine.elsewhere import CONTEXT_GIB, HOST_GIB, HOST_SHARE
 from recipes.machine.memory import predict_memory
 from recipes.machine.plan import Machine
 from recipes.machine.planner import plan_run
-from recipes.machine.recipe_choice import recipe_settings
 from recipes.metrics.doubt import STATISTICS
 from recipes.training.command_line import read_settings
 from tests.project.documents import BENCHMARKS, README
@@ -144,7 +144,7 @@ def predicted_of_the_2b(run: dict[str, Any]) -> float:
     """Return the GiB that a whole run is predicted to take; features that were kept before aren't computed."""
     recipe, changed = RUNS_OF_THE_2B[run["run"]]
     at_once = {"per_device_train_batch_size": run["frames_at_once"], "per_device_eval_batch_size": 4}
-    need = predict_memory({**recipe_settings(f"qwen2vl_7b_{recipe}"), **at_once, **changed}, SIZES_OF_THE_2B)
+    need = predict_memory({**fixed_settings(recipe), **at_once, **changed}, SIZES_OF_THE_2B)
     return need.training_gib if "kept" in run["run"] else need.card_gib
 
 
@@ -245,7 +245,7 @@ def test_start_figures_are_those_of_the_benchmark() -> None:
 
 @pytest.mark.parametrize("recipe", ["8gb", "6gb", "4gb", "2gb"])
 def test_predicted_figures_are_those_of_the_prediction(recipe: str) -> None:
-    settings = recipe_settings(f"qwen2vl_7b_{recipe}")
+    settings = fixed_settings(recipe)
     peaks = [
         predict_memory({**settings, "per_device_train_batch_size": frames}, SIZES_OF_THE_7B).card_gib
         for frames in (1, 2, 4, 8)
@@ -256,7 +256,7 @@ def test_predicted_figures_are_those_of_the_prediction(recipe: str) -> None:
 
 def test_what_computing_features_takes_is_what_is_predicted() -> None:
     filling = {
-        recipe: sum(predict_memory(recipe_settings(f"qwen2vl_7b_{recipe}"), SIZES_OF_THE_7B).filling.values()) / GIB
+        recipe: sum(predict_memory(fixed_settings(recipe), SIZES_OF_THE_7B).filling.values()) / GIB
         for recipe in ("4gb", "2gb")
     }
     said = f"{filling['4gb']:.2f} GiB for the 16 of the 4 GB recipe, {filling['2gb']:.2f} for the 8 of the 2 GB one"
@@ -265,7 +265,7 @@ def test_what_computing_features_takes_is_what_is_predicted() -> None:
 
 @pytest.mark.parametrize("recipe", ["4gb", "2gb"])
 def test_host_memory_of_streamed_layers_is_what_is_predicted(recipe: str) -> None:
-    need = predict_memory(recipe_settings(f"qwen2vl_7b_{recipe}"), SIZES_OF_THE_7B)
+    need = predict_memory(fixed_settings(recipe), SIZES_OF_THE_7B)
     assert f"all else in host memory: {need.host_gib:.1f} GiB |" in doc("machines")
 
 
@@ -416,7 +416,7 @@ def test_peaks_beside_their_predictions_are_both_true(cap: str, recipe: int, on_
     arms = results_of("small_card_7b_h100")["arms"]
     run, answered = arms[f"capped_{cap}"], arms[f"answered_{cap}"]
     values = {
-        **recipe_settings(f"qwen2vl_7b_{recipe}gb"),
+        **fixed_settings(f"{recipe}gb"),
         "per_device_train_batch_size": run["micro_batch"],
         **({"per_device_eval_batch_size": 2} if cap == "1.0" else {}),
     }
