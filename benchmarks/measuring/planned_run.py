@@ -50,15 +50,8 @@ def planned_run(out: Path, planned: Planned, card: Card, *, blocks: int) -> dict
     """Plan for a card of these rates under a cap, train so for a few updates, and return both sides."""
     if planned.cap_gib is not None:
         allow_no_more_than(planned.cap_gib)
-    changed = {
-        "model_name_or_path": "base",
-        "dataset": out / "few",
-        "output_dir": out / "runs" / "planned",
-        "vision_cache": out / "vision_of_few",
-        **planned.changed,
-    }
-    base = find_base(str(out / changed["model_name_or_path"]))
-    settings = read_settings(recipe_arguments(CONFIG, {**changed, "model_name_or_path": base.folder}))
+    settings = settings_of(out, planned)
+    base = find_base(settings.values["model_name_or_path"])
     plan = planned_for(settings, base.read_config(), card)
     run = prepare_run(settings.with_lines(plan.values), base)
     fill_vision_cache(run)
@@ -93,6 +86,20 @@ def planned_run(out: Path, planned: Planned, card: Card, *, blocks: int) -> dict
         "filling_peak_gib": filling,
         "loading_peak_gib": loading,
     }
+
+
+def settings_of(out: Path, planned: Planned) -> Settings:
+    """Return the settings of a run on the benchmark's few frames, and on its base unless another is named."""
+    changed = {
+        "model_name_or_path": "base",
+        "dataset": out / "few",
+        "output_dir": out / "runs" / "planned",
+        "vision_cache": out / "vision_of_few",
+        **planned.changed,
+    }
+    return read_settings(
+        recipe_arguments(CONFIG, {**changed, "model_name_or_path": out / changed["model_name_or_path"]})
+    )
 
 
 def planned_for(settings: Settings, config: Mapping[str, Any], card: Card) -> Plan:

@@ -84,7 +84,7 @@ def test_unpacking_and_elementwise_kernels_are_faster_than_the_libraries_were() 
     for arm, recipe in (("speed_computed", "8gb"), ("speed_kept", "6gb")):
         for row in RESULTS["small_card_7b_h100"][arm]["rows"]:
             found = predicted(recipe, PART, row["micro_batch"], row["accumulation"])
-            assert 0.72 < found / row["seconds_a_frame"] < 0.95
+            assert 0.72 < found / row["seconds_a_frame"] < 0.97
 
 
 def test_what_comes_once_is_counted_once() -> None:
