@@ -11,7 +11,7 @@ ENV PIP_BREAK_SYSTEM_PACKAGES=1 \
 
 WORKDIR /workspace
 
-# gcc and Python's headers are what torch.compile builds its launchers with (compile_layers).
+# gcc and Python's headers are what Triton builds its launchers with: this project's GPU kernels, and compile_layers.
 # No versions: the base image's tag fixes the release, whose archive keeps only the newest security fix of a package.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -91,7 +91,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the model's layers first: a fifth faster on a GPU, worth its ten seconds from 2,000 frames on",
+        help="compile the model's layers first: up to a fifth faster on a GPU, worth its ten seconds for 2,000 frames",
     )
     add_card_options(parser)
     add_server_options(parser)

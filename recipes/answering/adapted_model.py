@@ -57,7 +57,7 @@ def load_for_frames(
 
     It is merged into its base in 16 bits where the card has room for that, and frames of a size that keeps coming are
     replayed. Else no more of it lies on the host than a single frame asks for. `compiled` takes ten seconds more and is
-    a fifth faster. `on_host` is load_for_batches'. Raises InputError as that does.
+    a fifth faster where it is merged. `on_host` is load_for_batches'. Raises InputError as that does.
     """
     device = choose_device()
     merge = has_room_to_merge(adapter.base, device) and not any(on_host)

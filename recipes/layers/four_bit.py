@@ -43,7 +43,7 @@ def unpacked_rows(
 
 def _unpacker(packed: torch.Tensor, state: QuantState, dtype: torch.dtype) -> Callable[[int, int], torch.Tensor]:
     """Return what unpacks rows [start, stop): a kernel of this project's where it serves, else bitsandbytes' own."""
-    if state.quant_type == "nf4" and kernels_for(packed):
+    if state.quant_type == "nf4" and state.shape.numel() % state.blocksize == 0 and kernels_for(packed):
         from recipes.layers.gpu_kernels import unpack
 
         return partial(unpack, packed, state, dtype=dtype)

@@ -26,6 +26,8 @@ def gated_gradients(
         from recipes.layers import gpu_kernels
 
         gpu_kernels.gated_gradients(gradient, gated, upped)
+        # autograd doesn't see what Triton writes, and would take a second backward pass for a first one.
+        torch.autograd.graph.increment_version([gradient, upped])
         return upped, gradient
     of_gated = upped.mul_(gradient)
     torch.ops.aten.silu_backward.grad_input(of_gated, gated, grad_input=of_gated)

@@ -36,8 +36,8 @@ class NoPlanError(InputError):
 class Machine:
     """What a machine has for a run: its card's rates; bytes free on the card, the host, and the disk of kept features.
 
-    `compiles` says whether it has the compiler that torch.compile calls, and `kept` how many frames' features are kept
-    there already.
+    `compiles` says whether Triton does there, for this project's kernels and for torch.compile, and `kept` how many
+    frames' features are kept there already.
     """
 
     card: Card

@@ -160,7 +160,11 @@ class _Search:
         if self._lacking(need):
             self._note(need)
             return None
-        return Plan(values, need, predict_time({**self.settings, **values}, self.config, self.machine.card))
+        return Plan(
+            values,
+            need,
+            predict_time({**self.settings, **values}, self.config, self.machine.card, kernels=self.machine.compiles),
+        )
 
     def _values(self, way: Mapping[str, Any], recomputed: int, layers: str, blocks: str) -> dict[str, Any]:
         all_layers = recomputed in (0, layers_of(self.config))

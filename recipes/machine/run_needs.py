@@ -102,7 +102,7 @@ class RunNeeds:
         return "; ".join(in_words(self.plan, frames=self.frames, epochs=epochs_of(self.settings, self.frames)))
 
     def check_memory(self, *, gpu_found: bool) -> str:
-        """Compare what training is predicted to take with what card and host have free,."""
+        """Compare what training is predicted to take with what card and host have free."""
         if not gpu_found:
             raise Skipped("predicted for training on a GPU alone")
         if self.base is None:

@@ -1,7 +1,6 @@
 """What this machine has for a run, its card's rates measured: a laptop's are what its power limit leaves of them."""
 
 import contextlib
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import torch
 from data_prep.disk.byte_counts import GIB
 from data_prep.disk.places import standing
 from data_prep.errors import InputError
+from recipes.layers.kernels_here import triton_compiles_on
 from recipes.machine.cards import Card
 from recipes.machine.plan import Machine
 from recipes.model.device import free_room
@@ -35,14 +35,8 @@ def this_machine(device: torch.device, features: Path) -> Machine:
     except torch.OutOfMemoryError:
         free = f"{room['card_bytes'] / GIB:.1f} GiB"
         raise InputError(f"the card has {free} free, too little for a plan; end what else uses it") from None
-    return Machine(
-        card, room["card_bytes"], room["host_bytes"], disk_bytes=max(0.0, float(disk)), compiles=has_compiler()
-    )
-
-
-def has_compiler() -> bool:
-    """Say whether there is the C compiler that torch.compile calls."""
-    return shutil.which(os.environ.get("CC", "gcc")) is not None
+    compiles = triton_compiles_on(device)
+    return Machine(card, room["card_bytes"], room["host_bytes"], max(0.0, float(disk)), compiles)
 
 
 def measured_card(device: torch.device) -> Card:

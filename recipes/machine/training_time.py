@@ -24,13 +24,14 @@ from recipes.machine.placed_weights import adapter_weights, element_bytes, place
 
 PATCHES_A_TOKEN = 4
 
-# Bytes that a 4-bit weight moves through the card's memory at each pass: 4.5 are read, written and read again; more is
-# as if moved, since bitsandbytes' kernel and products of few rows are bound by more than the memory.
-UNPACKING_BYTES = 4.6
+# Bytes that a 4-bit weight moves through the card's memory at each pass: 4.5 are read, written and read again. By this
+# project's kernel it is nearly that; where Triton doesn't compile, bitsandbytes' takes as long as if it were 14.
+UNPACKING_BYTES = {True: 4.6, False: 14.0}
 
 # What a layer's forward pass, or its backward one, does a token beside its products (norms, activations, adapters,
-# attention's softmax), as if so many times the hidden and the inner size moved; by whether layers are compiled.
-BESIDE_WIDTHS = {False: 31, True: 19.5}
+# attention's softmax), as if so many times the hidden and the inner size moved: where layers are compiled, where MLPs
+# are gated by this project's kernels, and where by torch's.
+COMPILED_WIDTHS, BESIDE_WIDTHS = 19.5, {True: 31, False: 37}
 TOWER_SHARE = {False: 0.46, True: 0.62}  # of a large product's rate, the vision tower's forward pass
 
 # A layer's kernels take the processor so long to launch, a pass; a CUDA graph has them launched at once.
@@ -57,12 +58,21 @@ class TrainingTime:
 
 
 def predict_time(
-    settings: Mapping[str, Any], config: Mapping[str, Any], card: Card, *, width: int = 1920, height: int = 1080
+    settings: Mapping[str, Any],
+    config: Mapping[str, Any],
+    card: Card,
+    *,
+    kernels: bool = True,
+    width: int = 1920,
+    height: int = 1080,
 ) -> TrainingTime:
-    """Predict how long training with a YAML's `settings` takes on a base of that `config`, for frames of one size."""
+    """Predict how long training with a YAML's `settings` takes on a base of that `config`, for frames of one size.
+
+    `kernels` says whether this project's GPU kernels can be compiled there.
+    """
     tokens = visual_tokens(width, height, settings["max_pixels"])
     frames, accumulation = settings["per_device_train_batch_size"], settings["gradient_accumulation_steps"]
-    update = accumulation * _micro_batch(settings, config, card, tokens) + _optimizer(settings, config)
+    update = accumulation * _micro_batch(settings, config, card, tokens, kernels=kernels) + _optimizer(settings, config)
     tower = _tower({**settings, "compile_layers": False}, config, card, tokens)  # to keep features it is as it comes
     return TrainingTime(
         frame=update / (frames * accumulation),
@@ -71,7 +81,9 @@ def predict_time(
     )
 
 
-def _micro_batch(settings: Mapping[str, Any], config: Mapping[str, Any], card: Card, tokens: int) -> float:
+def _micro_batch(
+    settings: Mapping[str, Any], config: Mapping[str, Any], card: Card, tokens: int, *, kernels: bool
+) -> float:
     """Return the seconds of a micro-batch's forward and backward pass.
 
     What streams comes while others compute; the LM head's weights and an adapter's gradients come and go beside that.
@@ -80,20 +92,21 @@ def _micro_batch(settings: Mapping[str, Any], config: Mapping[str, Any], card: C
     layers, compiled = layers_of(config), bool(settings["compile_layers"])
     passes = 2 + recomputed_layers_of(settings, text) / layers
     length, element = tokens + TEXT_TOKENS, element_bytes(settings)
-    widths = BESIDE_WIDTHS[compiled] * (text["hidden_size"] + text["intermediate_size"]) * element
+    beside = COMPILED_WIDTHS if compiled else BESIDE_WIDTHS[kernels]
+    widths = beside * (text["hidden_size"] + text["intermediate_size"]) * element
     weights = layers * sum(out * into for out, into in linear_shapes(text).values())
     computing = passes * (
         frames * language_flops(text, length) / card.flops
         + frames * length * layers * widths / card.memory
-        + weights * (UNPACKING_BYTES if is_packed(settings) else element) / card.memory
+        + weights * (UNPACKING_BYTES[kernels] if is_packed(settings) else element) / card.memory
     )
     if not settings["cache_vision_features"]:
         computing += frames * _tower(settings, config, card, tokens)
     launching = 0.0 if settings["cuda_graphs"] else passes * layers * LAUNCH_SECONDS[compiled]
-    beside = head_bytes(settings, config)
+    over_the_bus = head_bytes(settings, config)
     if settings["optimizer_on_host"]:
-        beside += element * adapter_weights(settings, config)
-    return max(max(computing, streamed_bytes(settings, config) / card.bus) + beside / card.bus, launching)
+        over_the_bus += element * adapter_weights(settings, config)
+    return max(max(computing, streamed_bytes(settings, config) / card.bus) + over_the_bus / card.bus, launching)
 
 
 def _tower(settings: Mapping[str, Any], config: Mapping[str, Any], card: Card, tokens: int) -> float:

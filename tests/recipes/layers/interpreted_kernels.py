@@ -5,14 +5,16 @@ It decides for all kernels as they are defined, so it has a process of its own. 
 
 import json
 import os
+from unittest.mock import patch
 
 os.environ["TRITON_INTERPRET"] = "1"
 
 import torch
-from bitsandbytes.functional import dequantize_blockwise, quantize_4bit
+from bitsandbytes.functional import dequantize_4bit, dequantize_blockwise, quantize_4bit
 from torch.nn.functional import silu
 
-from recipes.layers import gpu_kernels
+from recipes.layers import four_bit, gating, gpu_kernels
+from recipes.layers.lora_functions import AdaptedLinear, lora_mlp
 
 SHAPES = ((384, 256), (7, 128), (300, 384))  # of whole programs, of less than one, of some and a part
 
@@ -41,6 +43,36 @@ def gated(count: int) -> list[float]:
     return [float((ours - torchs).abs().max()) for ours, torchs in pairs]
 
 
+def mlp_of(*, kernels: bool) -> tuple[list[torch.Tensor], str]:
+    """Return an adapted MLP's gradients, by kernels or without, and what a second backward pass says."""
+    torch.manual_seed(1)
+    linears = []
+    for out, into in ((128, 64), (128, 64), (64, 128)):
+        packed, state = quantize_4bit(torch.randn(out, into), compress_statistics=True, quant_type="nf4")
+        a, b = (torch.randn(shape, requires_grad=True) for shape in ((4, into), (out, 4)))
+        linears.append(AdaptedLinear(packed, state, None, a, b, 0.5))
+    with (
+        patch.object(four_bit, "kernels_for", lambda _: kernels),
+        patch.object(gating, "kernels_for", lambda _: kernels),
+    ):
+        output = lora_mlp(torch.randn(5, 64), *linears).square().sum()
+        output.backward(retain_graph=True)
+        gradients = [tensor.grad.clone() for linear in linears for tensor in (linear.a, linear.b)]
+        try:
+            output.backward()
+        except RuntimeError as error:
+            return gradients, str(error)
+    return gradients, ""
+
+
+def part_of_a_block() -> bool:
+    """Say whether a weight whose last block isn't whole is left to bitsandbytes, whatever has kernels."""
+    packed, state = quantize_4bit(torch.randn(1, 96), compress_statistics=False, quant_type="nf4")
+    with patch.object(four_bit, "kernels_for", lambda _: True):
+        ((_, _, rows),) = four_bit.unpacked_rows(four_bit.Weight(packed, state), torch.float32)
+    return torch.equal(rows, dequantize_4bit(packed, state))
+
+
 def main() -> None:
     """Compare all of it."""
     torch.manual_seed(0)
@@ -51,7 +83,15 @@ def main() -> None:
         for nested in (False, True)
         for dtype in (torch.float32, torch.float16)
     }
-    print(json.dumps({"equal": equal, "gated": [gated(count) for count in (3850, 2048, 5)]}))
+    (plain, refused), (ours, refused_by_ours) = mlp_of(kernels=False), mlp_of(kernels=True)
+    found = {
+        "equal": equal,
+        "gated": [gated(count) for count in (3850, 2048, 5)],
+        "mlp": [float((one - other).norm() / one.norm()) for one, other in zip(plain, ours, strict=True)],
+        "second backward pass": [refused, refused_by_ours],
+        "part of a block": part_of_a_block(),
+    }
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch.nn.functional import silu
 
-from recipes.layers import gating, kernels_here
+from recipes.layers import gating
+from recipes.layers.kernels_here import kernels_for, triton_compiles_on
 
 
 def test_kernels_compute_what_the_libraries_do() -> None:
@@ -22,6 +23,9 @@ def test_kernels_compute_what_the_libraries_do() -> None:
     found = json.loads(done.stdout.splitlines()[-1])
     assert len(found["equal"]) == 24 and all(found["equal"].values())
     assert max(max(each) for each in found["gated"]) < 2e-6
+    assert max(found["mlp"]) < 1e-5
+    assert all("modified by an inplace operation" in said for said in found["second backward pass"])
+    assert found["part of a block"]
 
 
 def test_gradients_of_the_gated_product_are_autograd_s() -> None:
@@ -34,20 +38,38 @@ def test_gradients_of_the_gated_product_are_autograd_s() -> None:
         torch.testing.assert_close(found, by_autograd.grad)
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (RuntimeError("Failed to find C compiler.\nMore of it."), "Failed to find C compiler."),
+        (AssertionError("libcuda.so cannot found!"), "libcuda.so cannot found!"),
+        (subprocess.CalledProcessError(1, "gcc"), "Command 'gcc' returned non-zero exit status 1."),
+        (OSError(), "OSError"),
+    ],
+)
 def test_a_machine_that_compiles_no_kernels_says_so_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def without_a_compiler(*_: torch.Tensor) -> torch.Tensor:
-        raise RuntimeError("Failed to find C compiler.\nMore of it.")
+        raise error
 
     pytest.importorskip("triton", reason="no Triton for this system, where there are no GPUs for it either")
     monkeypatch.setattr("recipes.layers.gpu_kernels.gated_product", without_a_compiler)
-    kernels_here._compile_on.cache_clear()
+    triton_compiles_on.cache_clear()
     device = torch.device("cpu")
-    assert not kernels_here._compile_on(device) and not kernels_here._compile_on(device)
-    said = capsys.readouterr().err
-    assert said == (
-        "without this project's GPU kernels, which makes it slower: Triton says 'Failed to find C compiler.'\n"
-    )
-    kernels_here._compile_on.cache_clear()
-    assert not kernels_here.kernels_for(torch.ones(1)), "what lies on a CPU is never computed by them"
+    assert not triton_compiles_on(device) and not triton_compiles_on(device)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"without this project's GPU kernels, which makes it slower: Triton says {said!r}; it needs")
+    triton_compiles_on.cache_clear()
+    assert not kernels_for(torch.ones(1)), "what lies on a CPU is never computed by them"
+
+
+def test_a_card_that_is_full_says_nothing_of_compilers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: torch.Tensor) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    pytest.importorskip("triton", reason="no Triton for this system, where there are no GPUs for it either")
+    monkeypatch.setattr("recipes.layers.gpu_kernels.gated_product", full)
+    triton_compiles_on.cache_clear()
+    with pytest.raises(torch.OutOfMemoryError):
+        triton_compiles_on(torch.device("cpu"))

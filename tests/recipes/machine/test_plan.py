@@ -66,6 +66,12 @@ def test_large_card_computes_all_of_it() -> None:
     assert [uncompiled[name] for name in HOW] == [True, False, False]
 
 
+def test_plan_of_a_machine_that_compiles_nothing_is_made_for_slower_kernels() -> None:
+    with_kernels, without = (planned(replace(machine(3.2), compiles=compiles)) for compiles in (True, False))
+    assert without.time.frame > 1.1 * with_kernels.time.frame
+    assert told(without) == (8, "24", "27", True), "more frames at once, for weights that take longer to unpack"
+
+
 SIZES = (1.2, 1.6, 2.4, 3.2, 4.4, 5.2, 7.2, 11, 15, 23, 47, 78)
 
 

@@ -21,6 +21,16 @@ def test_compiling_without_a_gpu_is_refused(small_base: Path, monkeypatch: pytes
         compile_layers(load(small_base))
 
 
+@pytest.mark.parametrize("in_4_bits", [True, False])
+def test_layers_in_4_bits_are_not_compiled(in_4_bits: bool, small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, compiled = load(small_base, load_in_4bit=in_4_bits), list[torch.nn.Module]()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda module, **how: compiled.append(module))
+    compile_layers(model)
+    layers = [] if in_4_bits else [*model.model.language_model.layers]
+    assert compiled == [*model.model.visual.blocks, *layers]
+
+
 def test_all_cores_are_used_whatever_the_launcher_left() -> None:
     before = torch.get_num_threads()
     try:
