@@ -435,8 +435,9 @@ def test_plans_are_those_of_the_benchmark() -> None:
     )
     assert rates in in_a_line(document)
     assert now["frames_per_second"] > 0.97 * before["frames_per_second"]
-    small = [arms[name] for name, what in PLANS.items() if what == "8, half the bus"]
-    assert all(abs(run["predicted_seconds"] / run["seconds_a_frame"] - 1) < 0.04 for run in small)
+    small = [arms[name] for name in PLANS]
+    assert all(abs(run["predicted_seconds"] / run["seconds_a_frame"] - 1) < 0.15 for run in [*small, now])
+    assert all(abs(run["predicted_gib"] / run["peak_allocated_gib"] - 1) < 0.025 for run in [*small, now])
 
 
 @pytest.mark.parametrize("arm", ["planned_1.6", "planned_3.2", "planned_5.2", "planned_7.2", "planned_7.2_computed"])
@@ -459,7 +460,7 @@ def test_small_card_s_figures_of_the_readme_are_those_of_the_runs() -> None:
     runs = [results_of("plan_h100")["arms"][f"planned_{cap}"] for cap in ("7.2", "5.2", "3.2", "1.6")]
     seconds, peaks = (", ".join(f"{run[name]:{places}}" for run in runs) for name, places in FIGURES_OF_PLANS.items())
     readme = README.read_text()
-    assert f"may have 7.2, 5.2, 3.2, 1.6 GiB: seconds a frame | {seconds} |" in readme
+    assert f"may have 7.2, 5.2, 3.2, 1.6 GiB, vision features kept before: seconds a frame | {seconds} |" in readme
     assert f"| the same: peak allocated | {peaks} GiB |" in readme
 
 
