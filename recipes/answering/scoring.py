@@ -19,6 +19,9 @@ from recipes.metrics.linear_probe import LinearProbe
 from recipes.model.cuda_graphs import GraphedFunction
 from recipes.model.device import memory_told
 from recipes.model.forward import Batch, add_image_features, insert_image_features, last_hidden, rows_of_head, to_device
+from recipes.ranks.group import gathered
+from recipes.ranks.place import here, is_alone
+from recipes.ranks.shares import whole_batches
 
 Grids = tuple[tuple[int, ...], ...]
 
@@ -93,6 +96,26 @@ class SplitScores:
     p_unsafe: np.ndarray
     without_adapter: np.ndarray | None
     by_probe: np.ndarray | None
+
+    @classmethod
+    def joined(cls, parts: Sequence["SplitScores"]) -> "SplitScores":
+        """Return what passes over one part of a split after the other gave, one at least, as one."""
+        columns = ([getattr(part, name) for part in parts] for name in ("p_unsafe", "without_adapter", "by_probe"))
+        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))
+
+
+def score_together(
+    model: torch.nn.Module, collator: VisionCollator, rows: Any, *, batch_size: int, **how: Any
+) -> SplitScores:
+    """Return what score_split does of a data set's rows, each process of a job having scored its part of them.
+
+    Batches are those of one process, so that the scores are, to the digit. `how` are score_split's further arguments.
+    """
+    if is_alone():
+        return score_split(model, collator, rows, batch_size=batch_size, **how)
+    mine = whole_batches(len(rows), batch_size, here().rank, here().ranks)
+    found = score_split(model, collator, rows.select(mine), batch_size=batch_size, **how) if mine else None
+    return SplitScores.joined([part for part in gathered(found) if part is not None])
 
 
 def score_rows(

@@ -14,6 +14,7 @@ from transformers.models.qwen2_vl.modeling_qwen2_vl import (
 from data_prep.errors import InputError
 from recipes.layers.sizes import base_weights
 from recipes.model.base import BaseModel
+from recipes.ranks.place import here
 
 MERGING_ROOM = 1.4  # times what the weights take in 16 bits; measured for the 7B: 1.25
 COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
@@ -25,8 +26,11 @@ def choose_device() -> torch.device:
 
 
 def use_all_cores() -> None:
-    """Let PyTorch compute with every core that this process has; `accelerate launch` leaves it one thread."""
-    torch.set_num_threads(cpu_count())
+    """Let PyTorch compute with every core that this process has; `accelerate launch` leaves it one thread.
+
+    Several processes of a job on one machine have a share each.
+    """
+    torch.set_num_threads(max(1, cpu_count() // here().local_ranks))
 
 
 def free_memory(device: torch.device) -> float:
@@ -36,8 +40,12 @@ def free_memory(device: torch.device) -> float:
 
 
 def free_room(device: torch.device) -> dict[str, float]:
-    """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by."""
-    return {"card_bytes": free_memory(device), "host_bytes": float(psutil.virtual_memory().available)}
+    """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by.
+
+    Of the host's memory each process of a job on it has a share.
+    """
+    host = psutil.virtual_memory().available / here().local_ranks
+    return {"card_bytes": free_memory(device), "host_bytes": host}
 
 
 class CardFullError(InputError):

@@ -9,7 +9,7 @@ import torch
 
 from data_prep.media.images import read_image
 from recipes.answering.adapted_model import AdaptedModel
-from recipes.answering.scoring import score_split
+from recipes.answering.scoring import score_together
 from recipes.metrics.linear_probe import read_probe
 from recipes.metrics.prior_shift import at_prior
 from recipes.report.contents import priors_of_baselines
@@ -24,9 +24,11 @@ def measure_split(
 ) -> Scored:
     """Score a split by the adapter, and by its base alone, where asked for, and the linear probe.
 
+    Several processes of a job score a part each.
+
     The probe's scores are None where training fitted none. For a stated prior all are corrected.
     """
-    found = score_split(
+    found = score_together(
         adapted.model,
         adapted.collator,
         split.rows,

@@ -15,6 +15,7 @@ from recipes.layers.sizes import counted, layers_of, vision_blocks_of
 from recipes.model.device import compile_layers, memory_told
 from recipes.model.loading import Placement, load_base, load_processor
 from recipes.model.quantized import unpack_quantized
+from recipes.ranks.group import gathered
 from recipes.training.callbacks import RecomputeFirst
 from recipes.training.run import Run
 from recipes.training.trainer import SafetyTrainer
@@ -110,7 +111,8 @@ def vision_cache_of(run: Run) -> VisionCache:
 def fill_vision_cache(run: Run) -> None:
     """Compute the vision features that the run's frames lack, where it is to keep them; a second call finds them all.
 
-    Whatever ends it leaves whole entries, so a run started again goes on where this one was.
+    Whatever ends it leaves whole entries, so a run started again goes on where this one was. Processes of a job that
+    keep them in one folder compute a part each, wherever that folder is.
     """
     if not run.recipe.cache_vision_features:
         return
@@ -126,4 +128,5 @@ def fill_vision_cache(run: Run) -> None:
             num_workers=run.training.dataloader_num_workers,
             blocks_on_host=counted(run.recipe.vision_blocks_on_host, vision_blocks_of(run.base.read_config())),
         )
+    computed = sum(gathered(computed))  # which waits for all to be there, too
     print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)
