@@ -19,12 +19,14 @@ from data_prep.errors import InputError, check_at_least
 from data_prep.files import from_root, to_root
 from recipes.adapter.folder import find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
+from recipes.ranks.place import check_one_process
 from recipes.serving.address import LOCAL, check_port
 from recipes.serving.examples import examples_in
 
 
 def main(argv: list[str]) -> int:
     """Serve the page until it is interrupted."""
+    check_one_process("app.py")
     args = parse_arguments(argv)
     silence_known_messages()
     adapter = find_adapter(from_root(args.adapter))

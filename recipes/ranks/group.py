@@ -55,9 +55,6 @@ def joined(place: Place) -> Iterator[None]:
     The launcher's variables say where they meet. Raises InputError where they don't, and for whatever is wrong with any
     of them.
     """
-    if place.ranks == 1:
-        yield
-        return
     _join(place)
     with _told_once():
         if is_first():

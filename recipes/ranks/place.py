@@ -1,7 +1,8 @@
 """A process's place among those that a launcher started for one job. Imports no torch."""
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -74,6 +75,18 @@ def take_place(environment: MutableMapping[str, str] | None = None) -> Place:
     if place.ranks > 1:
         environment["CUDA_VISIBLE_DEVICES"] = card_of(place, environment.get("CUDA_VISIBLE_DEVICES"))
     return place
+
+
+@contextmanager
+def joining(place: Place) -> Iterator[None]:
+    """Join the other processes of a job, where there are any; see recipes/ranks/group.py, which loads torch."""
+    if place.ranks == 1:
+        yield
+        return
+    from recipes.ranks.group import joined
+
+    with joined(place):
+        yield
 
 
 def card_of(place: Place, visible: str | None) -> str:

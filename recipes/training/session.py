@@ -36,9 +36,11 @@ def train(run: Run) -> int:
         except UpdateLeftError:
             return leave(trainer)
         except RankLostError:
-            if is_first():
-                print(f"another process has ended: {trainer.leave_update(others_lost=True)}", file=sys.stderr)
-            raise
+            if not is_first():
+                raise
+            saved = trainer.leave_update(others_lost=True)
+            print(f"error: another process has ended: {saved}, go on with --resume", file=sys.stderr)
+            raise SystemExit(2) from None
         trainer.watch.check()
     step = trainer.state.global_step
     if trained and stop.received and is_alone() and step < trainer.state.max_steps:
