@@ -26,7 +26,6 @@ from recipes.serving.examples import examples_in
 
 def main(argv: list[str]) -> int:
     """Serve the page until it is interrupted."""
-    check_one_process("app.py")
     args = parse_arguments(argv)
     silence_known_messages()
     adapter = find_adapter(from_root(args.adapter))
@@ -69,6 +68,7 @@ def main(argv: list[str]) -> int:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
+    check_one_process("app.py")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
     parser.add_argument("--host", default=LOCAL, help="address to serve on (default: %(default)s, this machine alone)")

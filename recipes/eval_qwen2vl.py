@@ -18,7 +18,8 @@ from data_prep.labels import UNSAFE
 from recipes.adapter.folder import Adapter, find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.metrics.prior_shift import check_prior
-from recipes.ranks.place import is_first, joining, take_place
+from recipes.ranks.joining import joining
+from recipes.ranks.place import is_first, take_place
 from recipes.report.evaluated_split import EvaluatedSplit, open_split
 from recipes.training.run_folder import RunFolder
 

@@ -14,7 +14,8 @@ from data_prep.files import from_root
 from data_prep.hub.source import check_dataset, open_dataset
 from recipes.model.base import find_base
 from recipes.model.base_files import check_precision
-from recipes.ranks.place import here, is_first, joining, said_by_first, take_place
+from recipes.ranks.joining import joining, said_by_first
+from recipes.ranks.place import here, is_first, take_place
 from recipes.training.checks import check_room, check_settings, check_shares
 from recipes.training.command_line import read_settings, show_help
 from recipes.training.finishing import complete

@@ -107,9 +107,10 @@ class SplitScores:
 def score_together(
     model: torch.nn.Module, collator: VisionCollator, rows: Any, *, batch_size: int, **how: Any
 ) -> SplitScores:
-    """Return what score_split does of a data set's rows, each process of a job having scored its part of them.
+    """Return what score_split does, each process of a job having scored its part of the rows.
 
-    Batches are those of one process, so that the scores are, to the digit. `how` are score_split's further arguments.
+    Batches are those of one process, so that the scores are, to the digit. `rows` is a data set; one process alone takes
+    anything indexable. `how` are score_split's further arguments.
     """
     if is_alone():
         return score_split(model, collator, rows, batch_size=batch_size, **how)
@@ -127,8 +128,8 @@ def score_rows(
     num_workers: int = 0,
     show_progress: bool = False,
 ) -> np.ndarray:
-    """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,). `rows` is anything indexable."""
-    return score_split(
+    """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,); see score_together."""
+    return score_together(
         model, collator, rows, batch_size=batch_size, num_workers=num_workers, show_progress=show_progress
     ).p_unsafe
 

@@ -39,13 +39,19 @@ def free_memory(device: torch.device) -> float:
     return min(float(free), total * torch.cuda.get_per_process_memory_fraction(device))
 
 
-def free_room(device: torch.device) -> dict[str, float]:
+def free_room(device: torch.device, processes: int | None = None) -> dict[str, float]:
     """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by.
 
-    Of the host's memory each process of a job on it has a share.
+    Of the host's memory that is a share where so many processes train on it, by default those of this job.
     """
-    host = psutil.virtual_memory().available / here().local_ranks
+    host = psutil.virtual_memory().available / (processes or here().local_ranks)
     return {"card_bytes": free_memory(device), "host_bytes": host}
+
+
+def room_beside_others(cards: int) -> dict[str, float]:
+    """Return what free_room does for each process at least where one trains on each of this machine's `cards`."""
+    rooms = [free_room(torch.device("cuda", number), cards) for number in range(cards)]
+    return {name: min(room[name] for room in rooms) for name in rooms[0]}
 
 
 class CardFullError(InputError):

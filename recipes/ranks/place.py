@@ -1,10 +1,8 @@
 """A process's place among those that a launcher started for one job. Imports no torch."""
 
 import os
-from collections.abc import Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from data_prep.errors import InputError
 
@@ -25,7 +23,6 @@ class Place:
 
 
 _here = Place()
-Told = TypeVar("Told")
 
 
 def here() -> Place:
@@ -49,15 +46,6 @@ def is_alone() -> bool:
     return _here.ranks == 1
 
 
-def said_by_first(value: Told) -> Told:
-    """Return the first process's value; loads torch where there are others."""
-    if is_alone():
-        return value
-    from recipes.ranks.group import from_first
-
-    return from_first(value)
-
-
 def take_place(environment: MutableMapping[str, str] | None = None) -> Place:
     """Return this process's place, and take what the launcher said of it out of the environment.
 
@@ -75,18 +63,6 @@ def take_place(environment: MutableMapping[str, str] | None = None) -> Place:
     if place.ranks > 1:
         environment["CUDA_VISIBLE_DEVICES"] = card_of(place, environment.get("CUDA_VISIBLE_DEVICES"))
     return place
-
-
-@contextmanager
-def joining(place: Place) -> Iterator[None]:
-    """Join the other processes of a job, where there are any; see recipes/ranks/group.py, which loads torch."""
-    if place.ranks == 1:
-        yield
-        return
-    from recipes.ranks.group import joined
-
-    with joined(place):
-        yield
 
 
 def card_of(place: Place, visible: str | None) -> str:

@@ -1,10 +1,10 @@
 """Which rows are whose where several processes share them: each row once, in order, without padding. No torch."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 from data_prep.errors import InputError
 
@@ -73,6 +73,16 @@ class SharedSampler:
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch's order comes next."""
         self.sampler.set_epoch(epoch)
+
+
+def frames_of(values: Mapping[str, Any]) -> int:
+    """Return how many frames an update takes by a run's settings, in all processes together."""
+    return int(values["per_device_train_batch_size"] * values["gradient_accumulation_steps"])
+
+
+def loaders_of(wanted: int, cores: int, processes: int) -> int:
+    """Return how many loaders each of so many processes on a machine has where as many are wanted, one at the least."""
+    return wanted if processes == 1 else min(wanted, max(1, cores // processes))
 
 
 def frames_a_process(frames: int, ranks: int) -> int:

@@ -12,7 +12,7 @@ from recipes.machine.plan import HOST_OPTIMIZERS, STREAMED
 from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import updates_of
 from recipes.ranks.place import here, is_alone
-from recipes.ranks.shares import frames_a_process
+from recipes.ranks.shares import frames_a_process, frames_of
 
 if TYPE_CHECKING:
     import torch
@@ -120,8 +120,7 @@ def check_room(values: Mapping[str, Any], config: Mapping[str, Any], device: "to
 
 def check_shares(values: Mapping[str, Any]) -> None:
     """Raise InputError for settings by which so many processes as there are can't share the rows of a run."""
-    update = values["frames_an_update"] or values["per_device_train_batch_size"] * values["gradient_accumulation_steps"]
-    frames_a_process(update, here().ranks)
+    frames_a_process(values["frames_an_update"] or frames_of(values), here().ranks)
     if values["dataloader_drop_last"] and not is_alone():
         raise InputError("dataloader_drop_last drops other rows by how many processes there are; remove it")
 

@@ -2,17 +2,17 @@
 
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 from data_prep.files import from_root
 from data_prep.hub.source import FramesSource
-from recipes.machine.cards import Card
-from recipes.machine.plan import AT_ONCE, PLANNED, Machine, epochs_of, frames_on_cpu
+from recipes.machine.plan import AT_ONCE, PLANNED, Machine, epochs_of, frames_on_cpu, least_of
 from recipes.machine.plan_in_words import in_words
 from recipes.machine.planner import plan_run
 from recipes.model.base import BaseModel
-from recipes.ranks.place import here, is_alone, is_first, said_by_first
+from recipes.ranks.joining import said_by_first
+from recipes.ranks.place import here, is_alone, is_first
 from recipes.ranks.shares import at_once_of, frames_a_process
 from recipes.training.checks import check_placement
 from recipes.training.command_line import Settings
@@ -77,17 +77,11 @@ def _for_all(lines: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _least_of_all(machine: Machine) -> Machine:
-    """Return a machine that has of everything the least that any process has."""
     if is_alone():
         return machine
     from recipes.ranks.group import gathered
 
-    found = gathered(machine)
-    card = Card(**{each.name: min(getattr(one.card, each.name) for one in found) for each in fields(Card)})
-    least = {
-        each.name: min(getattr(one, each.name) for one in found) for each in fields(Machine) if each.name != "card"
-    }
-    return Machine(card, **least)
+    return least_of(gathered(machine))
 
 
 def _kept_features(settings: Settings, base: BaseModel, source: FramesSource) -> int:

@@ -19,7 +19,7 @@ from data_prep.prompt import check_plain
 from recipes.adapter.safety_record import SafetyRecord
 from recipes.model.base import BaseModel
 from recipes.ranks.place import here, is_alone, is_first
-from recipes.ranks.shares import at_once_of, frames_a_process
+from recipes.ranks.shares import at_once_of, frames_a_process, loaders_of
 from recipes.training.checks import check_device, check_reporting, check_updates
 from recipes.training.command_line import Settings
 from recipes.training.run_folder import RunFolder
@@ -141,8 +141,8 @@ def share_work(training: "SFTConfig") -> None:
     if is_alone():
         return
     training.per_device_train_batch_size, training.gradient_accumulation_steps = at_once_of(share, frames)
-    cores = (os.cpu_count() or 1) // here().local_ranks
-    training.dataloader_num_workers = min(training.dataloader_num_workers, max(1, cores))
+    loaders = loaders_of(training.dataloader_num_workers, os.cpu_count() or 1, here().local_ranks)
+    training.dataloader_num_workers = loaders
 
 
 def _folder_for_a_while() -> str:

@@ -9,9 +9,11 @@ from torch.utils.data import DataLoader
 from trl import SFTTrainer
 
 from recipes.batches.loader import init_worker
+from recipes.metrics.seen_rows import SeenRows
 from recipes.ranks.group import add_up, ask_to_stop, asked_to_stop, from_first, gathered, take_first
-from recipes.ranks.place import here, is_alone
+from recipes.ranks.place import here, is_alone, is_first
 from recipes.ranks.shares import SharedSampler, UpdateShares
+from recipes.training.noting import LogOddsNotes
 from recipes.training.stopping import StopRequest
 from recipes.training.trained_weights import TrainedWeights
 
@@ -31,6 +33,8 @@ class SharedTrainer(SFTTrainer):
     trained: TrainedWeights
     request: StopRequest | None = None
     shares: UpdateShares
+    notes: LogOddsNotes
+    others_lost = False  # nothing may be waited for that is theirs
     _missing = 0  # micro-batches of the present update
 
     def get_train_dataloader(self) -> DataLoader:
@@ -120,6 +124,34 @@ class SharedTrainer(SFTTrainer):
     def _finalize_training(self, *args: Any, **kwargs: Any) -> Any:
         add_up(self._tr_loss)
         return super()._finalize_training(*args, **kwargs)
+
+    def seen_rows(self) -> SeenRows:
+        """Return what was noted so far of all rows: of those of lost processes, what the last checkpoint holds."""
+        noted = self.notes.collect()
+        if is_alone() or self.others_lost:
+            return noted
+        noted = SeenRows.joined(gathered(noted))
+        self.notes.go_on_from(noted if is_first() else None)
+        return noted
+
+    def leave_update(self, *, others_lost: bool = False) -> str:
+        """Let go of an update that was begun, save the run as the last one left it, and say in a few words where."""
+        self.forget_update()
+        self.others_lost = others_lost
+        return self.save_before_the_end()
+
+    def save_alone(self) -> str:
+        """Save the run where this process can't go on, whatever the others do, and say in a few words where."""
+        self.others_lost = not is_alone()
+        return self.save_before_the_end() if is_first() else "the first process saves a checkpoint"
+
+    def forget_update(self) -> None:
+        """Let go of what the present update has so far."""
+        raise NotImplementedError
+
+    def save_before_the_end(self) -> str:
+        """Save the run as the last update left it, and say in a few words where."""
+        raise NotImplementedError
 
     def share_adapter(self) -> None:
         """Have all processes hold the first one's adapter, which is the best one once training is over."""

@@ -11,18 +11,17 @@ import torch
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerControl, TrainerState
 
 from data_prep.errors import InputError
-from recipes.answering.scoring import NoProbabilityError, score_together
+from recipes.answering.scoring import NoProbabilityError, score_rows
 from recipes.batches.collator import ROW, VisionCollator
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.safety_metric import compute_figures, log_loss
-from recipes.metrics.seen_rows import SeenRows, read_seen_rows
+from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.device import CardFullError
 from recipes.model.loss import answer_loss, training_inputs
-from recipes.ranks.group import gathered
-from recipes.ranks.place import is_alone, is_first
+from recipes.ranks.place import is_first
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, checkpoint_of, stopping_count
 from recipes.training.divergence import GradientWatch
 from recipes.training.fitting_steps import MOST_TIMES, FittingSteps
@@ -44,7 +43,6 @@ class SafetyTrainer(SharedTrainer):
     data_collator: VisionCollator
     control: TrainerControl
     optimizer: torch.optim.Optimizer | None
-    others_lost = False  # whatever of them is waited for never comes
     loss_is_scaled_for_ga = True  # compute_loss divides by an update's rows, however they fall into micro-batches
 
     def __init__(
@@ -66,7 +64,7 @@ class SafetyTrainer(SharedTrainer):
         self.trained = TrainedWeights(self.model.get_base_model().dtype if optimizer_on_host else torch.float32)
         self.trained.take(self.model)
         most_times = 0 if cuda_graphs else MOST_TIMES  # a graph's memory was taken when it was captured
-        self.steps = FittingSteps(forget=self._forget_update, save=self._save_alone, most_times=most_times)
+        self.steps = FittingSteps(forget=self.forget_update, save=self.save_alone, most_times=most_times)
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
         self.graphed = GraphedStep(self.model.get_base_model()) if cuda_graphs else None
@@ -161,27 +159,13 @@ class SafetyTrainer(SharedTrainer):
         self.trained.add_gradients()
         return loss
 
-    def _forget_update(self) -> None:
+    def forget_update(self) -> None:
+        """Let go of what the present update has so far."""
         self.trained.forget_gradients()
         self.notes.forget(self.state.global_step + 1)
 
-    def seen_rows(self) -> SeenRows:
-        """Return what was noted so far of all rows: of those of lost processes, what the last checkpoint holds."""
-        noted = self.notes.collect()
-        return noted if self.others_lost else SeenRows.joined(gathered(noted))
-
-    def leave_update(self, *, others_lost: bool = False) -> str:
-        """Let go of an update that was begun, save the run as the last one left it, and say in a few words where."""
-        self._forget_update()
-        self.others_lost = others_lost
-        return self._save_before_the_end()
-
-    def _save_alone(self) -> str:
-        """Save the run where this process can't go on, whatever the others do, and say in a few words where."""
-        self.others_lost = not is_alone()
-        return self._save_before_the_end() if is_first() else "the first process saves a checkpoint"
-
-    def _save_before_the_end(self) -> str:
+    def save_before_the_end(self) -> str:
+        """Save the run as the last update left it, and say in a few words where."""
         step = self.state.global_step
         if not step:
             return "nothing was trained yet"
@@ -211,21 +195,21 @@ class SafetyTrainer(SharedTrainer):
         Raises InputError where P is no number.
         """
         try:
-            p_unsafe = score_together(
+            p_unsafe = score_rows(
                 self.model,
                 self.data_collator,
                 rows,
                 batch_size=self.args.per_device_eval_batch_size,
                 num_workers=self.args.dataloader_num_workers,
                 show_progress=not self.args.disable_tqdm,
-            ).p_unsafe
+            )
         except NoProbabilityError:
             raise InputError(
                 f"training diverged: at step {self.state.global_step} P(UNSAFE) is no number; start anew with a lower "
                 "learning_rate"
             ) from None
         except CardFullError as error:
-            raise InputError(f"validation: {error}; {self._save_alone()}, go on with --resume") from None
+            raise InputError(f"validation: {error}; {self.save_alone()}, go on with --resume") from None
         return p_unsafe, class_ids(rows["response"][:])
 
     def evaluate(
