@@ -109,8 +109,8 @@ def score_together(
 ) -> SplitScores:
     """Return what score_split does, each process of a job having scored its part of the rows.
 
-    Batches are those of one process, so that the scores are, to the digit. `rows` is a data set; one process alone takes
-    anything indexable. `how` are score_split's further arguments.
+    Batches are those of one process, so that the scores are, to the digit. `rows` is a data set; where one process is
+    alone, anything indexable. `how` are score_split's further arguments.
     """
     if is_alone():
         return score_split(model, collator, rows, batch_size=batch_size, **how)
