@@ -18,7 +18,7 @@ from data_prep.labels import UNSAFE
 from recipes.adapter.folder import Adapter, find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.metrics.prior_shift import check_prior
-from recipes.ranks.joining import joining
+from recipes.ranks.joining import run_at
 from recipes.ranks.place import is_first, take_place
 from recipes.report.evaluated_split import EvaluatedSplit, open_split
 from recipes.training.run_folder import RunFolder
@@ -35,8 +35,7 @@ def main(argv: list[str]) -> int:
 
         print(compared(*map(from_root, args.compare)))
         return 0
-    with joining(take_place()):
-        return evaluate(args)
+    return run_at(take_place(), lambda: evaluate(args))
 
 
 def evaluate(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ from data_prep.files import from_root
 from data_prep.hub.source import check_dataset, open_dataset
 from recipes.model.base import find_base
 from recipes.model.base_files import check_precision
-from recipes.ranks.joining import joining, said_by_first
+from recipes.ranks.joining import run_at, said_by_first
 from recipes.ranks.place import here, is_first, take_place
 from recipes.training.checks import check_room, check_settings, check_shares
 from recipes.training.command_line import read_settings, show_help
@@ -34,8 +34,7 @@ def main(argv: list[str]) -> int:
         follow_launcher()
     if {"-h", "--help"} & set(argv):
         return show_help(__doc__)
-    with joining(place):
-        return run_recipe(argv)
+    return run_at(place, lambda: run_recipe(argv))
 
 
 def run_recipe(argv: list[str]) -> int:
