@@ -111,10 +111,8 @@ def as_table(results: dict[str, Any]) -> str:
     alone = found.get("1")
     lines = [f"{'':<12}{'16 each':>19}{'16 in all':>19}{'as a graph':>19}{'scoring':>19}{'an update sends':>28}"]
     for number, figures in found.items():
-        rates = [figures.get(name) for name in ("each", "in_all", "in_all_graph")]
-        cells = [
-            _rate(each and each["frames_per_second"], alone and alone["each"]["frames_per_second"]) for each in rates
-        ]
+        one = alone and alone["each"]["frames_per_second"]
+        cells = [_rate(figures.get(name), one) for name in ("each", "in_all", "in_all_graph")]
         cells.append(_times(figures["scoring"]["frames_per_second"], alone and alone["scoring"]["frames_per_second"]))
         summed = figures["sum"]
         sent = f"{summed['bytes'] / 1e6:.1f} MB in {summed['milliseconds']:.1f} ms"
@@ -128,9 +126,12 @@ def as_table(results: dict[str, Any]) -> str:
     return "\n".join([*lines, wire_line(), json.dumps(results)])
 
 
-def _rate(rate: float | None, alone: float | None) -> str:
+def _rate(measured: dict[str, Any] | None, alone: float | None) -> str:
     """Return the frames a second of one process, and what share that is of one that is alone."""
-    return "-" if rate is None else f"{rate:.2f}" + (f" ({rate / alone:.1%})" if alone else "")
+    if measured is None:
+        return "-"
+    rate = measured["frames_per_second"]
+    return f"{rate:.2f}" + (f" ({rate / alone:.1%})" if alone else "")
 
 
 def _times(rate: float, alone: float | None) -> str:
@@ -140,10 +141,10 @@ def _times(rate: float, alone: float | None) -> str:
 def wire_line() -> str:
     """Return the arithmetic of two small cards on two machines: what is left of their speed at 16 frames an update."""
     computing, sending = A1000_SECONDS * A1000_FRAMES / 2, A1000_BYTES / WIRE_BYTES
+    at_once, in_turns = (computing / (computing + times * sending) for times in (1, 2))
     return (
-        f"two A1000s at 1 Gb/s: {A1000_FRAMES // 2} frames each take {computing:.1f} s, {A1000_BYTES / 1e6:.0f} MB each way "
-        f"{sending:.2f} s: {computing / (computing + sending):.0%} of their speed, {computing / (computing + 2 * sending):.0%} "
-        "where one way waits for the other"
+        f"two A1000s at 1 Gb/s: {A1000_FRAMES // 2} frames each take {computing:.1f} s, {A1000_BYTES / 1e6:.0f} MB each "
+        f"way {sending:.2f} s: {at_once:.0%} of their speed, {in_turns:.0%} where one way waits for the other"
     )
 
 

@@ -21,7 +21,7 @@ from recipes.answering.scoring import score_together
 from recipes.model.base import find_base
 from recipes.model.device import use_all_cores
 from recipes.ranks.group import add_up, gathered
-from recipes.ranks.joining import joining
+from recipes.ranks.joining import run_at
 from recipes.ranks.place import here, take_place
 from recipes.training.building import build_trainer
 from recipes.training.command_line import read_settings
@@ -40,8 +40,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--frames", type=int, default=2000, help="frames of the scoring pass (default: %(default)s)")
     args = parser.parse_args(argv)
     silence_known_messages()
-    with joining(take_place()):
-        print_figures(partial(figures, args.arm, from_root(args.out), args.frames))
+    return run_at(take_place(), partial(measure_together, args.arm, from_root(args.out), args.frames))
+
+
+def measure_together(size: str, out: Path, frames: int) -> int:
+    """Print what figures returns, as one of the processes."""
+    print_figures(partial(figures, size, out, frames))
     return 0
 
 
