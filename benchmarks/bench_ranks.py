@@ -143,8 +143,8 @@ def wire_line() -> str:
     computing, sending = A1000_SECONDS * A1000_FRAMES / 2, A1000_BYTES / WIRE_BYTES
     at_once, in_turns = (computing / (computing + times * sending) for times in (1, 2))
     return (
-        f"two A1000s at 1 Gb/s: {A1000_FRAMES // 2} frames each take {computing:.1f} s, {A1000_BYTES / 1e6:.0f} MB each "
-        f"way {sending:.2f} s: {at_once:.0%} of their speed, {in_turns:.0%} where one way waits for the other"
+        f"two A1000s at 1 Gb/s: {A1000_FRAMES // 2} frames each take {computing:.1f} s, "
+        f"{A1000_BYTES / 1e6:.0f} MB each way {sending:.2f} s: {at_once:.0%} of their speed, {in_turns:.0%} where one way waits for the other"
     )
 
 

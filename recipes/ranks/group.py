@@ -6,10 +6,8 @@ Over torch.distributed: gloo for what lies in host memory, NCCL for what lies on
 import os
 import socket
 import time
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,11 +15,11 @@ import torch
 import torch.distributed as dist
 
 from data_prep.errors import InputError, one_line
+from recipes.ranks.meeting import meet
 from recipes.ranks.place import Place, here, is_alone, is_first, stand
 
 Told = TypeVar("Told")
 
-JOINING_SECONDS = 120  # that processes wait for each other once all were started
 ECHO_SECONDS = 3.0  # that one which meets a mistake waits for another to tell of it
 _STOP = "stop"
 
@@ -35,13 +33,12 @@ class _Board:
 
     def __init__(self, store: dist.Store) -> None:
         self._store = store
-        self.job = ""  # before each name: a job that was started anew may find the notes of the one before
 
     def leave(self, name: str, text: str) -> None:
-        self._store.set(f"{self.job}/{name}", text)
+        self._store.set(f"note/{name}", text)
 
     def read(self, name: str) -> str | None:
-        key = f"{self.job}/{name}"
+        key = f"note/{name}"
         return self._store.get(key).decode() if self._store.check([key]) else None
 
 
@@ -69,19 +66,12 @@ def joined(place: Place) -> Iterator[None]:
 
 def _join(place: Place) -> None:
     global _board
-    wait = timedelta(seconds=JOINING_SECONDS)
-    try:
-        store, _, _ = next(dist.rendezvous("env://", rank=place.rank, world_size=place.ranks, timeout=wait))
-        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store = meet(place)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _reached():
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.ranks)
-    except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"process {place.rank} of {place.ranks} on {socket.gethostname()} met no other within {JOINING_SECONDS} s "
-            f"({' '.join(str(error).split())[:200]}); see docs/machines.md"
-        ) from None
     stand(place)
     _board = _Board(store)
-    _board.job = from_first(uuid.uuid4().hex)
 
 
 def _leave() -> None:

@@ -36,8 +36,9 @@ def finish(run: Run, trainer: "SafetyTrainer", *, trained: bool) -> None:
         run.folder.write_summary(training_summary(trainer), trained=trained)
         run.folder.write_adapter(partial(save_adapter, trainer))
         run.folder.write_log_odds(seen)
-    record = run.safety_record(*decide_threshold(run.recipe.threshold, trainer))
+    decided = decide_threshold(run.recipe.threshold, trainer)
     if is_first():
+        record = run.safety_record(*decided)
         run.folder.write_card(record)
         run.folder.finish(record)
         add_plot(run.folder)

@@ -70,7 +70,7 @@ class Run:
     @property
     def base_revision(self) -> str:
         """The base's revision, as the run began with it where the base has been written anew since, weights apart."""
-        begun: str | None = self.folder.begun().get("base_revision")
+        begun: str | None = self.folder.begun().get("base_revision") if is_first() else None
         return begun if begun is not None and self.base.is_at(begun) else self.base.revision
 
     @property
