@@ -142,9 +142,10 @@ def wire_line() -> str:
     """Return the arithmetic of two small cards on two machines: what is left of their speed at 16 frames an update."""
     computing, sending = A1000_SECONDS * A1000_FRAMES / 2, A1000_BYTES / WIRE_BYTES
     at_once, in_turns = (computing / (computing + times * sending) for times in (1, 2))
+    each_way = f"{A1000_BYTES / 1e6:.0f} MB each way {sending:.2f} s"
     return (
-        f"two A1000s at 1 Gb/s: {A1000_FRAMES // 2} frames each take {computing:.1f} s, "
-        f"{A1000_BYTES / 1e6:.0f} MB each way {sending:.2f} s: {at_once:.0%} of their speed, {in_turns:.0%} where one way waits for the other"
+        f"two A1000s at 1 Gb/s: {A1000_FRAMES // 2} frames each take {computing:.1f} s, {each_way}: "
+        f"{at_once:.0%} of their speed, {in_turns:.0%} where one way waits for the other"
     )
 
 

@@ -51,7 +51,7 @@ def pooled_together(
     The first process alone has all; the others' come to it a few at a time, and with those they return nothing.
     """
     mine = whole_batches(len(rows), batch_size, here().rank, here().ranks)
-    how = {"batch_size": batch_size, "folder": folder, "num_workers": num_workers}
+    how: dict[str, Any] = {"batch_size": batch_size, "folder": folder, "num_workers": num_workers}
     found = pooled_features(model, collator, rows if is_alone() else rows.select(mine), **how)
     return found if is_alone() else store(_in_order(found), folder)
 

@@ -100,8 +100,12 @@ class SplitScores:
     @classmethod
     def joined(cls, parts: Sequence["SplitScores"]) -> "SplitScores":
         """Return what passes over one part of a split after the other gave, one at least, as one."""
-        columns = ([getattr(part, name) for part in parts] for name in ("p_unsafe", "without_adapter", "by_probe"))
-        return cls(*(None if column[0] is None else np.concatenate(column) for column in columns))
+
+        def column(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else np.concatenate(values)
+
+        return cls(column("p_unsafe"), column("without_adapter"), column("by_probe"))
 
 
 def score_together(

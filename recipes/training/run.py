@@ -85,7 +85,7 @@ class Run:
         """Collect what it computes from: every effective setting, the base's revision and the data's hash."""
         # Absolute paths are left out: they name this machine, and a moved run is still the same run.
         settings = {name: value for name, value in self.training.to_dict().items() if not str(value).startswith("/")}
-        identity = {"base_revision": self.base_revision, "dataset_hash": self.source.content_hash}
+        identity: dict[str, Any] = {"base_revision": self.base_revision, "dataset_hash": self.source.content_hash}
         if self.model.lora_dropout:  # each process drops out by random numbers of its own
             identity["processes"] = here().ranks
         return {**settings, **self.of_all, **asdict(self.model), **asdict(self.recipe), **identity}

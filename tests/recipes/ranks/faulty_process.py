@@ -42,9 +42,9 @@ def main(argv: list[str]) -> int:
         (Path(os.environ["DIGESTS"]) / name).write_text(trainer.trained.digest())
         alike(trainer)
 
-    SharedTrainer.training_step = harmed  # type: ignore[method-assign]
+    SharedTrainer.training_step = harmed  # type: ignore[method-assign, assignment]
     if "DIGESTS" in os.environ:
-        SharedTrainer.check_alike = noted  # type: ignore[method-assign]
+        SharedTrainer.check_alike = noted  # type: ignore[method-assign, assignment]
     if "BLIND" in os.environ and second:
         sent_checkpoint._is_there = lambda *_: False
     if "OTHER_DATA" in os.environ and second:

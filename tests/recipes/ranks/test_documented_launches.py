@@ -94,8 +94,8 @@ def test_wait_for_a_missing_machine_ends(
 
 
 def test_elastic_launch_comes_back_from_the_last_checkpoint(settings: list[str], tmp_path: Path) -> None:
-    """A process is killed; the next attempt's second one doesn't see the disk of the first, and is sent a checkpoint."""
-    words = ["2" if each == "1" and last == "--nproc-per-node" else each for last, each in _pairs(_elastic())]
+    """A process is killed; the next attempt's second one doesn't see the first one's disk, and is sent a checkpoint."""
+    words = shlex.split(shlex.join(documented("torchrun", "1:4")).replace("--nproc-per-node 1", "--nproc-per-node 2"))
     words = [word.replace("last_call_timeout=30", "last_call_timeout=1") for word in words]
     command = here(words, free_port(), [*settings, "--output_dir", str(tmp_path / "run")], FAULTY)
     done = launched(command, FAULT="1 5 killed", BLIND="1")
@@ -104,14 +104,6 @@ def test_elastic_launch_comes_back_from_the_last_checkpoint(settings: list[str],
     assert lines_with("resuming from checkpoint-5", done.stderr)
     assert is_whole(tmp_path / "run" / "checkpoint-8")
     assert is_finished(tmp_path / "run")
-
-
-def _elastic() -> list[str]:
-    return documented("torchrun", "1:4")
-
-
-def _pairs(words: list[str]) -> list[tuple[str, str]]:
-    return list(zip(["", *words], words, strict=False))
 
 
 def test_slurm_file_starts_processes_that_train_together(settings: list[str], tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_processes_share_each_update_without_repeating_or_dropping_a_row(rows: i
         whole = order[6 * update : 6 * update + 6]
         assert shares.rows_of(update) == shares.rows_of(update + shares.updates) == len(whole)
         sizes = [len(whole[shares.part_of(rank, len(whole))]) for rank in range(ranks)]
-        assert sum((given[rank][: sizes[rank]] for rank in range(ranks)), []) == whole
+        assert [row for rank in range(ranks) for row in given[rank][: sizes[rank]]] == whole
         given = [part[size:] for part, size in zip(given, sizes, strict=True)]
     assert given == [[]] * ranks
 
