@@ -1,5 +1,6 @@
 """Each launch of docs/machines.md as it stands there, by two local "machines" with a process each."""
 
+import json
 import os
 import shlex
 import subprocess
@@ -107,10 +108,13 @@ def test_elastic_launch_comes_back_from_the_last_checkpoint(settings: list[str],
 
 
 def test_slurm_file_starts_processes_that_train_together(settings: list[str], tmp_path: Path) -> None:
-    """srun and scontrol are stand-ins: a line for each of two machines, which are both this one."""
+    """srun and scontrol are stand-ins: a line for each of two machines, which are both this one.
+
+    What lies where is left to the machines: the run's record holds the frames of both.
+    """
     (script,) = blocks_of(MACHINES.read_text(), "sh")
     port = free_port()
-    flags = shlex.join([*settings, "--output_dir", str(tmp_path / "run")])
+    flags = shlex.join([*settings, "--frames_an_update", "8", "--output_dir", str(tmp_path / "run")])
     script = script.replace("29500", str(port)).replace("--nproc-per-node 2", "--nproc-per-node 1")
     (tmp_path / "job").write_text(script.replace("--resume", f"--resume {flags}"))
     stand_ins = {
@@ -128,3 +132,5 @@ def test_slurm_file_starts_processes_that_train_together(settings: list[str], tm
     assert done.stdout.splitlines() == [str(tmp_path / "run")]
     assert len(lines_with("train 32 frames", done.stderr)) == 1
     assert is_finished(tmp_path / "run")
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (record["per_device_train_batch_size"], record["gradient_accumulation_steps"]) == (4, 2)
