@@ -12,7 +12,6 @@ Each number of processes is measured once, one after the other; run again, it ke
 import argparse
 import json
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 from benchmarks.made.drawn_frames import draw_data_folder
 from benchmarks.measuring import arms, machine
+from benchmarks.measuring.service_process import free_port
 from data_prep.console import run_script
 from data_prep.errors import InputError, check_at_least
 from data_prep.files import PROJECT_ROOT, from_root, write_json
@@ -91,10 +91,7 @@ def read(file: Path, size: str) -> dict[str, Any]:
 
 def measured(args: argparse.Namespace, out: Path, processes: int) -> dict[str, Any]:
     """Return what so many processes measure together. Raises InputError where they fail."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    launcher = [*LAUNCHER, "--num_processes", str(processes), "--main_process_port", str(port)]
+    launcher = [*LAUNCHER, "--num_processes", str(processes), "--main_process_port", str(free_port())]
     command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, args.size]
     command += ["--out", str(out), "--frames", str(args.frames)]
     environment = machine.with_project(HF_HUB_DISABLE_TELEMETRY="1")

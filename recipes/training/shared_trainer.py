@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from trl import SFTTrainer
@@ -36,6 +37,7 @@ class SharedTrainer(SFTTrainer):
     notes: LogOddsNotes
     others_lost = False  # nothing may be waited for that is theirs
     _missing = 0  # micro-batches of the present update
+    _begun = False  # that update
 
     def get_train_dataloader(self) -> DataLoader:
         """Return this process's training batches, on the CPU; its worker processes leave signals to it."""
@@ -70,6 +72,7 @@ class SharedTrainer(SFTTrainer):
         if rows != len(mine):
             raise RuntimeError(f"update {self.state.global_step + 1}: {rows} rows came, not {len(mine)} of {of_all}")
         self._missing = num_batches
+        self._begun = False
         return batches + [{}] * (num_batches - len(batches)), of_all
 
     def training_step(
@@ -86,7 +89,9 @@ class SharedTrainer(SFTTrainer):
             ask_to_stop()
         if asked_to_stop():
             self._agree(stop=True)
-        self._missing -= 1
+        if not self._begun:
+            torch.manual_seed(self._seed_of_update())
+        self._missing, self._begun = self._missing - 1, True
         loss = (
             self.add_micro_batch(model, inputs, num_items_in_batch)
             if inputs
@@ -99,6 +104,11 @@ class SharedTrainer(SFTTrainer):
     def add_micro_batch(self, model: torch.nn.Module, inputs: dict[str, Any], rows: int | None) -> torch.Tensor:
         """Add a micro-batch's gradients to the adapter's, and return its share of the loss of so many rows."""
         return super().training_step(model, inputs, rows)
+
+    def _seed_of_update(self) -> int:
+        """Return a seed for dropout that is this process's and this update's own, so that either can be made again."""
+        own = [self.args.seed, self.state.global_step, here().rank]
+        return int(np.random.SeedSequence(own).generate_state(1, np.uint64)[0] >> 1)
 
     def _agree(self, *, stop: bool) -> bool:
         """Say whether any process has gradients; raise UpdateLeftError where any was asked to stop."""

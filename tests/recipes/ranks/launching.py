@@ -1,13 +1,13 @@
 """Training as launchers start it, on a CPU: several processes, several local "machines"."""
 
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring.recipe_arguments import recipe_arguments
+from benchmarks.measuring.service_process import free_port
 from data_prep.files import PROJECT_ROOT
 
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
@@ -15,12 +15,6 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 SFT = "recipes/sft_qwen2vl.py"
 FAULTY = "tests/recipes/ranks/faulty_process.py"
 LIMIT_SECONDS = 180
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 def on_one_machine(processes: int) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.measuring.service_process import free_port
 from data_prep.files import PROJECT_ROOT
 from recipes.adapter.safety_record import is_finished
 from recipes.training.checkpoints import is_whole
@@ -20,7 +21,6 @@ from tests.recipes.ranks.launching import (
     TORCHRUN,
     ended,
     environment,
-    free_port,
     launched,
     lines_with,
     short_run,

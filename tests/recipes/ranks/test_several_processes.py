@@ -181,12 +181,17 @@ def test_killed_process_ends_the_run_with_a_line_and_one_goes_on(uneven: dict[st
     assert apart(uneven["run"], run) < MOST_APART
 
 
-def test_signal_to_the_launcher_leaves_a_whole_checkpoint(uneven: dict[str, Any]) -> None:
-    run = uneven["at"] / "ended"
-    settings = [*uneven["settings"], "--output_dir", str(run), "--optimizer_on_host", "true"]
-    done = broken([*on_one_machine(2), FAULTY, *settings], FAULT="0 6 launcher terminated")
+def test_signal_to_the_launcher_leaves_a_checkpoint_that_the_same_run_goes_on_from(uneven: dict[str, Any]) -> None:
+    """With dropout, whose random numbers are an update's and a process's own, and the optimizer on the host."""
+    settings = [*uneven["settings"], "--optimizer_on_host", "true", "--lora_dropout", "0.1", "--output_dir"]
+    whole, run = (uneven["at"] / name for name in ("not-ended", "ended"))
+    assert launched([*on_one_machine(2), SFT, *settings, str(whole)]).returncode == 0
+    done = broken([*on_one_machine(2), FAULTY, *settings, str(run)], FAULT="0 6 launcher terminated")
     assert lines_with("saving a checkpoint before the next frames", done.stderr)
     assert is_whole(run / "checkpoint-6") or is_whole(run / "checkpoint-7")
+    assert launched([*on_one_machine(2), SFT, *settings, str(run), "--resume"]).returncode == 0
+    assert (run / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
+    assert apart(uneven["run"], run) > MOST_APART
 
 
 def test_other_data_on_one_machine_is_told_in_a_line(uneven: dict[str, Any], tmp_path: Path) -> None:
