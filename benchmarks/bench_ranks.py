@@ -106,14 +106,14 @@ def as_table(results: dict[str, Any]) -> str:
     """Lay out what was measured beside one process, where that was measured, one line of JSON last."""
     found = results["processes"]
     alone = found.get("1")
-    lines = [f"{'':<12}{'16 each':>19}{'16 in all':>19}{'as a graph':>19}{'scoring':>19}{'an update sends':>28}"]
+    lines = [f"{'':<12}{'16 each':>22}{'16 in all':>22}{'as a graph':>22}{'scoring':>22}{'an update sends':>28}"]
     for number, figures in found.items():
         one = alone and alone["each"]["frames_per_second"]
         cells = [_rate(figures.get(name), one) for name in ("each", "in_all", "in_all_graph")]
         cells.append(_times(figures["scoring"]["frames_per_second"], alone and alone["scoring"]["frames_per_second"]))
         summed = figures["sum"]
         sent = f"{summed['bytes'] / 1e6:.1f} MB in {summed['milliseconds']:.1f} ms"
-        lines.append(f"{number:<12}" + "".join(f"{cell:>19}" for cell in cells) + f"{sent:>28}")
+        lines.append(f"{number:<12}" + "".join(f"{cell:>22}" for cell in cells) + f"{sent:>28}")
     several = [each for each in found.values() if each["processes"] > 1]
     for each in several:
         lines.append(
