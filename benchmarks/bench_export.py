@@ -130,7 +130,10 @@ def largest_differences(answers: dict[str, list[float]], threshold: float) -> di
 
 def as_table(report: dict[str, Any], timed: list[Timed]) -> str:
     """Lay out what was measured as text."""
-    lines = [f"export: {each.seconds:.1f} s, {each.peak_gib:.2f} GiB of memory" for each in timed]
+    lines = [
+        f"export: {each.seconds:.1f} s, {each.peak_gib:.2f} GiB of memory, of which {each.own_gib:.2f} of no file"
+        for each in timed
+    ]
     lines.append(f"tensors and shards other than the base's: {', '.join(report['differing_from_base']) or 'none'}")
     lines.append(f"{'against infer on the export':<30}{'largest difference of P':>24}{'other labels':>14}")
     for name, found in report["largest_difference"].items():

@@ -31,7 +31,7 @@ from data_prep.files import from_root
 FRAMES = 64
 TOKEN = "c0ffee-c0ffee-c0ffee"
 MANY = 16  # clients of the mixture
-ROUND_SECONDS, WARM_UP_SECONDS = 10, 3
+ROUND_SECONDS, WARM_UP_SECONDS, A_CALL = 10, 3, 1e-3
 END_AFTER = 0.8  # of the mixture's requests the first service is told to end
 
 
@@ -87,6 +87,8 @@ def rates(args: argparse.Namespace, frames: Sequence[Path], expected: Sequence[d
     with service(how) as serving, own_calls([*how, "--data", args.data]) as own:
         for clients in args.clients:
             asked = {"frames": min(clients, args.batch_size), "from_bytes": bool(args.like)}
+            own.begin(**asked, seconds=A_CALL)  # compiles, captures and allocates
+            own.measured()
             delay = calls_beside_load(own, asked, WARM_UP_SECONDS, clients, encoded, 1.0)["call_seconds"]
             ask_for(WARM_UP_SECONDS, clients, serving.port, encoded, None)
             each = []

@@ -1,6 +1,6 @@
 """Project seconds a training frame, or an answer, onto a card that wasn't at hand, by roofline: nothing is measured.
 
-    python benchmarks/project_card.py --like Qwen/Qwen2-VL-7B-Instruct --recipe recipes/configs/qwen2vl_7b_8gb.yaml
+    python benchmarks/project_card.py --like Qwen/Qwen2-VL-7B-Instruct --recipe 8gb
 
 The default card is the desktop's NVIDIA RTX A1000. Arithmetic takes its operations over the card's peak; unpacking the
 4-bit weights moves their bytes through the card's memory once a pass; the LM head comes over the bus once, and layers
@@ -17,13 +17,13 @@ from typing import Any
 
 from benchmarks.made.drawn_frames import HEIGHT, MAX_PIXELS, WIDTH
 from benchmarks.made.random_qwen2vl import companion_folder
+from benchmarks.measuring.recipe_arguments import FIXED, fixed_settings
 from data_prep.console import run_script
 from recipes.layers.sizes import linear_shapes, packed_bytes_a_weight, visual_tokens
 from recipes.machine.cards import ASSUMED, CARDS, Card
 from recipes.machine.memory import TEXT_TOKENS, is_packed, predict_memory, recomputed_layers_of
 from recipes.machine.operations import language_flops, vision_flops
 from recipes.machine.training_time import PATCHES_A_TOKEN, head_bytes, streamed_bytes
-from recipes.training.command_line import read_settings
 
 MEASURED_SHARE = 0.68  # of a large matrix product's rate, the 80 GB recipe on an H100 (benchmarks/README.md)
 UNPACKED_ON_THE_WAY = packed_bytes_a_weight() + 2 + 2  # bytes a 4-bit weight moves at each use: read, write, read
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     """Print the projection for one to eight frames on the card."""
     args = parse_arguments(argv)
     config = json.loads((companion_folder(args.like) / "config.json").read_text(encoding="utf-8"))
-    settings = read_settings(["--config", args.recipe]).values
+    settings = fixed_settings(args.recipe)
     card = card_of(args)
     print(
         f"projection, not measured: {card.flops / 1e12:g} TFLOP/s, {card.memory / 1e9:g} GB/s, {card.bus / 1e9:g} GB/s "
@@ -79,7 +79,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--like", default="Qwen/Qwen2-VL-7B-Instruct", help="a Hub id or a folder with config.json")
-    parser.add_argument("--recipe", default="recipes/configs/qwen2vl_7b_8gb.yaml", help="a YAML (default: %(default)s)")
+    parser.add_argument("--recipe", choices=FIXED, default="8gb", help="one of the fixed ones (default: %(default)s)")
     parser.add_argument("--card", choices=sorted(CARDS), default=ASSUMED, help="a known one (default: %(default)s)")
     parser.add_argument("--tflops", type=float, help="dense bf16 peak, in the place of the card's")
     parser.add_argument("--memory-gb-per-second", type=float, help="in the place of the card's")

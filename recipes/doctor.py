@@ -1,7 +1,7 @@
 """Check this machine before an evening is lost: packages, GPU, memory, disk, base model, data and plan, a line each.
 
-    python recipes/doctor.py [--config recipes/configs/qwen2vl_7b_8gb.yaml] [--max_pixels 200704 …] [--json]
-    python recipes/doctor.py --config recipes/configs/qwen2vl_7b.yaml --card "RTX A1000" --host-gib 16
+    python recipes/doctor.py [--config recipes/configs/qwen2vl_7b.yaml] [--max_pixels 200704 …] [--json]
+    python recipes/doctor.py --card "RTX A1000" --host-gib 16
 
 A run's lines may be overridden as in training, by flags of their names. Nothing is downloaded or trained. The exit
 status is 1 where a check fails. The second form plans for a machine that isn't here, by its base's config.json alone,

@@ -1,6 +1,6 @@
 """Rank a run's training frames by how doubtful their label is: a page to look through, in outputs/<run>/doubts/.
 
-    python recipes/doubts.py --adapter outputs/qwen2vl_7b_8gb
+    python recipes/doubts.py --adapter outputs/qwen2vl_7b
 
 It reads what training noted, so no model is loaded. What is ticked on the page, build_jsonl.py --leave-out leaves out.
 """

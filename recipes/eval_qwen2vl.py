@@ -1,6 +1,6 @@
 """Evaluate an adapter on its test split: report.html to read, report.json to compute with, in outputs/<run>/eval/.
 
-    python recipes/eval_qwen2vl.py --adapter outputs/qwen2vl_7b_8gb
+    python recipes/eval_qwen2vl.py --adapter outputs/qwen2vl_7b
     python recipes/eval_qwen2vl.py --compare outputs/demo/eval outputs/demo2/eval
 
 The second form sets two finished evaluations of the same frames side by side, with paired intervals.

@@ -1,7 +1,7 @@
 """Answer frames: print exactly SAFE or UNSAFE for each.
 
-    python recipes/infer.py --adapter outputs/qwen2vl_7b_8gb --image frame.jpg
-    ls data/frames/test/unsafe/*/0000.jpg | python recipes/infer.py --adapter outputs/qwen2vl_7b_8gb --stream
+    python recipes/infer.py --adapter outputs/qwen2vl_7b --image frame.jpg
+    ls data/frames/test/unsafe/*/0000.jpg | python recipes/infer.py --adapter outputs/qwen2vl_7b --stream
     python recipes/infer.py --adapter exports/plant --server http://127.0.0.1:8000/v1 --image frame.jpg
 
 --stream reads one path a line from stdin and answers each as it comes, until the input ends: a frame grabber can be

@@ -1,8 +1,9 @@
 """Fine-tune Qwen2-VL to answer SAFE or UNSAFE about one frame, by QLoRA, from one YAML.
 
-    accelerate launch recipes/sft_qwen2vl.py [--config recipes/configs/qwen2vl_7b_8gb.yaml] [--learning_rate 1e-4 …]
+    accelerate launch recipes/sft_qwen2vl.py [--config recipes/configs/qwen2vl_7b.yaml] [--learning_rate 1e-4 …]
 
-Every line of the YAML may be overridden by a flag of the same name. Without --config it runs the 8 GB recipe.
+Every line of the YAML may be overridden by a flag of the same name. Without --config it trains the 7B.
+What lies where, and how many frames are on the card at once, is planned for this machine and told.
 """
 
 import os

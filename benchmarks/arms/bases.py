@@ -16,7 +16,7 @@ from transformers import Qwen2VLForConditionalGeneration
 
 from benchmarks.measuring.arms import measure_arm
 from benchmarks.measuring.card import free_what_was_left
-from benchmarks.measuring.recipe_arguments import config_of, recipe_arguments
+from benchmarks.measuring.recipe_arguments import fixed_arguments, fixed_settings
 from data_prep.hub.source import open_dataset
 from data_prep.media.images import read_image
 from recipes import eval_qwen2vl, sft_qwen2vl
@@ -24,7 +24,6 @@ from recipes.adapter.folder import Adapter
 from recipes.adapter.safety_record import read_record
 from recipes.answering.adapted_model import load_for_batches
 from recipes.machine.memory import predict_memory
-from recipes.machine.recipe_choice import recipe_settings
 from recipes.model.base import find_base
 from recipes.model.device import choose_device
 from recipes.model.quantized import quantization_config
@@ -34,7 +33,7 @@ WORKERS = 2
 
 
 def train_and_evaluate(out: Path, name: str, recipe: str, base: Path, *, frames: int, **changed: Any) -> dict[str, Any]:
-    """Train a few updates of `frames` at once with a recipe's YAML, evaluate the adapter; return what it took.
+    """Train a few updates of `frames` at once by a fixed recipe, evaluate the adapter; return what it took.
 
     Vision features that a run before has kept aren't computed again, nor predicted.
     """
@@ -55,7 +54,7 @@ def train_and_evaluate(out: Path, name: str, recipe: str, base: Path, *, frames:
     eval_qwen2vl.main(["--adapter", str(folder), "--num-workers", str(WORKERS)])
     summary = json.loads((folder / "training.json").read_text())
     report = json.loads((folder / "eval" / "report.json").read_text())
-    need = predict_memory({**recipe_settings(f"qwen2vl_7b_{recipe}"), **changed}, find_base(str(base)).read_config())
+    need = predict_memory({**fixed_settings(recipe), **changed}, find_base(str(base)).read_config())
     return {
         "run": name,
         "frames_at_once": frames,
@@ -88,7 +87,7 @@ def arguments_of(out: Path, folder: Path, recipe: str, base: Path, changed: dict
         "logging_steps": 1,
         **changed,
     }
-    return recipe_arguments(config_of(recipe), settings)
+    return fixed_arguments(recipe, settings)
 
 
 def six_gb(out: Path) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from data_prep.labels import LABELS
 from data_prep.media.images import read_image
 from data_prep.rows.jsonl import read_rows
 from recipes import infer
-from recipes.model.device import compile_layers
+from recipes.model.compiling import compile_layers
 
 CAP_GIB = 5.2
 GENERATED = 15  # calls of stock `generate`, which take long

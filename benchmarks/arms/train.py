@@ -11,15 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from benchmarks.measuring.arms import measure_arm
 from benchmarks.measuring.card import allow_no_more_than, matmul_rate
 from benchmarks.measuring.exactness import exactness
 from benchmarks.measuring.flops import flops_per_frame
-from benchmarks.measuring.recipe_arguments import config_of, recipe_arguments
+from benchmarks.measuring.recipe_arguments import fixed_arguments, fixed_settings
 from benchmarks.measuring.training_speed import fixed_batch, measure, measure_as_graph, with_loading
-from data_prep.files import from_root
 from data_prep.hub.source import open_dataset
 from recipes import sft_qwen2vl
 from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
@@ -43,7 +41,7 @@ def arguments_of(out: Path, recipe: str, run: str, **changed: Any) -> list[str]:
         "dataloader_num_workers": WORKERS,
         **changed,
     }
-    return recipe_arguments(config_of(recipe), settings)
+    return fixed_arguments(recipe, settings)
 
 
 def build(out: Path, recipe: str, **changed: Any) -> Any:
@@ -57,7 +55,7 @@ def build(out: Path, recipe: str, **changed: Any) -> Any:
 
 def max_pixels_of(recipe: str) -> int:
     """Return the pixel limit that a recipe sets."""
-    return yaml.safe_load(from_root(config_of(recipe)).read_text())["max_pixels"]
+    return int(fixed_settings(recipe)["max_pixels"])
 
 
 def stock(out: Path) -> list[dict[str, Any]]:

@@ -96,6 +96,13 @@ def scoring(adapted: AdaptedModel, batch: dict[str, torch.Tensor]) -> Callable[[
     return lambda _: adapted.scorer.on_device(batch)
 
 
+def answers_alone(bench: Bench, adapted: AdaptedModel, what: str, calls: int) -> Iterator[dict[str, Any]]:
+    """Time one frame, the model alone, at both sizes."""
+    for tokens, max_pixels in MAX_PIXELS.items():
+        batch = pinned(with_limit(adapted, max_pixels).collator.prompts(rows_of(bench, range(1))))
+        yield timed(f"{what}, model alone", tokens, 1, scoring(adapted, batch), calls)
+
+
 def answers(bench: Bench, adapted: AdaptedModel, what: str) -> Iterator[dict[str, Any]]:
     """Time one frame, the model alone and from JPEG bytes to the label, at both sizes."""
     for tokens, max_pixels in MAX_PIXELS.items():

@@ -19,7 +19,7 @@ from data_prep.media.images import read_image
 from recipes.answering.scoring import label_token_ids
 from recipes.batches.collator import VisionCollator
 from recipes.metrics.threshold import PLAIN_THRESHOLD
-from recipes.model.device import compile_layers
+from recipes.model.compiling import compile_layers
 from recipes.model.quantized import quantization_config
 
 NOISE = 2e-2  # of P(UNSAFE) in bf16: a frame closer to the threshold may be answered either way

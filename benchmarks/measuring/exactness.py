@@ -26,8 +26,8 @@ from recipes.layers.losses import IGNORED
 from recipes.layers.sizes import LLM_LINEARS
 from recipes.model import loading
 from recipes.model.base import find_base
+from recipes.model.compiling import compile_layers
 from recipes.model.cuda_graphs import ORDINARY_CALLS, GraphedFunction
-from recipes.model.device import compile_layers
 from recipes.model.forward import image_features
 from recipes.model.loss import answer_loss, training_inputs
 from recipes.model.quantized import unpack_quantized

@@ -23,26 +23,43 @@ from recipes.model.base_files import INDEX_FILE, weight_files
 from recipes.serving.address import LOCAL
 
 SECONDS_TO_START = 120
+SECONDS_BETWEEN_LOOKS = 0.02
 
 
 @dataclass(frozen=True)
 class Timed:
-    """What one export took: from start to end of the command, and at most of memory, files that are mapped included."""
+    """What one export took: from start to end of the command, and at most of memory.
+
+    `peak_gib` is all that was resident, pages of mapped files and of libraries included; `own_gib` what the process
+    had taken for itself.
+    """
 
     seconds: float
     peak_gib: float
+    own_gib: float
 
 
 def export_timed(adapter: Path, out: Path) -> Timed:
     """Run export.py into a new folder."""
     begin = time.perf_counter()
     command = [sys.executable, "recipes/export.py", "--adapter", str(adapter), "--out", str(out)]
+    own = 0.0
     with subprocess.Popen(command, cwd=PROJECT_ROOT, env=with_project(), stdout=subprocess.DEVNULL) as process:
-        _, status, used = os.wait4(process.pid, 0)
+        ended = 0
+        while not ended:
+            own = max(own, _own_gib(process.pid))
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            ended, status, used = os.wait4(process.pid, os.WNOHANG)
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise InputError(f"export.py ended with {process.returncode}")
-    return Timed(time.perf_counter() - begin, used.ru_maxrss / 2**20)
+    return Timed(time.perf_counter() - begin, used.ru_maxrss / 2**20, own)
+
+
+def _own_gib(process: int) -> float:
+    """Return the memory in RAM that is of no file, of a process that may have ended meanwhile."""
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 2**20
 
 
 def asked_by_infer(folder: Path, frames: Sequence[Path], *flags: str) -> list[float]:
@@ -56,7 +73,8 @@ def asked_by_readme(export: Path, frames: Sequence[Path], site: Path | None = No
     With `site`, packages in that folder come first.
     """
     script = PROJECT_ROOT / "benchmarks" / "measuring" / "readme_lines.py"
-    environment = {**os.environ, "PYTHONPATH": str(site or ""), "HF_HUB_OFFLINE": "1"}
+    path = os.pathsep.join(filter(None, [str(site or ""), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [sys.executable, str(script), str(export), *map(str, frames)],
         env=environment,

@@ -10,24 +10,26 @@ from benchmarks.measuring.projection import PART_MULTIPROCESSORS
 from recipes.layers import host_memory
 
 
-def use_part_of_card() -> None:
-    """Have this process compute on a part of the card from here on, and end by os._exit.
+def use_part_of_card(multiprocessors: int = PART_MULTIPROCESSORS, *, halved_bus: bool = True) -> None:
+    """Have this process compute on so many of the card's multiprocessors from here on, and end by os._exit.
 
     Models are loaded before: libraries that choose the card would leave the part. It is gone before tensors are when
     Python ends in the ordinary way, which crashes.
     """
-    part_of_card().set_context()
+    part_of_card(multiprocessors).set_context()
     torch.autograd.set_multithreading_enabled(False)  # a thread of its own would go backward on the whole card
-    halve_bus()
+    torch.cuda.set_device = _stay  # compiled code chooses its card at each call, and would leave the part
+    if halved_bus:
+        halve_bus()
 
 
 @cache
-def part_of_card() -> Any:
+def part_of_card(multiprocessors: int) -> Any:
     """Return the part's context, which is held as long as the process lives."""
     from torch.cuda.green_contexts import GreenContext
 
     torch.cuda.init()
-    return GreenContext.create(num_sms=PART_MULTIPROCESSORS, device_id=0)
+    return GreenContext.create(num_sms=multiprocessors, device_id=0)
 
 
 def halve_bus() -> None:
@@ -39,3 +41,7 @@ def halve_bus() -> None:
         send(parts, slot)
 
     host_memory.send = send_twice
+
+
+def _stay(device: Any) -> None:
+    """Choose no card: the part of one is chosen."""

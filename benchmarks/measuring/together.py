@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.measuring.recipe_arguments import recipe_arguments
+from benchmarks.measuring.recipe_arguments import fixed_arguments, recipe_arguments
 from benchmarks.measuring.training_speed import measure
 from recipes.answering.scoring import score_together
 from recipes.model.base import find_base
@@ -22,7 +22,10 @@ from recipes.training.run import prepare_run
 
 FRAMES = 16  # an update, of a card or of all
 UPDATES, BLOCKS, WARM_UP = 4, 5, 3  # that a rate is timed over, how many rates there are, updates before them
-CONFIGS = {"full": "recipes/configs/qwen2vl_7b_80gb.yaml", "small": "recipes/configs/demo_cpu.yaml"}
+ARGUMENTS = {
+    "full": partial(fixed_arguments, "80gb"),
+    "small": partial(recipe_arguments, "recipes/configs/demo_cpu.yaml"),
+}
 FEW_FRAMES = 4  # from which a share on replayed graphs is measured, too
 REPEATED = 10  # sums of a vector of the gradients' size
 
@@ -52,7 +55,7 @@ def build(size: str, out: Path, **changed: Any) -> Any:
         "report_to": "none",
         **changed,
     }
-    argv = recipe_arguments(CONFIGS[size], settings)
+    argv = ARGUMENTS[size](settings)
     trainer = build_trainer(prepare_run(read_settings(argv), find_base(str(out / "base"))))
     rows = FRAMES * here().ranks * (WARM_UP + UPDATES * BLOCKS)
     trainer.train_dataset = repeated(trainer.train_dataset, rows)

@@ -21,7 +21,8 @@ from recipes.layers.joined_linears import join_linears
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
 from recipes.machine.answering_memory import AnsweringPlan, plan_answering
 from recipes.model import loading
-from recipes.model.device import choose_device, compile_layers, free_memory, has_room_to_merge
+from recipes.model.compiling import compile_layers
+from recipes.model.device import choose_device, free_memory, has_room_to_merge
 from recipes.model.quantized import unpack_quantized
 
 

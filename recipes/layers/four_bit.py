@@ -1,12 +1,14 @@
 """Frozen weights, in 4 bits or not, read a few unpacked rows at a time: for a product, and for its gradient."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from bitsandbytes.functional import QuantState, dequantize_blockwise
 from torch.nn.functional import linear
 
+from recipes.layers.kernels_here import kernels_for
 from recipes.layers.sizes import UNPACKED_BYTES
 
 ROW_MULTIPLE = 128  # parts of other sizes leave the tensor cores' fast kernels: a third of the speed
@@ -32,26 +34,36 @@ def unpacked_rows(
         yield 0, packed.shape[0], packed
         return
     rows, columns = state.shape
-    absmax = state.absmax
-    if state.nested:
-        absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
-    packed = packed.view(-1)
+    unpack = _unpacker(packed, state, dtype)
     step = rows if at_once else _rows_at_once(rows, columns, state.blocksize, dtype)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
+        yield start, stop, unpack(start, stop)
+
+
+def _unpacker(packed: torch.Tensor, state: QuantState, dtype: torch.dtype) -> Callable[[int, int], torch.Tensor]:
+    """Return what unpacks rows [start, stop): a kernel of this project's where it serves, else bitsandbytes' own."""
+    if state.quant_type == "nf4" and kernels_for(packed):
+        from recipes.layers.gpu_kernels import unpack
+
+        return partial(unpack, packed, state, dtype=dtype)
+    absmax = state.absmax
+    if state.nested:
+        absmax = dequantize_blockwise(state.absmax, state.state2) + state.offset
+    flat, columns, size = packed.view(-1), state.shape[1], state.blocksize
+
+    def unpacked(start: int, stop: int) -> torch.Tensor:
         first, last = start * columns, stop * columns
-        yield (
-            start,
-            stop,
-            torch.ops.bitsandbytes.dequantize_4bit.default(
-                packed[first // 2 : last // 2],
-                absmax[first // state.blocksize : last // state.blocksize],
-                state.blocksize,
-                state.quant_type,
-                (stop - start, columns),
-                dtype,
-            ),
+        return torch.ops.bitsandbytes.dequantize_4bit.default(
+            flat[first // 2 : last // 2],
+            absmax[first // size : last // size],
+            size,
+            state.quant_type,
+            (stop - start, columns),
+            dtype,
         )
+
+    return unpacked
 
 
 def _rows_at_once(rows: int, columns: int, blocksize: int, dtype: torch.dtype) -> int:

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import torch
 from bitsandbytes.functional import QuantState
-from torch.nn.functional import silu
 
 from recipes.layers.four_bit import Weight, project, project_back
+from recipes.layers.gating import gated_gradients, gated_product
 
 Gradients = tuple[torch.Tensor | None, ...]
 
@@ -119,7 +119,7 @@ class _LoraMlp(torch.autograd.Function):
         gate, up, down = linears
         rows = x.reshape(-1, x.shape[-1])
         gated, upped = gate.forward(rows), up.forward(rows)
-        output = down.forward(silu(gated).mul_(upped))
+        output = down.forward(gated_product(gated, upped))
         _save(ctx, [x, gated, upped], linears)
         return output.view(x.shape)
 
@@ -127,11 +127,8 @@ class _LoraMlp(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> Gradients:
         (x, gated, upped), (gate, up, down) = _saved(ctx)
         rows, gradient = x.reshape(-1, x.shape[-1]), gradient.reshape(-1, gradient.shape[-1])
-        of_down_a, of_down_b, low_rank = down.adapter_gradients(silu(gated).mul_(upped), gradient)
-        of_product = down.input_gradient(gradient, low_rank)
-        of_gated = upped.mul_(of_product)
-        torch.ops.aten.silu_backward.grad_input(of_gated, gated, grad_input=of_gated)
-        of_upped = of_product.mul_(silu(gated, inplace=True))
+        of_down_a, of_down_b, low_rank = down.adapter_gradients(gated_product(gated, upped), gradient)
+        of_gated, of_upped = gated_gradients(down.input_gradient(gradient, low_rank), gated, upped)
         of_gate_a, of_gate_b, gate_low_rank = gate.adapter_gradients(rows, of_gated)
         of_up_a, of_up_b, up_low_rank = up.adapter_gradients(rows, of_upped)
         of_x = None

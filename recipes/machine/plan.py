@@ -24,6 +24,10 @@ CPU_FRAMES = 8  # at once, where there is no card
 ASSUMED_FRAMES = 5000  # of a data set that isn't known: about what the public one gives
 
 
+# What helps a run that is too large for a machine, and says itself what lies where.
+LEAVE_IT_TO_THE_MACHINE = "set frames_an_update, and leave out what says what lies where: that is planned then"
+
+
 class NoPlanError(InputError):
     """Nothing fits a machine. The message says what it lacks."""
 

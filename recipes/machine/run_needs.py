@@ -19,10 +19,9 @@ from recipes.machine.finding import Skipped
 from recipes.machine.host_system import MORE_MEMORY_IN_WSL, check_page_locking, in_wsl
 from recipes.machine.memory import predict_memory, shortages
 from recipes.machine.placed_weights import adapter_weights
-from recipes.machine.plan import ASSUMED_FRAMES, Plan, epochs_of, frames_on_cpu
+from recipes.machine.plan import ASSUMED_FRAMES, LEAVE_IT_TO_THE_MACHINE, Plan, epochs_of, frames_on_cpu
 from recipes.machine.plan_in_words import in_words
 from recipes.machine.planner import plan_run
-from recipes.machine.recipe_choice import best_recipe
 from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base
 from recipes.model.base_files import check_precision, weight_files
@@ -109,7 +108,7 @@ class RunNeeds:
         return "; ".join(said + ([f"so much for each of {self.cards} processes"] if self.cards > 1 else []))
 
     def check_memory(self, *, gpu_found: bool) -> str:
-        """Compare what training is predicted to take with what card and host have free, and name the best recipe."""
+        """Compare what training is predicted to take with what card and host have free,."""
         if not gpu_found:
             raise Skipped("predicted for training on a GPU alone")
         if self.base is None:
@@ -118,20 +117,17 @@ class RunNeeds:
             raise Skipped("there is no plan")
         from recipes.model.device import room_beside_others
 
-        config = self.base.read_config()
         room = room_beside_others(self.cards)
-        need = predict_memory(self.settings, config)
-        best = best_recipe(config, **room)
-        hint = f"the best recipe for this card is {best}" if best else "none of the project's recipes fits this card"
+        need = predict_memory(self.settings, self.base.read_config())
         if missing := shortages(need, **room):
             wsl = [MORE_MEMORY_IN_WSL] if in_wsl() else []
-            raise InputError("; ".join([*missing, *wsl, hint]))
+            raise InputError("; ".join([*missing, *wsl, LEAVE_IT_TO_THE_MACHINE]))
         each = f"for each of {self.cards} processes " if self.cards > 1 else ""
         found = (
             f"{each}about {need.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, "
             f"{need.host_gib:.1f} of {room['host_bytes'] / GIB:.1f} GiB on the host"
         )
-        return "; ".join(said for said in (found, check_page_locking(need.host_gib * GIB), hint) if said)
+        return "; ".join(said for said in (found, check_page_locking(need.host_gib * GIB)) if said)
 
     def check_cores(self, *, gpu_found: bool) -> str:
         """Count the processes that train and those that feed them, beside the cores there are; look at the shares."""

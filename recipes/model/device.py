@@ -1,4 +1,4 @@
-"""The device that a model runs on: which, what memory it has free or lacks, how its layers are compiled."""
+"""The device that a model runs on: which, and what memory it has free or lacks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,10 +6,6 @@ from contextlib import contextmanager
 import psutil
 import torch
 from joblib import cpu_count
-from transformers.models.qwen2_vl.modeling_qwen2_vl import (
-    Qwen2VLDecoderLayer,
-    Qwen2VLVisionBlock,
-)
 
 from data_prep.errors import InputError
 from recipes.layers.sizes import base_weights
@@ -17,7 +13,6 @@ from recipes.model.base import BaseModel
 from recipes.ranks.place import here
 
 MERGING_ROOM = 1.4  # times what the weights take in 16 bits; measured for the 7B: 1.25
-COMPILED_SHAPES = 64  # of a layer's inputs: frame sizes times batch sizes, in training and in answering
 
 
 def choose_device() -> torch.device:
@@ -75,16 +70,3 @@ def has_room_to_merge(base: BaseModel, device: torch.device) -> bool:
     if device.type == "cpu":
         return False
     return free_memory(device) > MERGING_ROOM * 2 * base_weights(base.read_config())
-
-
-def compile_layers(model: torch.nn.Module) -> None:
-    """Have torch.compile fuse each decoder layer's and each vision block's kernels, at the first batch of each shape.
-
-    All layers of a kind share one compilation. Raises InputError where there is no GPU.
-    """
-    if not torch.cuda.is_available():
-        raise InputError("compile_layers needs a GPU; set it to false")
-    torch._dynamo.config.recompile_limit = COMPILED_SHAPES  # beyond it, a shape would run uncompiled in silence
-    for module in model.modules():
-        if isinstance(module, Qwen2VLDecoderLayer | Qwen2VLVisionBlock):
-            module.compile(dynamic=False)

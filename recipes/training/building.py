@@ -12,7 +12,8 @@ from recipes.adapter.lora import lora_config
 from recipes.batches.collator import ROW, VisionCollator, balanced_label_weights
 from recipes.batches.vision_cache import EncodedFrames, VisionCache, fill_cache
 from recipes.layers.sizes import counted, layers_of, vision_blocks_of
-from recipes.model.device import compile_layers, memory_told
+from recipes.model.compiling import compile_layers
+from recipes.model.device import memory_told
 from recipes.model.loading import Placement, load_base, load_processor
 from recipes.model.quantized import unpack_quantized
 from recipes.ranks.group import gathered

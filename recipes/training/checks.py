@@ -8,8 +8,7 @@ from data_prep.errors import InputError
 from recipes.adapter.safety_record import DTYPES
 from recipes.layers.sizes import ALL
 from recipes.machine.memory import predict_memory, shortages
-from recipes.machine.plan import HOST_OPTIMIZERS, STREAMED
-from recipes.machine.recipe_choice import best_recipe
+from recipes.machine.plan import HOST_OPTIMIZERS, LEAVE_IT_TO_THE_MACHINE, STREAMED
 from recipes.machine.schedule import updates_of
 from recipes.ranks.place import here, is_alone
 from recipes.ranks.shares import frames_a_process, frames_of
@@ -112,9 +111,7 @@ def check_room(values: Mapping[str, Any], config: Mapping[str, Any], device: "to
 
     room, short = free_room(device), None
     if missing := shortages(predict_memory(values, config), **room):
-        best = best_recipe(config, **room)
-        hint = f"{best} would fit" if best else "take fewer frames at once or a lower max_pixels"
-        short = f"{missing[0]}; {hint}; --fit_check false tries nevertheless"
+        short = f"{missing[0]}; {LEAVE_IT_TO_THE_MACHINE}; --fit_check false tries nevertheless"
     refuse_any(short)
 
 

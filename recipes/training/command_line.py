@@ -23,7 +23,7 @@ from recipes.training.settings import EFFECTIVE, KNOWN, RecipeArguments, typed
 if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig, TrlParser
 
-DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b_8gb.yaml"
+DEFAULT_CONFIG = "recipes/configs/qwen2vl_7b.yaml"
 REQUIRED = ("model_name_or_path", "output_dir", "dataset", "max_pixels")
 
 
@@ -73,7 +73,7 @@ class Settings:
 
 
 def read_settings(argv: list[str]) -> Settings:
-    """Read the YAML of `--config`, by default the 8 GB recipe, and the flags, of which the last of a name counts.
+    """Read the YAML of `--config`, by default the 7B's, and the flags, of which the last of a name counts.
 
     Raises InputError for a missing or malformed YAML, for names that are no settings, for values of another kind, for
     settings that would have no effect or a wrong one, and where one is missing that has no default.

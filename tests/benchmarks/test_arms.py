@@ -11,9 +11,12 @@ from benchmarks import bench_bases, bench_infer, bench_train
 from benchmarks.arms import bases, infer, train
 from benchmarks.measuring.arms import SMALL_CARD_WORKSPACE, measure_arm
 from benchmarks.measuring.checkouts import checkouts
-from benchmarks.measuring.recipe_arguments import config_of, recipe_arguments
+from benchmarks.measuring.recipe_arguments import CONFIG, FIXED, fixed_arguments
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT
+from recipes.machine.plan import PLANNED
+from recipes.training.checks import check_placement
+from recipes.training.command_line import read_settings
 
 VARIABLE = next(iter(SMALL_CARD_WORKSPACE))
 
@@ -46,9 +49,18 @@ def test_an_arm_s_figures_are_the_one_line_on_stdout(
 
 
 def test_a_recipe_is_run_with_its_yaml_and_what_is_changed() -> None:
-    argv = recipe_arguments(config_of("8gb"), {"max_steps": 3, "use_cpu": True})
-    config = str(PROJECT_ROOT / "recipes" / "configs" / "qwen2vl_7b_8gb.yaml")
-    assert argv == ["--config", config, "--max_steps", "3", "--use_cpu", "True"]
+    found = read_settings(fixed_arguments("8gb", {"max_steps": 3, "per_device_eval_batch_size": 1}))
+    assert found.config == PROJECT_ROOT / CONFIG
+    assert {name: found.values[name] for name in PLANNED} == {**FIXED["8gb"], "per_device_eval_batch_size": 1}
+    assert (found.values["max_steps"], found.values["frames_an_update"]) == (3, None)
+
+
+@pytest.mark.parametrize("recipe", FIXED)
+def test_a_fixed_recipe_says_all_that_a_plan_would(recipe: str) -> None:
+    settings = read_settings(fixed_arguments(recipe, {})).values
+    assert set(FIXED[recipe]) == set(PLANNED) and settings["frames_an_update"] is None
+    assert settings["per_device_train_batch_size"] * settings["gradient_accumulation_steps"] == 16
+    check_placement(settings)
 
 
 def test_an_earlier_version_is_one_that_can_be_measured(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_every_way_to_answer_is_held_against_infer(
     report = json.loads((out / "bench_export.json").read_text())
     assert report["differing_from_base"] == []
     (export,) = report["exports"]
-    assert 0.2 < export["peak_gib"] < 8 and export["seconds"] > 1
+    assert 0.2 < export["own_gib"] < export["peak_gib"] < 8 and export["seconds"] > 1
     found, away = report["p_unsafe"], report["largest_difference"]
     assert set(found) == set(away) == {"infer, adapter", "infer, export", "transformers 5.23.0", "llama.cpp"}
     assert found["llama.cpp"] == pytest.approx([0.25] * 3)

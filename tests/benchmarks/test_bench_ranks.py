@@ -45,7 +45,7 @@ def test_two_small_cards_keep_most_of_their_speed_at_a_gigabit() -> None:
 
 
 def test_arm_knows_each_size() -> None:
-    assert set(ranks.SIZES) == set(together.CONFIGS)
+    assert set(ranks.SIZES) == set(together.ARGUMENTS)
 
 
 def test_more_processes_than_cards_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ def test_sizes_are_the_published_ones(true_model_folder: Path, tmp_path: Path, s
     shutil.copyfile(true_model_folder / "config.json", config)
     if size == "2b":
         shrink_to_2b(config)
-        settings = settings_of("qwen2vl_7b_6gb")
+        settings = settings_of("6gb")
         assert predict_memory(settings, json.loads(config.read_text())) == predict_memory(settings, CONFIG_2B)
     shapes = tensor_shapes(tmp_path)
     assert sum(shape.numel() for shape in shapes.values()) == PARAMETERS[size]

@@ -37,6 +37,7 @@ SFT = "recipes/sft_qwen2vl.py"
 NEEDS_A_GPU = {
     "benchmarks/bench_bases.py",
     "benchmarks/bench_infer.py",
+    "benchmarks/bench_plan.py",
     "benchmarks/bench_ranks.py",
     "benchmarks/bench_small_card.py",
     "benchmarks/bench_train.py",
@@ -107,7 +108,7 @@ def check_script(words: list[str]) -> None:
     script, flags = words[0], [word.partition("=")[0] for word in words[1:] if word.startswith("--")]
     assert (PROJECT_ROOT / script).is_file()
     assert set(flags) <= flags_of(script)
-    configs = [words[index + 1] for index, word in enumerate(words) if word in ("--config", "--recipe")]
+    configs = [words[index + 1] for index, word in enumerate(words) if word == "--config"]
     assert all((PROJECT_ROOT / config).is_file() for config in configs)
     assert script in NEEDS_A_GPU | TAKES_LONG | OWN_TEST or script in demo_steps(), f"no test runs {script}"
 

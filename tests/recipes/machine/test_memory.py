@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from benchmarks.measuring.recipe_arguments import fixed_settings
 from data_prep.disk.byte_counts import GIB
 from data_prep.files import PROJECT_ROOT
 from recipes.layers.sizes import base_weights, visual_tokens
@@ -38,20 +38,19 @@ TABLE_OF_THE_2B = 151936 * 1536 * 2 / GIB
 
 
 def settings_of(recipe: str, **changed: Any) -> dict[str, Any]:
-    path = PROJECT_ROOT / "recipes/configs" / f"{recipe}.yaml"
-    return {**yaml.safe_load(path.read_text()), **changed}
+    return {**fixed_settings(recipe), **changed}
 
 
 @pytest.mark.parametrize(
     ("recipe", "frames", "measured_gib"),
     [
-        ("qwen2vl_7b_8gb", 1, 4.82),
-        ("qwen2vl_7b_8gb", 4, 5.36),
-        ("qwen2vl_7b_8gb", 8, 6.01),
-        ("qwen2vl_7b_6gb", 1, 3.58),
-        ("qwen2vl_7b_6gb", 4, 4.12),
-        ("qwen2vl_7b_80gb", 16, 50.59),
-        ("qwen2vl_7b_80gb", 1, 18.23),
+        ("8gb", 1, 4.82),
+        ("8gb", 4, 5.36),
+        ("8gb", 8, 6.01),
+        ("6gb", 1, 3.58),
+        ("6gb", 4, 4.12),
+        ("80gb", 16, 50.59),
+        ("80gb", 1, 18.23),
     ],
 )
 def test_prediction_is_within_a_fiftieth_of_the_measured_peak(recipe: str, frames: int, measured_gib: float) -> None:
@@ -75,13 +74,13 @@ def test_prediction_is_within_a_fiftieth_of_a_whole_run_of_the_2b(
 ) -> None:
     """Whole runs with few frames at once take most where they compute features, or validate four at once."""
     at_once = {"per_device_train_batch_size": run["frames_at_once"], "per_device_eval_batch_size": 4}
-    need = predict_memory(settings_of(f"qwen2vl_7b_{recipe}", **at_once, **changed), CONFIG_2B)
+    need = predict_memory(settings_of(recipe, **at_once, **changed), CONFIG_2B)
     assert need.card_gib == pytest.approx(run["peak_allocated_gib"], rel=0.02)
 
 
 def test_true_configuration_is_the_one_above(true_model_folder: Path) -> None:
     true = json.loads((true_model_folder / "config.json").read_text())
-    settings = settings_of("qwen2vl_7b_8gb")
+    settings = settings_of("8gb")
     assert predict_memory(settings, true) == predict_memory(settings, CONFIG)
 
 
@@ -104,15 +103,15 @@ def test_true_configuration_is_the_one_above(true_model_folder: Path) -> None:
 )
 def test_each_line_s_share(changed: dict[str, Any], gib: float) -> None:
     difference = (
-        predict_memory(settings_of("qwen2vl_7b_8gb", **changed), CONFIG).training_gib
-        - predict_memory(settings_of("qwen2vl_7b_8gb"), CONFIG).training_gib
+        predict_memory(settings_of("8gb", **changed), CONFIG).training_gib
+        - predict_memory(settings_of("8gb"), CONFIG).training_gib
     )
     assert difference == pytest.approx(gib, rel=0.05)
 
 
 def test_all_layers_recomputed_and_none_are_what_the_switch_alone_says() -> None:
     def need(**changed: Any) -> MemoryNeed:
-        return predict_memory(settings_of("qwen2vl_7b_8gb", **changed), CONFIG)
+        return predict_memory(settings_of("8gb", **changed), CONFIG)
 
     assert need(recomputed_layers=28) == need(recomputed_layers="all") == need()
     assert need(recomputed_layers=0) == need(activation_checkpointing=False)
@@ -122,7 +121,7 @@ def test_all_layers_recomputed_and_none_are_what_the_switch_alone_says() -> None
 
 def test_layers_and_blocks_on_the_host_are_counted_there_in_4_bits_or_16() -> None:
     def on_host(part: str, **changed: Any) -> float:
-        return predict_memory(settings_of("qwen2vl_7b_6gb", **changed), CONFIG).host[part] / GIB
+        return predict_memory(settings_of("6gb", **changed), CONFIG).host[part] / GIB
 
     assert on_host("language model", layers_on_host="all") == pytest.approx(6.525e9 * 0.516 / GIB, rel=1e-3)
     assert on_host("language model", layers_on_host=7) == pytest.approx(6.525e9 / 4 * 0.516 / GIB, rel=1e-3)
@@ -133,30 +132,29 @@ def test_layers_and_blocks_on_the_host_are_counted_there_in_4_bits_or_16() -> No
 
 def test_vision_blocks_on_the_host_leave_two_on_the_card_while_features_are_computed() -> None:
     plain, streamed = (
-        predict_memory(settings_of("qwen2vl_7b_6gb", vision_blocks_on_host=blocks), CONFIG) for blocks in (0, "all")
+        predict_memory(settings_of("6gb", vision_blocks_on_host=blocks), CONFIG) for blocks in (0, "all")
     )
     fewer = plain.filling["vision tower"] - streamed.filling["vision tower"]
     assert fewer / GIB == pytest.approx(30 * 0.0366, rel=2e-3)
     assert plain.card == streamed.card
 
 
-@pytest.mark.parametrize(("recipe", "cap_gib"), [("qwen2vl_7b_2gb", 1.6), ("qwen2vl_7b_4gb", 3.2)])
+@pytest.mark.parametrize(("recipe", "cap_gib"), [("2gb", 1.6), ("4gb", 3.2)])
 def test_recipes_of_the_smallest_cards_fit_what_those_have_free(recipe: str, cap_gib: float) -> None:
     need = predict_memory(settings_of(recipe), CONFIG)
     assert not shortages(need, card_bytes=cap_gib * GIB, host_bytes=11.5 * GIB)
 
 
 def test_the_4_gb_recipe_recomputes_no_layer_more_than_it_must() -> None:
-    fewer = settings_of("qwen2vl_7b_4gb")["recomputed_layers"] - 1
-    need = predict_memory(settings_of("qwen2vl_7b_4gb", recomputed_layers=fewer), CONFIG)
+    need = predict_memory(settings_of("4gb", recomputed_layers="23"), CONFIG)
     assert shortages(need, card_bytes=3.2 * GIB, host_bytes=64 * GIB)
 
 
 def test_what_leaves_the_card_is_on_the_host_or_the_disk() -> None:
-    need = predict_memory(settings_of("qwen2vl_7b_6gb"), CONFIG)
+    need = predict_memory(settings_of("6gb"), CONFIG)
     assert need.host_gib == pytest.approx(2 * 1.015 + 0.6, rel=0.05)
     assert need.disk_bytes_a_frame == 480 * 3584 * 2
-    large = predict_memory(settings_of("qwen2vl_7b_80gb"), CONFIG)
+    large = predict_memory(settings_of("80gb"), CONFIG)
     assert (large.host_gib, large.disk_bytes_a_frame) == (0, 0)
 
 
@@ -165,7 +163,7 @@ def test_what_leaves_the_card_is_on_the_host_or_the_disk() -> None:
     [(False, False, 1, 0), (True, False, 1, 1), (False, True, 1, 1), (True, True, 0, 1)],
 )
 def test_tied_table_counts_once_a_place(embedding_on_host: bool, head_on_host: bool, card: int, host: int) -> None:
-    settings = settings_of("qwen2vl_7b_8gb", embedding_on_host=embedding_on_host, head_on_host=head_on_host)
+    settings = settings_of("8gb", embedding_on_host=embedding_on_host, head_on_host=head_on_host)
     need = predict_memory(settings, CONFIG_2B)
     assert (need.card["embedding"] + need.card["LM head"]) / GIB == pytest.approx(card * TABLE_OF_THE_2B)
     assert (need.host["embedding"] + need.host["LM head"]) / GIB == pytest.approx(host * TABLE_OF_THE_2B)
@@ -174,11 +172,11 @@ def test_tied_table_counts_once_a_place(embedding_on_host: bool, head_on_host: b
 
 
 def test_small_base_takes_most_while_its_vision_features_are_computed() -> None:
-    settings = settings_of("qwen2vl_7b_6gb", per_device_train_batch_size=1)
+    settings = settings_of("6gb", per_device_train_batch_size=1)
     small, large = predict_memory(settings, CONFIG_2B), predict_memory(settings, CONFIG)
     assert small.training_gib < 1.24 < small.card_gib < 1.6, "the tower alone takes 1.24 GiB"
     assert large.card_gib > large.training_gib == pytest.approx(3.51, abs=0.01), "it validates four frames at once"
-    assert not predict_memory(settings_of("qwen2vl_7b_8gb"), CONFIG_2B).filling
+    assert not predict_memory(settings_of("8gb"), CONFIG_2B).filling
 
 
 @pytest.mark.parametrize(("config", "parameters"), [(CONFIG, 8_291_375_616), (CONFIG_2B, 2_208_985_600)])
@@ -189,9 +187,7 @@ def test_weights_of_a_base_are_the_published_number(config: dict[str, Any], para
 def test_base_packed_with_single_quantisation_takes_more() -> None:
     single = {**CONFIG, "quantization_config": {"load_in_4bit": True}}
     double = {**CONFIG, "quantization_config": {"load_in_4bit": True, "bnb_4bit_use_double_quant": True}}
-    plain, one, two = (
-        predict_memory(settings_of("qwen2vl_7b_8gb"), config).card_gib for config in (CONFIG, single, double)
-    )
+    plain, one, two = (predict_memory(settings_of("8gb"), config).card_gib for config in (CONFIG, single, double))
     assert plain == two
     assert one - plain == pytest.approx(6.525e9 * (0.5625 - 0.516) / GIB, rel=0.01)
 

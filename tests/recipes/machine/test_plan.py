@@ -37,22 +37,22 @@ def told(plan: Plan) -> tuple[Any, ...]:
 
 
 @pytest.mark.parametrize(
-    ("gib", "pinned", "frames", "recomputed", "layers", "kept"),
+    ("gib", "pinned", "frames", "recomputed", "layers", "kept", "head"),
     [
-        (1.0, {}, 1, "24", ALL, True),
-        (1.6, {}, 4, "26", ALL, True),
-        (3.2, {}, 8, "24", "27", True),
-        (5.2, {}, 4, "10", ALL, True),
-        (7.2, {}, 4, "2", "27", True),
-        (7.2, {"cache_vision_features": False}, 4, "2", ALL, False),
+        (1.0, {}, 1, "24", ALL, True, True),
+        (1.6, {}, 4, "26", ALL, True, True),
+        (3.2, {}, 2, "8", ALL, True, True),
+        (5.2, {}, 2, "0", ALL, True, False),
+        (7.2, {}, 4, "2", "27", True, True),
+        (7.2, {"cache_vision_features": False}, 2, "0", "22", False, False),
     ],
 )
 def test_small_card_is_used_whole(
-    gib: float, pinned: dict[str, Any], frames: int, recomputed: str, layers: str, kept: bool
+    gib: float, pinned: dict[str, Any], frames: int, recomputed: str, layers: str, kept: bool, head: bool
 ) -> None:
     plan = planned(machine(gib), **pinned)
     assert told(plan) == (frames, recomputed, layers, kept)
-    assert [plan.values[name] for name in TABLES] == [True, True, True]
+    assert [plan.values[name] for name in TABLES] == [True, head, True]
     assert not any(plan.values[name] for name in HOW)
 
 
@@ -137,8 +137,8 @@ def test_what_is_pinned_stays(pinned: dict[str, Any]) -> None:
 
 
 def test_host_s_memory_and_the_disk_bound_a_plan() -> None:
-    free, scarce = planned(machine(7.2)), planned(machine(7.2, host=8))
-    assert scarce.need.host_gib <= 4 < free.need.host_gib
+    free, scarce = planned(machine(7.2)), planned(machine(7.2, host=6))
+    assert scarce.need.host_gib <= 2 < free.need.host_gib
     assert scarce.time.frame > 1.05 * free.time.frame
     full = planned(machine(7.2, disk=15))
     assert not full.values["cache_vision_features"]
@@ -217,7 +217,7 @@ def test_optimizer_that_the_host_has_not_stays_on_the_card(lines: dict[str, Any]
 
 def test_other_bases_are_planned_by_their_sizes() -> None:
     values = planned(machine(3.2), CONFIG_2B).values
-    assert values["layers_on_host"] == "0" and values["per_device_train_batch_size"] >= 4
+    assert values["per_device_train_batch_size"] == 4 and values["recomputed_layers"] == "5"
     sixteen = planned(machine(7.2), load_in_4bit=False)
     assert sixteen.values["layers_on_host"] == ALL and not sixteen.values["unpack_base"]
 
@@ -247,4 +247,4 @@ def test_what_is_short_is_told(on: Machine, pinned: dict[str, Any], said: str) -
 
 def test_known_cards_have_plans() -> None:
     hours = [planned(machine(card.gib - 0.4, card, host=14)).time.run(FRAMES, 2) / 3600 for card in CARDS.values()]
-    assert len(hours) == 3 and hours[2] < 0.2 < hours[0] < hours[1] < 6
+    assert hours == pytest.approx([2.64, 4.06, 3.25, 0.11], abs=0.01)

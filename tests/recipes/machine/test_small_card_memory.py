@@ -10,7 +10,7 @@ from data_prep.files import PROJECT_ROOT
 from recipes.machine.answering_memory import predict_answering
 from recipes.machine.memory import WORKSPACE_BYTES, predict_memory
 from tests.recipes.machine.test_answering_memory import VALUES
-from tests.recipes.machine.test_memory import CONFIG, settings_of
+from tests.recipes.machine.test_memory import CONFIG, CONFIG_2B, settings_of
 
 SMALL_CARD = json.loads((PROJECT_ROOT / "benchmarks/results/small_card_7b_h100.json").read_text())["arms"]
 
@@ -27,9 +27,23 @@ SMALL_CARD = json.loads((PROJECT_ROOT / "benchmarks/results/small_card_7b_h100.j
 )
 def test_prediction_is_within_a_twentieth_of_a_whole_run_s_peak(recipe: str, cap: str, changed: dict[str, Any]) -> None:
     run = SMALL_CARD[f"capped_{cap}"]
-    settings = settings_of(f"qwen2vl_7b_{recipe}", per_device_train_batch_size=run["micro_batch"], **changed)
+    settings = settings_of(recipe, per_device_train_batch_size=run["micro_batch"], **changed)
     need = predict_memory(settings, CONFIG)
     assert need.card_gib == pytest.approx(run["peak_allocated_gib"], rel=0.05)
+
+
+PLANNED = {
+    name: row
+    for name, row in json.loads((PROJECT_ROOT / "benchmarks/results/plan_h100.json").read_text())["arms"].items()
+    if name.startswith("planned")
+}
+
+
+@pytest.mark.parametrize("arm", PLANNED)
+def test_peak_of_a_plan_is_within_a_fortieth_of_the_predicted_one(arm: str) -> None:
+    plan = PLANNED[arm]["plan"]
+    need = predict_memory({**settings_of("8gb"), **plan}, CONFIG_2B if arm == "planned_2b" else CONFIG)
+    assert need.training_gib == pytest.approx(PLANNED[arm]["peak_allocated_gib"], rel=0.025)
 
 
 WORKSPACE_OF_ONE_THREAD = 32 * 2**20  # an H100's; no other thread went backward where speed was measured
@@ -49,7 +63,7 @@ ROWS = [(arm, row) for arm in SPEEDS for row in SMALL_CARD[arm]["rows"]]
 def test_prediction_is_within_a_twentieth_of_what_an_update_takes(arm: str, row: dict[str, Any]) -> None:
     recipe, changed = SPEEDS[arm]
     settings = settings_of(
-        f"qwen2vl_7b_{recipe}",
+        recipe,
         per_device_train_batch_size=row["micro_batch"],
         recomputed_layers=row["recomputed"],
         **changed,

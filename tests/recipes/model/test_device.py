@@ -9,7 +9,8 @@ from joblib import cpu_count
 
 from data_prep.errors import InputError
 from recipes.model.base import BaseModel
-from recipes.model.device import compile_layers, has_room_to_merge, use_all_cores
+from recipes.model.compiling import compile_layers
+from recipes.model.device import has_room_to_merge, use_all_cores
 from tests.recipes.machine.test_memory import CONFIG as SIZES_OF_THE_7B
 from tests.recipes.model.test_loading import load
 

@@ -65,7 +65,9 @@ def test_run_that_cannot_fit_the_card_is_refused_unless_told_otherwise(
 ) -> None:
     config, card = find_base(str(small_base)).read_config(), torch.device("cuda", 0)
     monkeypatch.setattr("recipes.model.device.free_memory", lambda device: 2**20)
-    with pytest.raises(InputError, match=r"the card has 0\.0 GiB free, and about 0\.1 are needed; take fewer frames"):
+    with pytest.raises(
+        InputError, match=r"the card has 0\.0 GiB free, and about 0\.1 are needed; set frames_an_update"
+    ):
         check_room(values(), config, card)
     check_room(values(fit_check=False), config, card)
     check_room(values(), config, torch.device("cpu"))

@@ -20,7 +20,7 @@ def write_yaml(folder: Path, text: str) -> list[str]:
     return ["--config", str(folder / "run.yaml")]
 
 
-def test_no_flag_means_the_8_gb_recipe() -> None:
+def test_no_flag_means_the_7b() -> None:
     found = read_settings([])
     assert found.config == PROJECT_ROOT / DEFAULT_CONFIG
     expected = {
@@ -28,7 +28,7 @@ def test_no_flag_means_the_8_gb_recipe() -> None:
         "dataset_revision": None,
         "model_name_or_path": "Qwen/Qwen2-VL-7B-Instruct",
         "model_revision": "main",
-        "output_dir": "outputs/qwen2vl_7b_8gb",
+        "output_dir": "outputs/qwen2vl_7b",
         "resume": False,
     }
     assert {name: found.values[name] for name in expected} == expected
@@ -139,7 +139,7 @@ def test_only_what_is_written_counts_as_a_flag() -> None:
 
 @pytest.mark.parametrize(("written", "meant"), [("ALL", "all"), ("014", "14"), (" 3 ", "3")])
 def test_count_of_layers_is_read_once_however_it_is_written(written: str, meant: str) -> None:
-    config = ["--config", "recipes/configs/qwen2vl_7b_2gb.yaml"]
+    config = ["--config", "recipes/configs/qwen2vl_7b.yaml"]
     settings = read_settings([*config, "--layers_on_host", written, "--recomputed_layers", written])
     assert settings.values["layers_on_host"] == settings.values["recomputed_layers"] == meant
 
