@@ -159,12 +159,15 @@ def silence_known_messages() -> None:
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # PEFT 0.21.2 asks transformers 5.23 under the old name.
     warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+    # Each process of a job takes itself to be alone, see recipes/ranks/place.py, and is right.
+    logging.getLogger("transformers.training_args").addFilter(_is_news)
     # The best checkpoint is looked for in the run's folder, not at the path where that lay once.
     logging.getLogger("transformers.trainer").addFilter(_is_news)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return "recorded in the resumed state does not exist anymore" not in record.getMessage()
+    known = "recorded in the resumed state does not exist anymore", "torch.distributed process group is initialized"
+    return not any(each in record.getMessage() for each in known)
 
 
 def stay_offline() -> None:

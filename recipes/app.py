@@ -19,6 +19,7 @@ from data_prep.errors import InputError, check_at_least
 from data_prep.files import from_root, to_root
 from recipes.adapter.folder import find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
+from recipes.ranks.place import check_one_process
 from recipes.serving.address import LOCAL, check_port
 from recipes.serving.examples import examples_in
 
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> int:
 
 def parse_arguments(argv: list[str]) -> argparse.Namespace:
     """Read the command line."""
+    check_one_process("app.py")
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--adapter", required=True, help="folder of a finished run, for example outputs/demo")
     parser.add_argument("--host", default=LOCAL, help="address to serve on (default: %(default)s, this machine alone)")

@@ -17,6 +17,7 @@ from data_prep.hub.source import FramesSource, open_dataset
 from data_prep.labels import TRAIN
 from recipes.adapter.safety_record import SafetyRecord, read_record
 from recipes.metrics.seen_rows import SeenRows, file_name, read_seen_rows
+from recipes.ranks.place import check_one_process
 from recipes.report.doubtful import ranked_clips, ranked_frames, twins_of_rows
 from recipes.report.doubts_page import clips_shown, doubts_page
 
@@ -25,6 +26,7 @@ PAGE_BYTES = 2_000_000  # at least; most are pictures
 
 def main(argv: list[str]) -> int:
     """Rank frames and clips, and write doubts.jsonl and doubts.html."""
+    check_one_process("doubts.py")
     silence_known_messages()
     args = parse_arguments(argv)
     run = from_root(args.adapter)

@@ -18,6 +18,8 @@ from data_prep.labels import UNSAFE
 from recipes.adapter.folder import Adapter, find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.metrics.prior_shift import check_prior
+from recipes.ranks.joining import run_at
+from recipes.ranks.place import is_first, take_place
 from recipes.report.evaluated_split import EvaluatedSplit, open_split
 from recipes.training.run_folder import RunFolder
 
@@ -28,15 +30,21 @@ def main(argv: list[str]) -> int:
     """Evaluate an adapter, or compare two finished evaluations."""
     silence_known_messages()
     args = parse_arguments(argv)
-    return compare(args) if args.compare else evaluate(args)
+    if args.compare:
+        from recipes.report.side_by_side import compared
+
+        print(compared(*map(from_root, args.compare)))
+        return 0
+    return run_at(take_place(), lambda: evaluate(args))
 
 
 def evaluate(args: argparse.Namespace) -> int:
-    """Score the split, write the report whole or not at all, and print its headline."""
+    """Score the split, a part in each of several processes; the first writes the report and prints its headline."""
     adapter = find_adapter(from_root(args.adapter))
     stay_offline()
     split = split_of(adapter, args)
-    check_writable(split.report_folder, REPORT_BYTES)
+    if is_first():
+        check_writable(split.report_folder, REPORT_BYTES)
 
     from recipes.answering.adapted_model import load_for_batches
     from recipes.report.contents import describe, make_report, now
@@ -48,6 +56,8 @@ def evaluate(args: argparse.Namespace) -> int:
     adapted = load_for_batches(adapter, frames=args.batch_size, on_host=on_host_of(args))
     alone = not (args.skip_base_model or adapter.record.merged)
     scored = measure_split(split, adapted, batch_size=adapted.frames, num_workers=args.num_workers, base_model=alone)
+    if not is_first():
+        return 0
     report = {
         **make_report(split, scored),
         "latency_ms": measure_latency(adapted, split.rows),
@@ -59,15 +69,6 @@ def evaluate(args: argparse.Namespace) -> int:
     print(as_table(report))
     took = f"{len(split.rows)} frames evaluated; {time.monotonic() - began:.1f} s"
     print(*split.caveats, f"report: {to_root(split.report_folder / 'report.html')}", took, sep="\n", file=sys.stderr)
-    return 0
-
-
-def compare(args: argparse.Namespace) -> int:
-    """Print two finished evaluations side by side."""
-    from recipes.report.side_by_side import compare_evaluations, comparison_as_table, read_evaluation
-
-    first, second = (read_evaluation(from_root(folder)) for folder in args.compare)
-    print(comparison_as_table(first, second, compare_evaluations(first, second)))
     return 0
 
 

@@ -22,6 +22,7 @@ from recipes.adapter.safety_record import RUN_FILE
 from recipes.layers.sizes import quantization
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.threshold import FIXED, choose_threshold, fixed_threshold
+from recipes.ranks.place import check_one_process
 from recipes.report.evaluated_split import rows_to_evaluate
 from recipes.training.run_folder import RunFolder
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 def main(argv: list[str]) -> int:
     """Export an adapter, and print the folder."""
+    check_one_process("export.py")
     args = parse_arguments(argv)
     silence_known_messages()
     adapter, out = find_adapter(from_root(args.adapter)), from_root(args.out)

@@ -31,10 +31,12 @@ from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.answering.server_options import add_server_options, check_server_options, served
 from recipes.answering.stream import Answering, answer_all, file_of, paths_from, printable
 from recipes.metrics.prior_shift import check_prior
+from recipes.ranks.place import check_one_process
 
 
 def main(argv: list[str]) -> int:
     """Print one answer a line, in the order of the frames."""
+    check_one_process("infer.py")
     args = parse_arguments(argv)
     silence_known_messages()
     for path in args.image or []:

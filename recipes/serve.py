@@ -19,6 +19,7 @@ from data_prep.files import from_root, to_root
 from recipes.adapter.folder import find_adapter
 from recipes.answering.card_options import add_card_options, on_host_of
 from recipes.metrics.prior_shift import check_prior
+from recipes.ranks.place import check_one_process
 from recipes.serving.access import token_for
 from recipes.serving.address import LOCAL, check_port
 
@@ -27,6 +28,7 @@ PACKAGES = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 def main(argv: list[str]) -> int:
     """Serve until the process is told to end; what was accepted by then is answered first."""
+    check_one_process("serve.py")
     args = parse_arguments(argv)
     silence_known_messages()
     token = token_for(args.host, from_root(args.token_file) if args.token_file else None)

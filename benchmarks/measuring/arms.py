@@ -43,7 +43,7 @@ def run_benchmark(
 
 
 def benchmark_parser(description: str | None, name: str, arms: Sequence[str]) -> argparse.ArgumentParser:
-    """Return the parser of a benchmark's command line."""
+    """Return the parser of a benchmark's command line; without arms there is none to choose."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--like",
@@ -51,7 +51,10 @@ def benchmark_parser(description: str | None, name: str, arms: Sequence[str]) ->
         help="a Hub id or a folder with config.json and the tokenizer's files (default: %(default)s)",
     )
     parser.add_argument("--out", default=f"outputs/{name}", help="folder to write (default: %(default)s)")
-    parser.add_argument("--arms", nargs="+", choices=arms, default=arms, help="what to measure (default: everything)")
+    if arms:
+        parser.add_argument(
+            "--arms", nargs="+", choices=arms, default=arms, help="what to measure (default: everything)"
+        )
     return parser
 
 

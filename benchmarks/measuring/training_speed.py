@@ -35,11 +35,12 @@ class Clock(TrainerCallback):
         timed = self._done - self.warm_up
         if timed < 0 or timed % self.in_block:
             return
-        torch.cuda.synchronize()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         now = time.perf_counter()
-        if timed == 0:
+        if timed == 0 and torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
-        else:
+        if timed:
             self.blocks.append(now - self._begin)
         self._begin = now
 

@@ -1,6 +1,7 @@
 """A frame's features pooled to one vector, which the linear probe reads."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,11 @@ from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import batches
 from recipes.metrics.stored_features import StoredFeatures, store
 from recipes.model.forward import Batch, add_image_features
+from recipes.ranks.group import gathered, send_to_first
+from recipes.ranks.place import here, is_alone, is_first
+from recipes.ranks.shares import whole_batches
+
+SENT_AT_ONCE = 4096  # frames' features, 60 MB of the 7B's
 
 
 def pool(features: torch.Tensor, grids: torch.Tensor, merge: int) -> torch.Tensor:
@@ -35,6 +41,32 @@ def pooled_features(
     loader = batches(rows, collator.vision, batch_size=batch_size, num_workers=num_workers)
     progress = tqdm(loader, desc="linear probe", unit="batch", disable=not sys.stderr.isatty())
     return store((pooled_batch(model, batch) for batch in progress), folder)
+
+
+def pooled_together(
+    model: Any, collator: VisionCollator, rows: Any, *, batch_size: int, folder: Path, num_workers: int = 0
+) -> StoredFeatures:
+    """Return pooled_features of a data set's rows, each process of a job having computed its part of them.
+
+    The first process alone has all; the others' come to it a few at a time, and with those they return nothing.
+    """
+    mine = whole_batches(len(rows), batch_size, here().rank, here().ranks)
+    how: dict[str, Any] = {"batch_size": batch_size, "folder": folder, "num_workers": num_workers}
+    found = pooled_features(model, collator, rows if is_alone() else rows.select(mine), **how)
+    return found if is_alone() else store(_in_order(found), folder)
+
+
+def _in_order(found: StoredFeatures) -> Iterator[np.ndarray]:
+    """Yield all processes' features to the first one, in their order."""
+    sizes = gathered(found.shape)
+    for rank, (frames, width) in enumerate(sizes):
+        for begin in range(0, frames, SENT_AT_ONCE):
+            part = torch.empty(min(SENT_AT_ONCE, frames - begin), width)
+            if rank == here().rank:
+                part = torch.from_numpy(found[begin : begin + SENT_AT_ONCE])
+            send_to_first(part, rank)
+            if is_first():
+                yield part.numpy()
 
 
 def pooled_batch(model: Any, batch: Batch) -> np.ndarray:

@@ -19,6 +19,9 @@ from recipes.metrics.linear_probe import LinearProbe
 from recipes.model.cuda_graphs import GraphedFunction
 from recipes.model.device import memory_told
 from recipes.model.forward import Batch, add_image_features, insert_image_features, last_hidden, rows_of_head, to_device
+from recipes.ranks.group import gathered
+from recipes.ranks.place import here, is_alone
+from recipes.ranks.shares import whole_batches
 
 Grids = tuple[tuple[int, ...], ...]
 
@@ -94,6 +97,31 @@ class SplitScores:
     without_adapter: np.ndarray | None
     by_probe: np.ndarray | None
 
+    @classmethod
+    def joined(cls, parts: Sequence["SplitScores"]) -> "SplitScores":
+        """Return what passes over one part of a split after the other gave, one at least, as one."""
+
+        def column(name: str) -> Any:
+            values = [getattr(part, name) for part in parts]
+            return None if values[0] is None else np.concatenate(values)
+
+        return cls(column("p_unsafe"), column("without_adapter"), column("by_probe"))
+
+
+def score_together(
+    model: torch.nn.Module, collator: VisionCollator, rows: Any, *, batch_size: int, **how: Any
+) -> SplitScores:
+    """Return what score_split does, each process of a job having scored its part of the rows.
+
+    Batches are those of one process, so that the scores are, to the digit. `rows` is a data set; where one process is
+    alone, anything indexable. `how` are score_split's further arguments.
+    """
+    if is_alone():
+        return score_split(model, collator, rows, batch_size=batch_size, **how)
+    mine = whole_batches(len(rows), batch_size, here().rank, here().ranks)
+    found = score_split(model, collator, rows.select(mine), batch_size=batch_size, **how) if mine else None
+    return SplitScores.joined([part for part in gathered(found) if part is not None])
+
 
 def score_rows(
     model: torch.nn.Module,
@@ -104,8 +132,8 @@ def score_rows(
     num_workers: int = 0,
     show_progress: bool = False,
 ) -> np.ndarray:
-    """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,). `rows` is anything indexable."""
-    return score_split(
+    """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,); see score_together."""
+    return score_together(
         model, collator, rows, batch_size=batch_size, num_workers=num_workers, show_progress=show_progress
     ).p_unsafe
 

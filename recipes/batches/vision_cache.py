@@ -25,6 +25,9 @@ from recipes.batches.loader import batches, encoded_image
 from recipes.model.base import BaseModel
 from recipes.model.forward import FEATURES_VERSION, image_features
 from recipes.model.loading import load_tower
+from recipes.ranks.place import here, is_alone
+from recipes.ranks.shared_folder import sharers
+from recipes.ranks.shares import every
 
 WRITERS = 16
 READ_AT_ONCE = 100  # frames, to know them by content
@@ -130,10 +133,14 @@ def fill_cache(
 ) -> int:
     """Compute the features that `frames` lack in the cache, with the tower alone on the device; return how many.
 
+    Of several processes of a job that keep them in one folder each computes a part, and returns how many those are.
     So many of the tower's blocks pass through the device from host memory.
     Raises InputError, before anything is computed, where the disk is too small.
     """
     positions = cache.missing(frames)
+    if not is_alone():
+        mates = sharers(cache.root)  # all have looked for what is missing before any adds to it
+        positions = every(positions, mates.index(here().rank), len(mates))
     if not positions:
         return 0
     tower = load_tower(base, dtype=collator.dtype, device=device, blocks_on_host=blocks_on_host)

@@ -24,10 +24,11 @@ def triton_compiles_on(device: torch.device) -> bool:
 
         for dtype in (torch.bfloat16, torch.float32):
             ones = torch.ones(64, 64, device=device, dtype=dtype)
-            gated_product(ones, ones)
-            gated_gradients(ones, ones.clone(), ones.clone())
-            packed, state = quantize_4bit(ones, compress_statistics=True, quant_type="nf4")
-            unpack(packed, state, 0, len(ones), dtype)
+            with torch.cuda.device_of(ones):  # Triton launches on the current card, wherever its tensors lie
+                gated_product(ones, ones)
+                gated_gradients(ones, ones.clone(), ones.clone())
+                packed, state = quantize_4bit(ones, compress_statistics=True, quant_type="nf4")
+                unpack(packed, state, 0, len(ones), dtype)
         torch.cuda.synchronize(device)
     except torch.OutOfMemoryError:
         raise

@@ -30,6 +30,7 @@ class Examination:
         yield gpu
         without_gpu = self._on_cpu or gpu.state == FAILED
         yield checked("4-bit product", lambda: check_four_bits(on_cpu=without_gpu))
+        yield checked("cores", lambda: needs.check_cores(gpu_found=gpu.state == OK))
         yield checked("base model", needs.check_base)
         yield checked("data set", needs.check_data)
         yield checked("plan", lambda: needs.check_plan(gpu_found=gpu.state == OK))

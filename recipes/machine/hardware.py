@@ -33,7 +33,7 @@ def check_packages() -> str:
 
 
 def check_gpu(*, needed: bool) -> str:
-    """Look for a GPU that torch can use, and name it with its driver's and torch's CUDA versions."""
+    """Look for a GPU that torch can use, and name it, of several the smallest, with its driver's and CUDA's version."""
     import torch
 
     if not needed:
@@ -43,12 +43,15 @@ def check_gpu(*, needed: bool) -> str:
         raise InputError(
             why_no_gpu(built) if built else "this torch is built without CUDA; install the one of requirements.txt"
         )
-    properties = torch.cuda.get_device_properties(0)
-    visible = torch.cuda.device_count()
-    if visible > 1:
-        raise InputError(f"{visible} are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0")
+    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    properties = min(cards, key=lambda card: card.total_memory)
+    several = (
+        f"{len(cards)} cards: accelerate launch --multi_gpu --num_processes {len(cards)} trains on all; the smallest: "
+        if len(cards) > 1
+        else ""
+    )
     return (
-        f"{properties.name}, {properties.total_memory / GIB:.1f} GiB, compute capability {properties.major}."
+        f"{several}{properties.name}, {properties.total_memory / GIB:.1f} GiB, compute capability {properties.major}."
         f"{properties.minor}; {driver_in_words()}, torch is built for CUDA {torch.version.cuda}"
     )
 

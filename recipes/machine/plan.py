@@ -3,8 +3,8 @@
 No torch.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from data_prep.errors import InputError
@@ -46,6 +46,13 @@ class Machine:
     disk_bytes: float
     compiles: bool = True
     kept: int = 0
+
+
+def least_of(machines: Sequence[Machine]) -> Machine:
+    """Return a machine that has of everything the least that any of these has: what one plan for all goes by."""
+    rates = {each.name: min(getattr(one.card, each.name) for one in machines) for each in fields(Card)}
+    names = [each.name for each in fields(Machine) if each.name != "card"]
+    return Machine(Card(**rates), **{name: min(getattr(one, name) for one in machines) for name in names})
 
 
 class Plan(NamedTuple):

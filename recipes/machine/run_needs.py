@@ -1,5 +1,6 @@
 """What a run needs besides hardware, a check each: its base, its data, memory, disk, folders that it may write to."""
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from recipes.machine.planner import plan_run
 from recipes.machine.schedule import checkpoints_of
 from recipes.model.base import BaseModel, find_base
 from recipes.model.base_files import check_precision, weight_files
+from recipes.ranks.shares import frames_a_process, frames_of, loaders_of
 
 DOWNLOAD_BYTES = {"Qwen/Qwen2-VL-7B-Instruct": 16.6e9, "Qwen/Qwen2-VL-2B-Instruct": 4.4e9}
 CHECKPOINT_BYTES = 16  # a weight of the adapter, its optimizer's moments included
@@ -41,7 +43,8 @@ class DiskNeed(NamedTuple):
 class RunNeeds:
     """What a run with a YAML's `settings` needs; its base, data set and plan once their checks have found them.
 
-    `pinned` are the lines of a plan that are given.
+    `pinned` are the lines of a plan that are given. Where there are several `cards`, a process trains on each, and all
+    share an update's frames and the host.
 
     A check returns what it saw, in words. It raises InputError for what stands in the run's way, Skipped where there is
     nothing to look at. Nothing is downloaded, and nothing is left behind.
@@ -53,6 +56,7 @@ class RunNeeds:
     pinned: Mapping[str, Any] = field(default_factory=dict)
     plan: Plan | None = None
     unplanned: bool = False
+    cards: int = 1
 
     @property
     def frames(self) -> int:
@@ -92,14 +96,16 @@ class RunNeeds:
             raise Skipped("made for a GPU alone")
         if self.base is None:
             raise Skipped("there is no base model to go by")
-        from recipes.machine.this_machine import this_machine
-        from recipes.model.device import choose_device
+        from recipes.machine.this_machine import smallest_of_cards
 
         self.unplanned = True
-        machine = this_machine(choose_device(), from_root(self.settings["vision_cache"]))
-        self.plan = plan_run(self.settings, self.pinned, self.base.read_config(), machine, frames=self.frames)
+        machine = smallest_of_cards(self.cards, from_root(self.settings["vision_cache"]))
+        one = {**self.settings, "frames_an_update": frames_a_process(update, self.cards)}
+        self.plan = plan_run(one, self.pinned, self.base.read_config(), machine, frames=self.frames)
+        epochs = epochs_of(self.settings, self.frames)
         self.settings, self.unplanned = {**self.settings, **self.plan.values}, False
-        return "; ".join(in_words(self.plan, frames=self.frames, epochs=epochs_of(self.settings, self.frames)))
+        said = in_words(self.plan, frames=self.frames // self.cards, epochs=epochs)
+        return "; ".join(said + ([f"so much for each of {self.cards} processes"] if self.cards > 1 else []))
 
     def check_memory(self, *, gpu_found: bool) -> str:
         """Compare what training is predicted to take with what card and host have free."""
@@ -109,18 +115,30 @@ class RunNeeds:
             raise Skipped("there is no base model to go by")
         if self.unplanned:
             raise Skipped("there is no plan")
-        from recipes.model.device import choose_device, free_room
+        from recipes.model.device import room_beside_others
 
-        room = free_room(choose_device())
+        room = room_beside_others(self.cards)
         need = predict_memory(self.settings, self.base.read_config())
         if missing := shortages(need, **room):
             wsl = [MORE_MEMORY_IN_WSL] if in_wsl() else []
             raise InputError("; ".join([*missing, *wsl, LEAVE_IT_TO_THE_MACHINE]))
+        each = f"for each of {self.cards} processes " if self.cards > 1 else ""
         found = (
-            f"about {need.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, {need.host_gib:.1f} of "
-            f"{room['host_bytes'] / GIB:.1f} GiB on the host"
+            f"{each}about {need.card_gib:.1f} of {room['card_bytes'] / GIB:.1f} GiB on the card, "
+            f"{need.host_gib:.1f} of {room['host_bytes'] / GIB:.1f} GiB on the host"
         )
         return "; ".join(said for said in (found, check_page_locking(need.host_gib * GIB)) if said)
+
+    def check_cores(self, *, gpu_found: bool) -> str:
+        """Count the processes that train and those that feed them, beside the cores there are; look at the shares."""
+        import torch
+
+        self.cards = torch.cuda.device_count() if gpu_found else 1
+        cores, loaders = os.cpu_count() or 1, self.settings["dataloader_num_workers"]
+        update = self.settings["frames_an_update"]
+        frames_a_process(update or frames_of(self.settings), self.cards)
+        fed = loaders_of(loaders, cores, self.cards)
+        return f"{cores} for {self.cards} training process{'es' * (self.cards > 1)} with {fed} loaders each"
 
     def check_disk(self) -> str:
         """Compare what a run writes with what the disks have free."""

@@ -14,7 +14,7 @@ from data_prep.disk.places import standing
 from data_prep.errors import InputError
 from recipes.layers.kernels_here import triton_compiles_on
 from recipes.machine.cards import Card
-from recipes.machine.plan import Machine
+from recipes.machine.plan import Machine, least_of
 from recipes.model.device import free_room
 
 SIDE = 4096  # of the matrices of a product: 0.14 TFLOP, 0.1 GiB
@@ -23,12 +23,13 @@ ROUNDS = 7
 SPARE_DISK_BYTES = GIB
 
 
-def this_machine(device: torch.device, features: Path) -> Machine:
+def this_machine(device: torch.device, features: Path, processes: int | None = None) -> Machine:
     """Return what this machine has free, and what its GPU `device` does; kept features go to the folder `features`.
 
-    Raises InputError where the card's memory is too full to measure it.
+    Of the host's memory that is a share where so many `processes` train on it, by default those of this job. Raises
+    InputError where the card's memory is too full to measure it.
     """
-    room = free_room(device)
+    room = free_room(device, processes)
     disk = shutil.disk_usage(standing(features)).free - SPARE_DISK_BYTES
     try:
         card = measured_card(device)
@@ -37,6 +38,11 @@ def this_machine(device: torch.device, features: Path) -> Machine:
         raise InputError(f"the card has {free} free, too little for a plan; end what else uses it") from None
     compiles = triton_compiles_on(device)
     return Machine(card, room["card_bytes"], room["host_bytes"], max(0.0, float(disk)), compiles)
+
+
+def smallest_of_cards(cards: int, features: Path) -> Machine:
+    """Return what each process has at least where one trains on each of this machine's `cards`; see this_machine."""
+    return least_of([this_machine(torch.device("cuda", number), features, cards) for number in range(cards)])
 
 
 def measured_card(device: torch.device) -> Card:

@@ -10,6 +10,7 @@ from joblib import cpu_count
 from data_prep.errors import InputError
 from recipes.layers.sizes import base_weights
 from recipes.model.base import BaseModel
+from recipes.ranks.place import here
 
 MERGING_ROOM = 1.4  # times what the weights take in 16 bits; measured for the 7B: 1.25
 
@@ -20,8 +21,11 @@ def choose_device() -> torch.device:
 
 
 def use_all_cores() -> None:
-    """Let PyTorch compute with every core that this process has; `accelerate launch` leaves it one thread."""
-    torch.set_num_threads(cpu_count())
+    """Let PyTorch compute with every core that this process has; `accelerate launch` leaves it one thread.
+
+    Several processes of a job on one machine have a share each.
+    """
+    torch.set_num_threads(max(1, cpu_count() // here().local_ranks))
 
 
 def free_memory(device: torch.device) -> float:
@@ -30,9 +34,19 @@ def free_memory(device: torch.device) -> float:
     return min(float(free), total * torch.cuda.get_per_process_memory_fraction(device))
 
 
-def free_room(device: torch.device) -> dict[str, float]:
-    """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by."""
-    return {"card_bytes": free_memory(device), "host_bytes": float(psutil.virtual_memory().available)}
+def free_room(device: torch.device, processes: int | None = None) -> dict[str, float]:
+    """Return the bytes that a GPU and the host have free, under the names that `shortages` takes them by.
+
+    Of the host's memory that is a share where so many processes train on it, by default those of this job.
+    """
+    host = psutil.virtual_memory().available / (processes or here().local_ranks)
+    return {"card_bytes": free_memory(device), "host_bytes": host}
+
+
+def room_beside_others(cards: int) -> dict[str, float]:
+    """Return what free_room does for each process at least where one trains on each of this machine's `cards`."""
+    rooms = [free_room(torch.device("cuda", number), cards) for number in range(cards)]
+    return {name: min(room[name] for room in rooms) for name in rooms[0]}
 
 
 class CardFullError(InputError):

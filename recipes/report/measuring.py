@@ -9,9 +9,11 @@ import torch
 
 from data_prep.media.images import read_image
 from recipes.answering.adapted_model import AdaptedModel
-from recipes.answering.scoring import score_split
+from recipes.answering.scoring import score_together
 from recipes.metrics.linear_probe import read_probe
 from recipes.metrics.prior_shift import at_prior
+from recipes.ranks.group import compare, gathered
+from recipes.ranks.place import is_alone
 from recipes.report.contents import priors_of_baselines
 from recipes.report.evaluated_split import EvaluatedSplit
 from recipes.report.scored import Scored
@@ -24,9 +26,14 @@ def measure_split(
 ) -> Scored:
     """Score a split by the adapter, and by its base alone, where asked for, and the linear probe.
 
+    Several processes of a job score a part each. Raises InputError where they have other adapters or frames.
+
     The probe's scores are None where training fitted none. For a stated prior all are corrected.
     """
-    found = score_split(
+    if not is_alone():
+        compare({"adapter": split.adapter.sha256(), "dataset_hash": split.source.content_hash})
+        batch_size = min(gathered(batch_size))  # as the smallest card takes
+    found = score_together(
         adapted.model,
         adapted.collator,
         split.rows,

@@ -93,6 +93,12 @@ def comparison_as_table(first: Evaluation, second: Evaluation, compared: dict[st
     return "\n".join(lines)
 
 
+def compared(first: Path, second: Path) -> str:
+    """Return two finished evaluations side by side, as text. Raises InputError as the others here do."""
+    read = read_evaluation(first), read_evaluation(second)
+    return comparison_as_table(*read, compare_evaluations(*read))
+
+
 def _row(name: str, figures: dict[str, Any] | None) -> str:
     if figures is None:
         return f"{name:<20}{'-':>9}{'-':>9}{'-':>12}   -"

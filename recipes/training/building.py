@@ -16,6 +16,7 @@ from recipes.model.compiling import compile_layers
 from recipes.model.device import memory_told
 from recipes.model.loading import Placement, load_base, load_processor
 from recipes.model.quantized import unpack_quantized
+from recipes.ranks.group import gathered
 from recipes.training.callbacks import RecomputeFirst
 from recipes.training.run import Run
 from recipes.training.trainer import SafetyTrainer
@@ -111,7 +112,8 @@ def vision_cache_of(run: Run) -> VisionCache:
 def fill_vision_cache(run: Run) -> None:
     """Compute the vision features that the run's frames lack, where it is to keep them; a second call finds them all.
 
-    Whatever ends it leaves whole entries, so a run started again goes on where this one was.
+    Whatever ends it leaves whole entries, so a run started again goes on where this one was. Processes of a job that
+    keep them in one folder compute a part each, wherever that folder is.
     """
     if not run.recipe.cache_vision_features:
         return
@@ -127,4 +129,5 @@ def fill_vision_cache(run: Run) -> None:
             num_workers=run.training.dataloader_num_workers,
             blocks_on_host=counted(run.recipe.vision_blocks_on_host, vision_blocks_of(run.base.read_config())),
         )
+    computed = sum(gathered(computed))  # which waits for all to be there, too
     print(f"vision features: {computed} computed, the others kept from before", file=sys.stderr)

@@ -10,6 +10,8 @@ from recipes.layers.sizes import ALL
 from recipes.machine.memory import predict_memory, shortages
 from recipes.machine.plan import HOST_OPTIMIZERS, LEAVE_IT_TO_THE_MACHINE, STREAMED
 from recipes.machine.schedule import updates_of
+from recipes.ranks.place import here, is_alone
+from recipes.ranks.shares import frames_a_process, frames_of
 
 if TYPE_CHECKING:
     import torch
@@ -93,8 +95,11 @@ def check_device(values: Mapping[str, Any], training: "SFTConfig") -> None:
     for name in ("compile_layers", "cuda_graphs"):
         if values[name] and training.device.type == "cpu":
             raise InputError(f"{name} needs a GPU; set it to false")
-    if training.world_size > 1 or training.n_gpu > 1:
-        raise InputError("this recipe trains in one process on one GPU; set CUDA_VISIBLE_DEVICES=0")
+    if training.n_gpu > 1:
+        raise InputError(
+            f"this one process sees {training.n_gpu} cards and trains on one; start accelerate launch --multi_gpu "
+            f"--num_processes {training.n_gpu} for all of them, or set CUDA_VISIBLE_DEVICES=0"
+        )
 
 
 def check_room(values: Mapping[str, Any], config: Mapping[str, Any], device: "torch.device") -> None:
@@ -102,10 +107,19 @@ def check_room(values: Mapping[str, Any], config: Mapping[str, Any], device: "to
     if device.type == "cpu" or not values["fit_check"]:
         return
     from recipes.model.device import free_room
+    from recipes.ranks.group import refuse_any
 
-    room = free_room(device)
+    room, short = free_room(device), None
     if missing := shortages(predict_memory(values, config), **room):
-        raise InputError(f"{missing[0]}; {LEAVE_IT_TO_THE_MACHINE}; --fit_check false tries nevertheless")
+        short = f"{missing[0]}; {LEAVE_IT_TO_THE_MACHINE}; --fit_check false tries nevertheless"
+    refuse_any(short)
+
+
+def check_shares(values: Mapping[str, Any]) -> None:
+    """Raise InputError for settings by which so many processes as there are can't share the rows of a run."""
+    frames_a_process(values["frames_an_update"] or frames_of(values), here().ranks)
+    if values["dataloader_drop_last"] and not is_alone():
+        raise InputError("dataloader_drop_last drops other rows by how many processes there are; remove it")
 
 
 def check_reporting(report_to: list[str]) -> None:

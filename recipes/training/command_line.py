@@ -49,6 +49,13 @@ class Settings:
         given = {**self.given, **lines}
         return Settings(self.config, given, _with_defaults(given))
 
+    def for_processes(self, ranks: int) -> "Settings":
+        """Return these settings for so many processes, each of which takes an update's frames where they say so."""
+        if not self.values["frames_times_processes"] or ranks == 1:
+            return self
+        name = "gradient_accumulation_steps" if self.values["frames_an_update"] is None else "frames_an_update"
+        return self.with_lines({name: self.values[name] * ranks})
+
     def as_dataclasses(self) -> "tuple[RecipeArguments, SFTConfig, ModelConfig]":
         """Have TRL's parser make this project's and the libraries' own dataclasses of them.
 

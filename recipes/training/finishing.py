@@ -12,6 +12,7 @@ from data_prep.disk.disk_errors import told
 from data_prep.files import to_root
 from recipes.adapter.model_card import CARD_FILE
 from recipes.metrics.threshold import FIXED, choose_threshold, fixed_threshold
+from recipes.ranks.place import is_first
 from recipes.training.checks import check_learned
 from recipes.training.run import Run
 from recipes.training.run_folder import PLOT_FILE, RunFolder
@@ -26,24 +27,31 @@ if TYPE_CHECKING:
 def finish(run: Run, trainer: "SafetyTrainer", *, trained: bool) -> None:
     """Leave what a finished run holds: the adapter first, then its record, then what it is whole without.
 
+    Of several processes the first one writes; all of them score what the threshold and the linear probe come from.
     `trained` says whether this process made any of its updates. Raises InputError where the adapter learned nothing.
     """
-    folder, state = run.folder, trainer.state
+    state, seen = trainer.state, trainer.seen_rows()
     check_learned(trainer.model, state.best_global_step if run.training.load_best_model_at_end else state.global_step)
-    folder.write_summary(training_summary(trainer), trained=trained)
-    folder.write_adapter(partial(save_adapter, trainer))
-    folder.write_log_odds(trainer.notes.collect())
-    record = run.safety_record(*decide_threshold(run.recipe.threshold, trainer))
-    folder.write_card(record)
-    folder.finish(record)
-    add_plot(folder)
+    if is_first():
+        run.folder.write_summary(training_summary(trainer), trained=trained)
+        run.folder.write_adapter(partial(save_adapter, trainer))
+        run.folder.write_log_odds(seen)
+    decided = decide_threshold(run.recipe.threshold, trainer)
+    if is_first():
+        record = run.safety_record(*decided)
+        run.folder.write_card(record)
+        run.folder.finish(record)
+        add_plot(run.folder)
     if run.recipe.linear_probe:
         add_linear_probe(trainer, balance_labels=run.recipe.balance_labels)
-    print(to_root(folder.path))
+    print(to_root(run.folder.path))
 
 
 def complete(run: Run) -> int:
-    """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status."""
+    """Make what a finished run is to have and lacks, its picture or its linear probe; return the exit status.
+
+    It is one process's work: others of a job have nothing to do.
+    """
     folder = run.folder
     lacks_plot, lacks_probe = not folder.has_plot, run.recipe.linear_probe and not folder.has_probe
     lacking = [what for what, lacks in ((PLOT_FILE, lacks_plot), ("its linear probe", lacks_probe)) if lacks]
@@ -71,9 +79,10 @@ def add_linear_probe(trainer: "SafetyTrainer", *, balance_labels: bool) -> None:
     """Fit the linear probe and keep it; without it the run is whole, and --resume tries again."""
 
     def fit_and_write() -> None:
-        probe, reason = fit_linear_probe(trainer, balance_labels=balance_labels)
-        print(reason, file=sys.stderr)
-        trainer.folder.write_probe(probe)
+        fitted = fit_linear_probe(trainer, balance_labels=balance_labels)
+        if fitted is not None:
+            print(fitted[1], file=sys.stderr)
+            trainer.folder.write_probe(fitted[0])
 
     attempt("the linear probe", fit_and_write)
 
@@ -136,17 +145,19 @@ def decide_threshold(rule: str, trainer: "SafetyTrainer") -> tuple[float, str]:
     return threshold, reason
 
 
-def fit_linear_probe(trainer: "SafetyTrainer", *, balance_labels: bool) -> "tuple[LinearProbe, str]":
+def fit_linear_probe(trainer: "SafetyTrainer", *, balance_labels: bool) -> "tuple[LinearProbe, str] | None":
     """Fit the linear probe that reports compare with to the trainer's rows, and say in words what was chosen.
+
+    Of several processes, each of which computes its part of the features, the first one fits it; others return None.
 
     Features pass through a file without a name, on the disk that the run's folder is on.
     """
-    from recipes.answering.pooling import pooled_features
+    from recipes.answering.pooling import pooled_together
     from recipes.metrics.class_ids import class_ids
     from recipes.metrics.linear_probe import Features, fit_probe
 
     def pooled(rows: Any) -> "tuple[Features, np.ndarray]":
-        features = pooled_features(
+        features = pooled_together(
             trainer.model.get_base_model(),
             trainer.data_collator,
             rows,
@@ -156,4 +167,5 @@ def fit_linear_probe(trainer: "SafetyTrainer", *, balance_labels: bool) -> "tupl
         )
         return features, class_ids(rows["response"][:])
 
-    return fit_probe(pooled(trainer.train_dataset), pooled(trainer.eval_dataset), balance_labels=balance_labels)
+    training, validation = pooled(trainer.train_dataset), pooled(trainer.eval_dataset)
+    return fit_probe(training, validation, balance_labels=balance_labels) if is_first() else None

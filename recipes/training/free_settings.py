@@ -15,6 +15,7 @@ FREE_SETTINGS = {
     "disable_tqdm",
     "fit_check",
     "frames_an_update",
+    "frames_times_processes",
     "layers_on_host",
     "linear_probe",
     "log_level",

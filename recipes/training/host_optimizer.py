@@ -7,6 +7,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from recipes.layers.host_memory import page_locked
+from recipes.ranks.group import add_up
 
 ADDED_AT_ONCE = 2**22  # gradients, on the host
 
@@ -68,6 +69,20 @@ class HostAdamW(torch.optim.AdamW):
         self.add_gradients()
         self._add_from_bus()
         return self.on_host
+
+    @torch.no_grad()
+    def add_up_gradients(self) -> None:
+        """Put the sum over all processes in the place of this one's sum of gradients.
+
+        Each process's fp32 sum is rounded once to the card's dtype, in which it is sent and added up: half the bytes at
+        16 bits, for an error that benchmarks/README.md states.
+        """
+        gradient = self.with_gradient().grad
+        gradient = self._sum.zero_() if gradient is None else gradient
+        self._bus.copy_(gradient)
+        sent = self._bus.to(self.on_card[0].device)
+        add_up(sent)
+        self.on_host.grad = gradient.copy_(self._bus.copy_(sent))
 
     @torch.no_grad()
     def clip(self, most: float) -> torch.Tensor | None:

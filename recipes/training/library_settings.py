@@ -149,7 +149,7 @@ NO_EFFECT = {
     "eval_do_concat_batches": Known(bool, True),
     "eval_use_gather_object": Known(bool, False),
     "eval_accumulation_steps": Known(int, None),
-    # One process on one machine, whose script decides what is done.
+    # Each process takes itself to be alone, and the script decides what is done.
     "log_on_each_node": Known(bool, True),
     "log_level_replica": Known(str, "warning"),
     "save_on_each_node": Known(bool, False),

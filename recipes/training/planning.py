@@ -1,14 +1,19 @@
 """A run's settings with what its YAML leaves to the machine: what lies where, how many frames are on it at once."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from data_prep.files import from_root
 from data_prep.hub.source import FramesSource
-from recipes.machine.plan import PLANNED, epochs_of, frames_on_cpu
+from recipes.machine.plan import AT_ONCE, PLANNED, Machine, epochs_of, frames_on_cpu, least_of
 from recipes.machine.plan_in_words import in_words
 from recipes.machine.planner import plan_run
 from recipes.model.base import BaseModel
+from recipes.ranks.joining import said_by_first
+from recipes.ranks.place import here, is_alone, is_first
+from recipes.ranks.shares import at_once_of, frames_a_process
 from recipes.training.checks import check_placement
 from recipes.training.command_line import Settings
 from recipes.training.free_settings import KEPT_BY_A_RUN
@@ -18,31 +23,65 @@ from recipes.training.run_folder import RunFolder
 def planned(settings: Settings, base: BaseModel, source: FramesSource, folder: RunFolder) -> Settings:
     """Return a run's settings with the lines that its YAML leaves to the machine, which are told in words.
 
-    Where `frames_an_update` isn't set none are. A run that goes on keeps what it can't change, a finished one all.
+    Where `frames_an_update` isn't set none are. A run that goes on keeps what it can't change, a finished one all. Of
+    several processes each takes its share of an update, by one plan, for the least that any of them has of anything.
     Raises InputError where nothing fits, and where lines contradict each other.
     """
-    values, begun = settings.values, folder.begun()
+    values = settings.values
     if values["frames_an_update"] is None:
         return settings
-    if folder.is_finished:
+    begun, is_finished = _found_by_first(folder)
+    if is_finished:
         return settings.with_lines({name: begun[name] for name in PLANNED if name in begun})
     import torch
 
     from recipes.model.device import choose_device
 
+    ranks, frames = here().ranks, source.frames_beside_test
+    share = frames_a_process(values["frames_an_update"], ranks)
     pinned = {**{name: begun[name] for name in KEPT_BY_A_RUN if name in begun}, **settings.pinned}
+    pinned = pinned if is_alone() else _pinned_for_one(pinned, values["frames_an_update"], share)
     device = torch.device("cpu") if values["use_cpu"] else choose_device()
     if device.type == "cpu":
-        return _checked(settings.with_lines(frames_on_cpu(values["frames_an_update"], pinned)))
+        return _checked(settings.with_lines(_for_all(frames_on_cpu(share, pinned))))
     from recipes.machine.this_machine import this_machine
 
-    frames = source.frames_beside_test
     machine = this_machine(device, from_root(values["vision_cache"]))
     machine = replace(machine, kept=min(frames, _kept_features(settings, base, source)))
-    plan = plan_run(values, pinned, base.read_config(), machine, frames=frames)
-    for line in in_words(plan, frames=frames, epochs=epochs_of(values, frames), kept=machine.kept):
+    machine = _least_of_all(machine)
+    plan = plan_run({**values, "frames_an_update": share}, pinned, base.read_config(), machine, frames=frames)
+    epochs = epochs_of(values, frames)
+    for line in in_words(plan, frames=frames // ranks, epochs=epochs, kept=machine.kept // ranks):
         print(f"plan: {line}", file=sys.stderr)
-    return _checked(settings.with_lines(plan.values))
+    if ranks > 1:
+        print(f"plan: so much for each of {ranks} processes, which share {frames} frames", file=sys.stderr)
+    return _checked(settings.with_lines(_for_all(plan.values)))
+
+
+def _found_by_first(folder: RunFolder) -> tuple[dict[str, Any], bool]:
+    """Return the settings that a run began with, and whether it is finished, as the first process finds its folder."""
+    return said_by_first((folder.begun(), folder.is_finished) if is_first() else ({}, False))
+
+
+def _pinned_for_one(pinned: Mapping[str, Any], update: int, share: int) -> dict[str, Any]:
+    """Return pinned lines as they hold for one of several processes, which takes a share of an update's frames."""
+    one, (frames_at_once, times, _) = dict(pinned), AT_ONCE
+    given = one.get(frames_at_once, update // one[times] if times in one else None)
+    one.pop(times, None)
+    return one if given is None else {**one, frames_at_once: at_once_of(share, max(1, given))[0]}
+
+
+def _for_all(lines: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one process's lines as those of a run, whose product counts the frames of all processes."""
+    return {**lines, AT_ONCE[1]: lines[AT_ONCE[1]] * here().ranks}
+
+
+def _least_of_all(machine: Machine) -> Machine:
+    if is_alone():
+        return machine
+    from recipes.ranks.group import gathered
+
+    return least_of(gathered(machine))
 
 
 def _kept_features(settings: Settings, base: BaseModel, source: FramesSource) -> int:

@@ -217,7 +217,9 @@ class RunFolder:
 
 
 def _comparable(name: str, value: Any) -> Any:
-    """Return LoRA's targets as a list, which they weren't always recorded as."""
+    """Return LoRA's targets as a list, which they weren't always recorded as, and of unsaid processes one."""
+    if name == "processes":
+        return value or 1
     if name == "lora_target_modules":
         return [value] if isinstance(value, str) else value or LLM_LINEARS
     return value

@@ -2,15 +2,20 @@
 
 import sys
 from contextlib import redirect_stdout
+from signal import SIGTERM
 
 from transformers import set_seed
 
 from recipes.model.device import use_all_cores
+from recipes.ranks.group import RankLostError, gathered
+from recipes.ranks.place import is_alone, is_first
 from recipes.training.building import build_trainer, fill_vision_cache
 from recipes.training.callbacks import StopOnRequest
 from recipes.training.checkpoints import is_trained_out
 from recipes.training.finishing import finish
 from recipes.training.run import Run
+from recipes.training.sent_checkpoint import checkpoint_for_all
+from recipes.training.shared_trainer import UpdateLeftError
 from recipes.training.stopping import StopRequest
 from recipes.training.trainer import SafetyTrainer
 
@@ -20,23 +25,45 @@ def train(run: Run) -> int:
     use_all_cores()
     fill_vision_cache(run)
     set_seed(run.training.seed)
-    with StopRequest() as stop, redirect_stdout(sys.stderr):  # the trainer prints progress; stdout is for results
+    stop = StopRequest() if is_alone() else StopRequest("before the next frames")
+    with stop, redirect_stdout(sys.stderr):  # the trainer prints progress; stdout is for results
         trainer = build_trainer(run)
-        trainer.add_callback(StopOnRequest(stop))
-        trained = resume(trainer) if run.recipe.resume else bool(trainer.train())
+        trainer.request = stop
+        if is_alone():
+            trainer.add_callback(StopOnRequest(stop))
+        try:
+            trained = resume(trainer) if run.recipe.resume else bool(trainer.train())
+        except UpdateLeftError:
+            return leave(trainer)
+        except RankLostError:
+            if not is_first():
+                raise
+            saved = trainer.leave_update(others_lost=True)
+            print(f"error: another process has ended: {saved}, go on with --resume", file=sys.stderr)
+            raise SystemExit(2) from None
         trainer.watch.check()
     step = trainer.state.global_step
-    if trained and stop.received and step < trainer.state.max_steps:
+    if trained and stop.received and is_alone() and step < trainer.state.max_steps:
         print(f"stopped by {stop.received.name} at step {step}, checkpoint saved; go on with --resume", file=sys.stderr)
         return stop.exit_status
+    trainer.share_adapter()
     finish(run, trainer, trained=trained)
     return 0
 
 
+def leave(trainer: SafetyTrainer) -> int:
+    """Save a run that all processes stop, one of which was asked to; return the exit status."""
+    saved = trainer.leave_update()
+    gathered(None)  # a launcher that misses one ends the others, which may be saving
+    print(f"stopped by a signal to a process: {saved}, go on with --resume", file=sys.stderr)
+    return 128 + SIGTERM
+
+
 def resume(trainer: SafetyTrainer) -> bool:
     """Go on from the last whole checkpoint, or begin where there is none; say whether there was anything to train."""
-    checkpoint = trainer.folder.last_checkpoint()
-    print(f"resuming from {checkpoint.name if checkpoint else 'the start'}", file=sys.stderr)
+    found = trainer.folder.last_checkpoint() if is_first() else None
+    print(f"resuming from {found.name if found else 'the start'}", file=sys.stderr)
+    checkpoint = checkpoint_for_all(found, trainer.folder.path)
     if checkpoint and is_trained_out(checkpoint):
         trainer.load_trained(checkpoint)
         return False

@@ -69,6 +69,13 @@ class RecipeArguments:
             "the card at once is planned for this machine, but for lines that say it."
         },
     )
+    frames_times_processes: bool = field(
+        default=False,
+        metadata={
+            "help": "Where several processes train, have each take what the other lines say of an update: so many "
+            "times as many frames."
+        },
+    )
     unpack_base: bool = field(
         default=False,
         metadata={"help": "Write 4-bit weights out in dtype once, not at each use: 12 GiB for the 7B."},

@@ -14,10 +14,12 @@ _PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 class StopRequest:
     """SIGTERM or Ctrl-C, noted instead of obeyed; a context manager that puts the old handlers back.
 
-    `received` is the signal that came, None for none. A second Ctrl-C interrupts at once.
+    `at` says in words when it is obeyed; `received` is the signal that came, None for none. A second Ctrl-C interrupts
+    at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, at: str = "at the end of this update") -> None:
+        self._at = at
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
 
@@ -34,7 +36,7 @@ class StopRequest:
     def _note(self, number: int, _frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        print(f"{self.received.name}: saving a checkpoint at the end of this update", file=sys.stderr, flush=True)
+        print(f"{self.received.name}: saving a checkpoint {self._at}", file=sys.stderr, flush=True)
 
     @property
     def exit_status(self) -> int:

@@ -1,9 +1,13 @@
 """The weights of an adapter that train, and an update's gradients of them, on the card or on the host."""
 
+import hashlib
+
+import torch
 from torch import Tensor, dtype
 from torch.nn import Module
 from torch.nn.utils import clip_grad_norm_
 
+from recipes.ranks.group import add_up, take_first
 from recipes.training.host_optimizer import HostAdamW
 
 
@@ -36,6 +40,45 @@ class TrainedWeights:
             self.on_host.zero_grad()
         for weight in self.weights:
             weight.grad = None
+
+    def has_gradients(self) -> bool:
+        """Say whether an update has any gradient so far."""
+        if self.on_host is not None:
+            return self.on_host.with_gradient().grad is not None
+        return any(weight.grad is not None for weight in self.weights)
+
+    @torch.no_grad()
+    def add_up_gradients(self) -> None:
+        """Put the sum of all processes' gradients in their place, sent as one vector in the weights' dtype.
+
+        A process without gradients adds none, and gets the others'.
+        """
+        if self.on_host is not None:
+            self.on_host.add_up_gradients()
+            return
+        for weight in self.weights:
+            if weight.grad is None:
+                weight.grad = torch.zeros_like(weight)
+        gradients = [weight.grad for weight in self.weights if weight.grad is not None]
+        summed = torch.cat([gradient.flatten() for gradient in gradients])
+        add_up(summed)
+        parts = summed.split([gradient.numel() for gradient in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    @torch.no_grad()
+    def take_first(self) -> None:
+        """Take the first process's weights, those of the host's optimizer, too."""
+        for weight in [*self.weights, *([self.on_host.on_host] if self.on_host is not None else [])]:
+            take_first(weight.data)
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the weights as they are added to."""
+        weights = [self.on_host.on_host] if self.on_host is not None else self.weights
+        content = hashlib.sha256()
+        for weight in weights:
+            content.update(weight.detach().cpu().contiguous().numpy().data)
+        return content.hexdigest()
 
     def clip_gradients(self, norm: float) -> Tensor:
         """Clip an update's gradients, without a walk through the frozen base, and return their norm before.

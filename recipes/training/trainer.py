@@ -8,14 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerControl, TrainerState
-from trl import SFTTrainer
 
 from data_prep.errors import InputError
 from recipes.answering.scoring import NoProbabilityError, score_rows
 from recipes.batches.collator import ROW, VisionCollator
-from recipes.batches.loader import init_worker
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
 from recipes.metrics.class_ids import class_ids
@@ -24,6 +21,7 @@ from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.device import CardFullError
 from recipes.model.loss import answer_loss, training_inputs
+from recipes.ranks.place import is_first
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, checkpoint_of, stopping_count
 from recipes.training.divergence import GradientWatch
 from recipes.training.fitting_steps import MOST_TIMES, FittingSteps
@@ -31,10 +29,11 @@ from recipes.training.graphed_step import GraphedStep
 from recipes.training.host_optimizer import HostAdamW
 from recipes.training.noting import LogOddsNotes
 from recipes.training.run_folder import RunFolder
+from recipes.training.shared_trainer import SharedTrainer
 from recipes.training.trained_weights import TrainedWeights
 
 
-class SafetyTrainer(SFTTrainer):
+class SafetyTrainer(SharedTrainer):
     """Train an adapter on the answers alone, and judge it on the validation split as it will be used.
 
     The data set's rows go to the collator as they are. Validation figures (`eval_accuracy`, `eval_f1`,
@@ -65,7 +64,7 @@ class SafetyTrainer(SFTTrainer):
         self.trained = TrainedWeights(self.model.get_base_model().dtype if optimizer_on_host else torch.float32)
         self.trained.take(self.model)
         most_times = 0 if cuda_graphs else MOST_TIMES  # a graph's memory was taken when it was captured
-        self.steps = FittingSteps(forget=self._forget_update, save=self._save_before_the_end, most_times=most_times)
+        self.steps = FittingSteps(forget=self.forget_update, save=self.save_alone, most_times=most_times)
         fuse_lora(self.model)
         join_adapters(self.model, model.model.language_model)
         self.graphed = GraphedStep(self.model.get_base_model()) if cuda_graphs else None
@@ -79,7 +78,7 @@ class SafetyTrainer(SFTTrainer):
         """
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         self.trained.take(self.model)
-        self.notes.go_on_from(read_seen_rows(Path(resume_from_checkpoint)))
+        self.notes.go_on_from(read_seen_rows(Path(resume_from_checkpoint)) if is_first() else None)
 
     def _load_callback_state(self) -> None:
         """Have what a checkpoint says of its run hold here; called once its state is loaded.
@@ -88,7 +87,7 @@ class SafetyTrainer(SFTTrainer):
         counting. Lengths in updates follow the settings, of which those of logging are free to change.
         """
         state = self.state
-        if self.args.load_best_model_at_end and state.best_global_step:
+        if self.args.load_best_model_at_end and state.best_global_step and is_first():
             state.best_model_checkpoint = str(best_checkpoint(self.folder.path, state.best_global_step))
         state.compute_steps(self.args, state.max_steps)
         count = stopping_count(vars(state))
@@ -97,11 +96,14 @@ class SafetyTrainer(SFTTrainer):
                 callback.early_stopping_patience_counter = count[0]
 
     def load_trained(self, checkpoint: Path) -> None:
-        """Be as after training that ended at a checkpoint: with its state, and the best adapter where one is chosen."""
+        """Be as after training that ended at a checkpoint: with its state, and the best adapter where one is chosen.
+
+        Of several processes the first alone has that one, see share_adapter.
+        """
         self.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
         self._load_callback_state()
         self._load_from_checkpoint(str(checkpoint))
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None:
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None and is_first():
             self._load_best_model()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -115,14 +117,6 @@ class SafetyTrainer(SFTTrainer):
                 eps=self.args.adam_epsilon,
             )
         return super().create_optimizer(model)
-
-    def get_train_dataloader(self) -> DataLoader:
-        """Return the training batches, on the CPU; their worker processes leave signals to this one."""
-        loader = super().get_train_dataloader()
-        loader.device = None
-        inner = loader.base_dataloader  # accelerate's wrapper iterates over this one
-        inner.worker_init_fn = partial(init_worker, inner.worker_init_fn)
-        return loader
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """Leave a batch on the CPU: forward.py moves what the card needs, and reads the rest where it is."""
@@ -145,24 +139,18 @@ class SafetyTrainer(SFTTrainer):
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], int]:
-        """Return an update's micro-batches, fewer at an epoch's end, and how many rows they hold together."""
+        """Return an update's micro-batches, fewer at an epoch's end, and how many rows all processes have in it."""
         self.steps.begin()
-        batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
-        return batches, sum(len(batch["labels"]) for batch in batches)
+        return super().get_batch_samples(epoch_iterator, num_batches, device)
 
-    def training_step(
-        self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: int | None = None
-    ) -> torch.Tensor:
-        """Add a micro-batch's gradients to the adapter's, and return its share of the update's loss.
-
-        `num_items_in_batch` is the number of the update's rows.
-        """
-        step = partial(self._add_gradients, model, num_items_in_batch)
+    def add_micro_batch(self, model: torch.nn.Module, inputs: dict[str, Any], rows: int | None) -> torch.Tensor:
+        """Add a micro-batch's gradients to the adapter's, and return its share of the loss of an update's `rows`."""
+        step = partial(self._add_gradients, model, rows)
         return self.steps.add(inputs, step, self.state.global_step + 1)
 
     def _add_gradients(self, model: torch.nn.Module, rows: int | None, inputs: dict[str, Any]) -> torch.Tensor:
         if self.graphed is None:
-            loss = super().training_step(model, inputs, rows)
+            loss = super().add_micro_batch(model, inputs, rows)
         else:
             if not self.model.training:
                 self.model.train()
@@ -171,11 +159,13 @@ class SafetyTrainer(SFTTrainer):
         self.trained.add_gradients()
         return loss
 
-    def _forget_update(self) -> None:
+    def forget_update(self) -> None:
+        """Let go of what the present update has so far."""
         self.trained.forget_gradients()
         self.notes.forget(self.state.global_step + 1)
 
-    def _save_before_the_end(self) -> str:
+    def save_before_the_end(self) -> str:
+        """Save the run as the last update left it, and say in a few words where."""
         step = self.state.global_step
         if not step:
             return "nothing was trained yet"
@@ -200,7 +190,10 @@ class SafetyTrainer(SFTTrainer):
         return loss
 
     def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return P(UNSAFE) and class id of every row, both of shape (rows,). Raises InputError where P is no number."""
+        """Return P(UNSAFE) and class id of every row, both of shape (rows,), each process having scored its part.
+
+        Raises InputError where P is no number.
+        """
         try:
             p_unsafe = score_rows(
                 self.model,
@@ -216,7 +209,7 @@ class SafetyTrainer(SFTTrainer):
                 "learning_rate"
             ) from None
         except CardFullError as error:
-            raise InputError(f"validation: {error}; {self._save_before_the_end()}, go on with --resume") from None
+            raise InputError(f"validation: {error}; {self.save_alone()}, go on with --resume") from None
         return p_unsafe, class_ids(rows["response"][:])
 
     def evaluate(
@@ -237,10 +230,15 @@ class SafetyTrainer(SFTTrainer):
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
         """Save a checkpoint, seal it, and only then let older ones go. Raises InputError where training diverged."""
         self.watch.check()
+        if not self.others_lost:
+            self.check_alike()
+        seen = self.seen_rows()
+        if not is_first():
+            return
         self.folder.write_checkpoint(
             self.state.global_step,
             partial(super()._save_checkpoint, model, trial),
-            self.notes.collect(),
+            seen,
             kept=self._checkpoints_kept,
             best=self.state.best_model_checkpoint,
         )

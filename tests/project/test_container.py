@@ -25,6 +25,7 @@ DOCKERIGNORE = PROJECT_ROOT / ".dockerignore"
 TAKEN_IN = [
     "Makefile",
     "accelerate_config.yaml",
+    "accelerate_config_multi.yaml",
     "constraints.txt",
     "pyproject.toml",
     "requirements.txt",

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from accelerate.commands.launch import launch_command_parser
+from torch.distributed.run import get_args_parser
 
 from data_prep.files import PROJECT_ROOT
 from recipes.training.settings import RecipeArguments
@@ -36,6 +38,7 @@ NEEDS_A_GPU = {
     "benchmarks/bench_bases.py",
     "benchmarks/bench_infer.py",
     "benchmarks/bench_plan.py",
+    "benchmarks/bench_ranks.py",
     "benchmarks/bench_small_card.py",
     "benchmarks/bench_train.py",
     "tiny_base/pretrain.py",
@@ -63,7 +66,7 @@ OWN_TEST = {
     "benchmarks/bench_report.py",
 }
 PACKAGES_OF_THE_SMALL_PROJECT = r"^(annotated-doc|groovy|idna|safe-unsafe) "
-ACCELERATE_FLAGS = {"--config_file", "--quiet"}
+ACCELERATE_FLAGS = {"--config_file", "--multi_gpu", "--num_processes", "--quiet"}
 WHERE_SETTINGS_ARE_TOLD = ("training", "evaluation", "answering", "machines")
 
 
@@ -129,10 +132,14 @@ def test_command_exists_and_is_run_by_a_test(command: str) -> None:
         check_script(words[1:])
     elif words[:2] == ["accelerate", "launch"]:
         script = words.index(SFT) if SFT in words else None
-        launcher = words[2:script]
-        assert set(launcher) <= ACCELERATE_FLAGS | {"accelerate_config.yaml"}
+        launched = launch_command_parser().parse_args(words[2:])
+        assert launched.config_file in (None, "accelerate_config.yaml", "accelerate_config_multi.yaml")
+        assert (PROJECT_ROOT / launched.training_script).is_file()
         if script is not None:
             check_script(words[script:])
+    elif words[0] == "torchrun":
+        launched = get_args_parser().parse_args(words[1:])
+        check_script([launched.training_script, *launched.training_script_args])
     elif words[0] == "make":
         done = subprocess.run(["make", "--dry-run", *words[1:]], cwd=PROJECT_ROOT, capture_output=True, check=False)
         assert done.returncode == 0

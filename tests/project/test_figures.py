@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks import bench_report
 from benchmarks.bench_operating_point import DEFAULT, as_table
+from benchmarks.bench_ranks import as_table as as_table_of_ranks
+from benchmarks.bench_ranks import wire_line
 from benchmarks.measuring import doubt_tables
 from benchmarks.measuring.recipe_arguments import fixed_settings
 from data_prep.disk.byte_counts import GIB
@@ -244,6 +246,25 @@ def test_start_figures_are_those_of_the_benchmark() -> None:
     row = f"| total | {median(before):.1f} | {now[0]:.1f} | {median(now[1:]):.1f} |"
     assert row in BENCHMARKS.read_text()
     assert max(now) < 30
+
+
+def test_processes_figures_are_those_of_the_benchmark() -> None:
+    processes = results_of("ranks_small_two_cores")["processes"]
+    one, two = processes["1"], processes["2"]
+    rates = {
+        "training, 16 frames a process an update, frames/s of a process": "each",
+        "training, 16 frames an update in all, frames/s of a process": "in_all",
+        "scoring 128 frames together, frames/s": "scoring",
+    }
+    for words, name in rates.items():
+        row = f"| {words} | {one[name]['frames_per_second']:.2f} | {two[name]['frames_per_second']:.2f} |"
+        assert row in BENCHMARKS.read_text()
+    sent = f"counted on loopback | 0.00 | {two['sum']['sent_bytes_a_process'] / 1e6:.2f} |"
+    assert sent in BENCHMARKS.read_text()
+    assert f"| {NOT_MEASURED} | {two['sending_error']:.1e} |" in BENCHMARKS.read_text()
+    assert f"a sum over two is {two['sending_error']:.1%} off".replace("%", " %") in in_a_line(doc("machines"))
+    assert wire_line() in as_table_of_ranks({"processes": processes})
+    assert "14.4 s" in wire_line() and "95% of their speed, 91% where" in wire_line()
 
 
 def test_demo_figures_are_those_of_the_benchmark() -> None:

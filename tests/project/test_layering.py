@@ -20,7 +20,7 @@ ROOMS = [
     {"data_prep.clips"},
     {"data_prep.rows", "data_prep.demo"},
     {"data_prep.hub"},
-    {"recipes.metrics", "recipes.layers"},
+    {"recipes.metrics", "recipes.layers", "recipes.ranks"},
     {"recipes.model"},
     {"recipes.adapter", "recipes.batches", "recipes.machine"},
     {"recipes.answering"},

@@ -27,6 +27,7 @@ def test_all_is_looked_at_in_order_and_nothing_left_behind(settings: dict[str, A
         ("packages", OK),
         ("GPU", SKIPPED),
         ("4-bit product", OK),
+        ("cores", OK),
         ("base model", OK),
         ("data set", OK),
         ("plan", SKIPPED),
@@ -34,7 +35,7 @@ def test_all_is_looked_at_in_order_and_nothing_left_behind(settings: dict[str, A
         ("disk", OK),
         ("folders", OK),
     ]
-    assert "no audit is known of it" in findings[5].text
+    assert "no audit is known of it" in findings[6].text
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -88,6 +89,6 @@ def test_status_says_whether_a_check_failed(
     assert doctor.main(["--config", str(config)]) == 1
     out, err = capfd.readouterr()
     assert [line.split()[0] for line in out.splitlines()] == [
-        *("system", "packages", "GPU", "4-bit", "base", "data", "plan", "memory", "disk", "folders")
+        *("system", "packages", "GPU", "4-bit", "cores", "base", "data", "plan", "memory", "disk", "folders")
     ]
     assert err.endswith("run.yaml: 1 of the checks failed\n")

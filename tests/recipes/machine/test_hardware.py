@@ -39,8 +39,9 @@ def test_gpu_is_named_with_its_driver(monkeypatch: pytest.MonkeyPatch, tmp_path:
     found = hardware.check_gpu(needed=True)
     assert str(found).startswith("NVIDIA RTX A1000, 8.0 GiB, compute capability 8.6; driver 570.86.15, torch is")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(InputError, match="2 are visible, and training uses one; set CUDA_VISIBLE_DEVICES=0"):
-        hardware.check_gpu(needed=True)
+    assert hardware.check_gpu(needed=True).startswith(
+        "2 cards: accelerate launch --multi_gpu --num_processes 2 trains on all; the smallest: NVIDIA RTX A1000, 8.0"
+    )
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     assert hardware.driver_in_words() == "driver unknown, because nvidia-smi doesn't run"
 

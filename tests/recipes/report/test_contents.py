@@ -131,7 +131,7 @@ def test_stated_prior_corrects_all_that_are_compared(source: FramesSource, monke
     """The base from an even prior, adapter and probe from what they were trained under: odds of 4 to 1."""
     p_unsafe = np.array([0.0, 0.5, 0.8, 1.0])
     monkeypatch.setattr(measuring, "read_probe", lambda folder: None)
-    monkeypatch.setattr(measuring, "score_split", lambda *_, **__: SplitScores(p_unsafe, p_unsafe, p_unsafe))
+    monkeypatch.setattr(measuring, "score_together", lambda *_, **__: SplitScores(p_unsafe, p_unsafe, p_unsafe))
     record = replace(RECORD, training_prior=0.8)
     adapted: Any = SimpleNamespace(record=record, model=None, collator=None)
     split = EvaluatedSplit(adapter_of(record), source, "test", source.rows("test").select(range(4)), prior=0.2)

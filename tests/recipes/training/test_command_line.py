@@ -142,3 +142,17 @@ def test_count_of_layers_is_read_once_however_it_is_written(written: str, meant:
     config = ["--config", "recipes/configs/qwen2vl_7b.yaml"]
     settings = read_settings([*config, "--layers_on_host", written, "--recomputed_layers", written])
     assert settings.values["layers_on_host"] == settings.values["recomputed_layers"] == meant
+
+
+@pytest.mark.parametrize(
+    ("flags", "name", "value"),
+    [
+        ([], "gradient_accumulation_steps", 2),
+        (["--frames_times_processes"], "gradient_accumulation_steps", 8),
+        (["--frames_times_processes", "--frames_an_update", "6"], "frames_an_update", 24),
+    ],
+)
+def test_update_has_as_many_frames_whatever_the_processes_unless_told(flags: list[str], name: str, value: int) -> None:
+    given = ["--config", "recipes/configs/demo_cpu.yaml", "--gradient_accumulation_steps", "2", *flags]
+    assert read_settings(given).for_processes(4).values[name] == value
+    assert read_settings(given).for_processes(1).values[name] == read_settings(given).values[name]

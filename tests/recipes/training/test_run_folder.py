@@ -181,3 +181,10 @@ def test_older_checkpoints_go_once_the_new_one_is_whole(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no room"):
         run.write_checkpoint(4, fail, SEEN, kept=1, best=None)
     assert sorted(path.name for path in tmp_path.iterdir() if is_whole(path)) == names
+
+
+def test_run_with_dropout_goes_on_with_as_many_processes(begun: RunFolder) -> None:
+    """Each drops out by random numbers of its own. A run of one that was begun before there could be several is one."""
+    begun.record({**SETTINGS, "processes": 1})
+    with pytest.raises(InputError, match=r"--resume: processes was 1 when run began and is 2 now"):
+        begun.record({**SETTINGS, "processes": 2})

@@ -1,0 +1,56 @@
+"""A training process that comes to harm where the variable FAULT says so: `<rank> <update> <what happens>`.
+
+It is started by a launcher, as recipes/sft_qwen2vl.py is, whose main it runs; started again it comes to no harm. What
+it holds at each checkpoint goes to the folder DIGESTS. OTHER_DATA is the second process's data set, and with BLIND it
+doesn't see the first one's checkpoints.
+"""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from data_prep.console import run_script
+from recipes import sft_qwen2vl
+from recipes.ranks.place import here
+
+HARMS = {
+    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "terminated": lambda: os.kill(os.getpid(), signal.SIGTERM),
+    "launcher terminated": lambda: os.kill(os.getppid(), signal.SIGTERM),
+}
+
+
+def main(argv: list[str]) -> int:
+    """Train, and come to harm in the middle of an update; of several micro-batches before the second."""
+    from recipes.training import sent_checkpoint
+    from recipes.training.shared_trainer import SharedTrainer
+
+    again, second = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0", os.environ.get("RANK") == "1"
+    rank, update, harm = (os.environ.get("FAULT") or "0 -1 none").split(" ", 2)
+    step, alike, steps = SharedTrainer.training_step, SharedTrainer.check_alike, []
+
+    def harmed(trainer: SharedTrainer, *args: Any) -> Any:
+        if not again and (here().rank, trainer.state.global_step) == (int(rank), int(update)):
+            steps.append(1)
+            if len(steps) == min(2, trainer.args.gradient_accumulation_steps):
+                HARMS[harm]()
+        return step(trainer, *args)
+
+    def noted(trainer: SharedTrainer) -> None:
+        name = f"{trainer.state.global_step}-{here().rank}"
+        (Path(os.environ["DIGESTS"]) / name).write_text(trainer.trained.digest())
+        alike(trainer)
+
+    SharedTrainer.training_step = harmed  # type: ignore[method-assign, assignment]
+    if "DIGESTS" in os.environ:
+        SharedTrainer.check_alike = noted  # type: ignore[method-assign, assignment]
+    if "BLIND" in os.environ and second:
+        sent_checkpoint._is_there = lambda *_: False
+    if "OTHER_DATA" in os.environ and second:
+        argv = [*argv, "--dataset", os.environ["OTHER_DATA"]]
+    return sft_qwen2vl.main(argv)
+
+
+if __name__ == "__main__":
+    run_script(main)
