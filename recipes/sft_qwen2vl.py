@@ -16,7 +16,7 @@ from data_prep.hub.source import check_dataset, open_dataset
 from recipes.model.base import find_base
 from recipes.model.base_files import check_precision
 from recipes.ranks.joining import run_at, said_by_first
-from recipes.ranks.place import here, is_first, take_place
+from recipes.ranks.place import by_itself, here, is_first, take_place
 from recipes.training.checks import check_room, check_settings, check_shares
 from recipes.training.command_line import read_settings, show_help
 from recipes.training.finishing import complete
@@ -62,7 +62,8 @@ def run_recipe(argv: list[str]) -> int:
         if is_first():
             folder.record(run.record())
         if said_by_first(folder.is_finished):
-            return complete(run) if is_first() else 0
+            with by_itself() if is_first() else nullcontext():
+                return complete(run) if is_first() else 0
 
         from recipes.training.session import train
 

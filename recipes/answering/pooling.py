@@ -13,7 +13,7 @@ from recipes.batches.collator import VisionCollator
 from recipes.batches.loader import batches
 from recipes.metrics.stored_features import StoredFeatures, store
 from recipes.model.forward import Batch, add_image_features
-from recipes.ranks.group import gathered, send_to_first
+from recipes.ranks.group import gathered, refuse_any, send_to_first
 from recipes.ranks.place import here, is_alone, is_first
 from recipes.ranks.shares import whole_batches
 
@@ -48,12 +48,21 @@ def pooled_together(
 ) -> StoredFeatures:
     """Return pooled_features of a data set's rows, each process of a job having computed its part of them.
 
-    The first process alone has all; the others' come to it a few at a time, and with those they return nothing.
+    The first process alone has all; the others' come to it a few at a time, and with those they return nothing. Raises
+    InputError in all processes where one couldn't compute its part.
     """
     mine = whole_batches(len(rows), batch_size, here().rank, here().ranks)
     how: dict[str, Any] = {"batch_size": batch_size, "folder": folder, "num_workers": num_workers}
-    found = pooled_features(model, collator, rows if is_alone() else rows.select(mine), **how)
-    return found if is_alone() else store(_in_order(found), folder)
+    if is_alone():
+        return pooled_features(model, collator, rows, **how)
+    found, failed = None, None
+    try:
+        found = pooled_features(model, collator, rows.select(mine), **how)
+    except Exception as error:  # whatever it is, the others would wait for this one's part
+        failed = " ".join(f"{type(error).__name__}: {error}".split())
+    refuse_any(failed)
+    assert found is not None
+    return store(_in_order(found), folder)
 
 
 def _in_order(found: StoredFeatures) -> Iterator[np.ndarray]:

@@ -8,6 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,10 @@ from recipes.ranks.place import Place, here, is_alone, is_first, stand
 
 Told = TypeVar("Told")
 
+# One may compute kept features, or load a base, while others have that already.
+WAITING = timedelta(hours=3)
 ECHO_SECONDS = 3.0  # that one which meets a mistake waits for another to tell of it
+REASON_CHARACTERS = 200
 _STOP = "stop"
 
 
@@ -69,7 +73,8 @@ def _join(place: Place) -> None:
     store = meet(place)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _reached():
-        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.ranks)
+        store.set_timeout(WAITING)
+        dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.ranks, timeout=WAITING)
     stand(place)
     _board = _Board(store)
 
@@ -97,7 +102,10 @@ def _reached() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        raise RankLostError("another process of this job has ended; go on with --resume") from error
+        reason = " ".join(str(error).split())[:REASON_CHARACTERS]
+        raise RankLostError(
+            f"another process of this job has ended, or can't be reached ({reason}); go on with --resume"
+        ) from error
 
 
 def gathered(value: Told) -> list[Told]:
@@ -125,6 +133,11 @@ def add_up(values: torch.Tensor) -> None:
     if not is_alone():
         with _reached():
             dist.all_reduce(values)
+
+
+def meet_cards(device: torch.device) -> None:
+    """Have the processes' cards find each other, for which NCCL takes some of their memory."""
+    add_up(torch.zeros(1, device=device))
 
 
 def take_first(values: torch.Tensor) -> None:

@@ -1,7 +1,8 @@
 """A process's place among those that a launcher started for one job. Imports no torch."""
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from data_prep.errors import InputError
@@ -34,6 +35,17 @@ def stand(place: Place) -> None:
     """Have `here` say that this process has joined others at that place."""
     global _here
     _here = place
+
+
+@contextmanager
+def by_itself() -> Iterator[None]:
+    """Have this process work as one that is alone; the others wait for it where all meet next."""
+    before = here()
+    stand(Place())
+    try:
+        yield
+    finally:
+        stand(before)
 
 
 def is_first() -> bool:
@@ -89,7 +101,8 @@ def _check_alone(environment: MutableMapping[str, str]) -> None:
     if {"ACCELERATE_DYNAMO_BACKEND", "MASTER_ADDR"} <= set(environment):
         raise InputError(
             "accelerate launch was asked for several processes and started one that is alone, which would train an "
-            "adapter of its own; add --multi_gpu, or --config_file accelerate_config_multi.yaml"
+            "adapter of its own; add --multi_gpu, or --config_file accelerate_config_multi.yaml; or unset MASTER_ADDR, "
+            "where that is left from elsewhere"
         )
     for name, launcher in _OTHER_COUNTS.items():
         if int(environment.get(name) or 1) > 1:

@@ -26,12 +26,14 @@ def measure_split(
 ) -> Scored:
     """Score a split by the adapter, and by its base alone, where asked for, and the linear probe.
 
-    Several processes of a job score a part each. Raises InputError where they have other adapters or frames.
+    Several processes of a job score a part each. Raises InputError where they have other adapters or frames,
+    or where one has no card.
 
     The probe's scores are None where training fitted none. For a stated prior all are corrected.
     """
     if not is_alone():
-        compare({"adapter": split.adapter.sha256(), "dataset_hash": split.source.content_hash})
+        device = adapted.card_collator.device.type
+        compare({"adapter": split.adapter.sha256(), "dataset_hash": split.source.content_hash, "device": device})
         batch_size = min(gathered(batch_size))  # as the smallest card takes
     found = score_together(
         adapted.model,

@@ -7,6 +7,7 @@ from typing import Any
 
 from data_prep.files import from_root
 from data_prep.hub.source import FramesSource
+from recipes.machine.placed_weights import adapter_weights
 from recipes.machine.plan import AT_ONCE, PLANNED, Machine, epochs_of, frames_on_cpu, least_of
 from recipes.machine.plan_in_words import in_words
 from recipes.machine.planner import plan_run
@@ -18,6 +19,8 @@ from recipes.training.checks import check_placement
 from recipes.training.command_line import Settings
 from recipes.training.free_settings import KEPT_BY_A_RUN
 from recipes.training.run_folder import RunFolder
+
+FP32_BYTES = 4  # of a gradient, which is in 16 bits at the least
 
 
 def planned(settings: Settings, base: BaseModel, source: FramesSource, folder: RunFolder) -> Settings:
@@ -46,7 +49,14 @@ def planned(settings: Settings, base: BaseModel, source: FramesSource, folder: R
         return _checked(settings.with_lines(_for_all(frames_on_cpu(share, pinned))))
     from recipes.machine.this_machine import this_machine
 
+    if not is_alone():
+        from recipes.ranks.group import meet_cards
+
+        meet_cards(device)  # what that takes of them is gone when they are measured
     machine = this_machine(device, from_root(values["vision_cache"]))
+    if not is_alone():  # gradients are added up as one vector, beside themselves
+        summed = FP32_BYTES * adapter_weights(values, base.read_config())
+        machine = replace(machine, card_bytes=machine.card_bytes - summed)
     machine = replace(machine, kept=min(frames, _kept_features(settings, base, source)))
     machine = _least_of_all(machine)
     plan = plan_run({**values, "frames_an_update": share}, pinned, base.read_config(), machine, frames=frames)

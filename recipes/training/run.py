@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from trl import ModelConfig, SFTConfig
 
 # What processes of a job may have each their own, beside their places on their disks.
-MAY_DIFFER = {"base_revision", "dataset", "model_name_or_path", "vision_cache", "report_to", "disable_tqdm"}
+MAY_DIFFER = {
+    "base_revision",
+    "dataloader_num_workers",
+    "dataloader_prefetch_factor",
+    "dataset",
+    "disable_tqdm",
+    "model_name_or_path",
+    "report_to",
+    "vision_cache",
+}
 OF_ALL = ("per_device_train_batch_size", "gradient_accumulation_steps", "dataloader_num_workers")
 
 
@@ -152,14 +161,16 @@ def _folder_for_a_while() -> str:
 
 
 def check_same_inputs(values: Mapping[str, Any], base: BaseModel, source: FramesSource) -> None:
-    """Raise InputError, in all processes of a job, where one has another base or other data than the first."""
+    """Raise InputError, in all processes of a job, where one has another base, data or settings than the first."""
     if is_alone():
         return
     from recipes.model.device import choose_device
     from recipes.ranks.group import compare
 
     device = "cpu" if values["use_cpu"] else choose_device().type
-    compare({"base_revision": base.revision, "dataset_hash": source.content_hash, "device": device})
+    said = {name: str(value) for name, value in values.items() if name not in {*MAY_DIFFER, "output_dir"}}
+    said = {name: value for name, value in said.items() if not value.startswith("/")}
+    compare({"base_revision": base.revision, "dataset_hash": source.content_hash, "device": device, **said})
 
 
 def check_same_run(run: Run) -> None:

@@ -111,7 +111,13 @@ class SharedTrainer(SFTTrainer):
         return int(np.random.SeedSequence(own).generate_state(1, np.uint64)[0] >> 1)
 
     def _agree(self, *, stop: bool) -> bool:
-        """Say whether any process has gradients; raise UpdateLeftError where any was asked to stop."""
+        """Say whether any process has gradients; raise UpdateLeftError where any was asked to stop.
+
+        The card is waited for first: a process that is lost meanwhile is found here, by the host, which can tell of it.
+        Of one that was lost later, cards would wait for numbers without end.
+        """
+        if self.args.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
         found = torch.tensor([stop, self.trained.has_gradients()], dtype=torch.int64)
         add_up(found)
         stopping, with_gradients = found.tolist()
@@ -172,6 +178,8 @@ class SharedTrainer(SFTTrainer):
 
     def check_alike(self) -> None:
         """Raise RuntimeError where processes hold other weights than the first: they would train two adapters."""
+        if is_alone():
+            return
         digests = gathered(self.trained.digest())
         if len(set(digests)) > 1:
             raise RuntimeError(f"the processes' adapters differ after update {self.state.global_step}: {digests}")

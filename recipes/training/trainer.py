@@ -21,6 +21,7 @@ from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.device import CardFullError
 from recipes.model.loss import answer_loss, training_inputs
+from recipes.ranks.group import from_first
 from recipes.ranks.place import is_first
 from recipes.training.checkpoints import STATE_NAME, best_checkpoint, checkpoint_of, stopping_count
 from recipes.training.divergence import GradientWatch
@@ -169,7 +170,8 @@ class SafetyTrainer(SharedTrainer):
         step = self.state.global_step
         if not step:
             return "nothing was trained yet"
-        if not checkpoint_of(self.folder.path, step).is_dir():
+        saved = checkpoint_of(self.folder.path, step).is_dir()
+        if not (saved if self.others_lost else from_first(saved)):
             self._save_checkpoint(self.model, None)
         return f"checkpoint-{step} is saved"
 

@@ -1,6 +1,7 @@
 """Several processes train what one trains, and end well however one of them ends."""
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,22 @@ def test_figures_of_validation_and_losses_are_those_of_all_rows(runs: dict[str, 
         np.testing.assert_allclose(logged(runs["two"], name), logged(runs["one"], name), rtol=1e-3)
 
 
+def test_finished_run_that_lacks_its_probe_gets_it_of_the_first_process(
+    runs: dict[str, Path], small_base: Path, data: Path, tmp_path: Path
+) -> None:
+    """It is launched as it was, and so by two, of which the other one has nothing to do."""
+    run, probe = tmp_path / "two", "linear_probe.safetensors"
+    shutil.copytree(runs["two"], run)
+    fitted = (run / probe).read_bytes()
+    (run / probe).unlink()
+    settings = short_run(small_base, data, linear_probe=True, cache_vision_features=True)
+    places = ["--output_dir", str(run), "--vision_cache", str(runs["features_two"])]
+    done = launched([*on_one_machine(2), SFT, *settings, *places, "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert lines_with("this very run has finished already, but for its linear probe", done.stderr)
+    assert (run / probe).read_bytes() == fitted
+
+
 def test_features_are_filled_and_the_probe_fitted_as_by_one(runs: dict[str, Path]) -> None:
     one, two = (
         {file.name: file.read_bytes() for file in runs[f"features_{name}"].glob("*/*/*")} for name in ("one", "two")
@@ -169,6 +186,14 @@ def test_signal_to_one_of_three_stops_all_and_two_go_on(uneven: dict[str, Any]) 
     assert done.returncode == 0, done.stderr
     assert apart(uneven["run"], run) < MOST_APART
     assert_same_rows(uneven["run"], run)
+
+
+def test_signal_right_after_a_checkpoint_leaves_that_one(uneven: dict[str, Any]) -> None:
+    """The first process has it already, the others have no folder to see it in."""
+    run = uneven["at"] / "signalled-at-once"
+    done = broken([*on_one_machine(2), FAULTY, *uneven["settings"], "--output_dir", str(run)], FAULT="1 5 terminated")
+    assert lines_with("stopped by a signal to a process: checkpoint-5 is saved, go on with --resume", done.stderr)
+    assert "Traceback" not in done.stderr and is_whole(run / "checkpoint-5")
 
 
 def test_killed_process_ends_the_run_with_a_line_and_one_goes_on(uneven: dict[str, Any]) -> None:
