@@ -330,6 +330,7 @@ def test_doctor_finds_nothing_in_the_demo_s_way(demo: Demo) -> None:
         "packages": "ok",
         "GPU": "skipped",
         "4-bit product": "ok",
+        "cores": "ok",
         "base model": "ok",
         "data set": "ok",
         "plan": "skipped",
