@@ -264,7 +264,7 @@ def test_processes_figures_are_those_of_the_benchmark() -> None:
     assert f"| {NOT_MEASURED} | {two['sending_error']:.1e} |" in BENCHMARKS.read_text()
     assert f"a sum over two is {two['sending_error']:.1%} off".replace("%", " %") in in_a_line(doc("machines"))
     assert wire_line() in as_table_of_ranks({"processes": processes})
-    assert "14.4 s" in wire_line() and "95% of their speed, 91% where" in wire_line()
+    assert "6.6 s" in wire_line() and "91% of their speed, 83% where" in wire_line()
 
 
 def test_demo_figures_are_those_of_the_benchmark() -> None:
