@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.files import from_root
 from data_prep.hub.source import FramesSource
@@ -19,6 +19,9 @@ from recipes.training.checks import check_placement
 from recipes.training.command_line import Settings
 from recipes.training.free_settings import KEPT_BY_A_RUN
 from recipes.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    import torch
 
 FP32_BYTES = 4  # of a gradient, which is in 16 bits at the least
 
@@ -47,18 +50,7 @@ def planned(settings: Settings, base: BaseModel, source: FramesSource, folder: R
     device = torch.device("cpu") if values["use_cpu"] else choose_device()
     if device.type == "cpu":
         return _checked(settings.with_lines(_for_all(frames_on_cpu(share, pinned))))
-    from recipes.machine.this_machine import this_machine
-
-    if not is_alone():
-        from recipes.ranks.group import meet_cards
-
-        meet_cards(device)  # what that takes of them is gone when they are measured
-    machine = this_machine(device, from_root(values["vision_cache"]))
-    if not is_alone():  # gradients are added up as one vector, beside themselves
-        summed = FP32_BYTES * adapter_weights(values, base.read_config())
-        machine = replace(machine, card_bytes=machine.card_bytes - summed)
-    machine = replace(machine, kept=min(frames, _kept_features(settings, base, source)))
-    machine = _least_of_all(machine)
+    machine = _least_machine(device, settings, base, kept=min(frames, _kept_features(settings, base, source)))
     plan = plan_run({**values, "frames_an_update": share}, pinned, base.read_config(), machine, frames=frames)
     epochs = epochs_of(values, frames)
     for line in in_words(plan, frames=frames // ranks, epochs=epochs, kept=machine.kept // ranks):
@@ -86,12 +78,19 @@ def _for_all(lines: Mapping[str, Any]) -> dict[str, Any]:
     return {**lines, AT_ONCE[1]: lines[AT_ONCE[1]] * here().ranks}
 
 
-def _least_of_all(machine: Machine) -> Machine:
-    if is_alone():
-        return machine
-    from recipes.ranks.group import gathered
+def _least_machine(device: "torch.device", settings: Settings, base: BaseModel, *, kept: int) -> Machine:
+    """Return what this machine has for a run, its GPU measured, or the least that any of several processes has."""
+    from recipes.machine.this_machine import this_machine
 
-    return least_of(gathered(machine))
+    features = from_root(settings.values["vision_cache"])
+    if is_alone():
+        return replace(this_machine(device, features), kept=kept)
+    from recipes.ranks.group import gathered, meet_cards
+
+    meet_cards(device)  # what that takes of them is gone when they are measured
+    machine = this_machine(device, features)
+    summed = FP32_BYTES * adapter_weights(settings.values, base.read_config())  # gradients as one vector beside them
+    return least_of(gathered(replace(machine, card_bytes=machine.card_bytes - summed, kept=kept)))
 
 
 def _kept_features(settings: Settings, base: BaseModel, source: FramesSource) -> int:
