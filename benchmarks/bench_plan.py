@@ -11,13 +11,11 @@ where `--before` names a checkout of that. Every arm runs in a process of its ow
 finished. It needs one GPU of 80 GB, 16 CPU cores, 64 GB of memory and 40 GB of disk.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.made.drawn_frames import draw_data_folder
-from benchmarks.measuring.arms import benchmark_parser, measure_arms, measured_by, prepare, prepared, run_json
+from benchmarks.measuring.arms import measure_arms, measured_by, prepare_with_few, prepared, run_json, turns_parser
 from benchmarks.measuring.checkouts import checkouts
 from benchmarks.measuring.plan_table import as_table
 from data_prep.console import run_script
@@ -51,14 +49,13 @@ BEFORE = [
     "--frames",
     "16",
 ]
-FEW_CLIPS_PER_CLASS = 3
 
 
 def main(argv: list[str]) -> int:
     """Make base and frames, measure each arm, write bench_plan.json, print a table, one line of JSON last."""
-    args = parse_arguments(argv)
+    args = turns_parser(__doc__, "bench_plan", ARMS).parse_args(argv)
     versions = checkouts(args.before, measured_by="benchmarks/train_arms.py")
-    out = prepared(args, make)
+    out = prepared(args, prepare_with_few)
 
     def measure(arm: str) -> Any:
         if arm == WHOLE:
@@ -67,24 +64,6 @@ def main(argv: list[str]) -> int:
 
     print(as_table(measure_arms(out / "bench_plan.json", args.arms, measure)))
     return 0
-
-
-def parse_arguments(argv: list[str]) -> argparse.Namespace:
-    """Read the command line."""
-    parser = benchmark_parser(__doc__, "bench_plan", ARMS)
-    parser.add_argument(
-        "--blocks", type=int, default=3, help="updates that a speed is timed over (default: %(default)s)"
-    )
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each version (default: %(default)s)")
-    parser.add_argument("--before", metavar="FOLDER", help="a checkout of commit 9264ce6, for whole_card")
-    return parser.parse_args(argv)
-
-
-def make(out: Path, like: str) -> None:
-    """Write base and frames, and a folder of few frames, unless they are there."""
-    prepare(out, like)
-    if not (out / "few" / "test.jsonl").is_file():
-        draw_data_folder(out / "few", train_clips_per_class=FEW_CLIPS_PER_CLASS)
 
 
 def in_turns(versions: dict[str, Path], out: Path, rounds: int) -> dict[str, Any]:

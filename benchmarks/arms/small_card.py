@@ -15,7 +15,7 @@ import torch
 from benchmarks.arms.train import build, in_budget
 from benchmarks.made.drawn_frames import MAX_PIXELS
 from benchmarks.made.random_adapter import write_random_adapter
-from benchmarks.measuring.arms import SMALL_CARD_WORKSPACE, arm_parser, print_figures
+from benchmarks.measuring.arms import FEW, SMALL_CARD_WORKSPACE, arm_parser, print_figures
 from benchmarks.measuring.card import allow_no_more_than, matmul_rate, peaks
 from benchmarks.measuring.part_of_card import use_part_of_card
 from benchmarks.measuring.projection import projected
@@ -30,7 +30,6 @@ from recipes.layers.sizes import ALL, counted
 
 FRAMES_AN_UPDATE = 16
 WARM_UP_FRAMES = 4
-FEW = "few"  # the folder of the frames that small cards get: fewer than a large one, which is through them in no time
 DETERMINISTIC_WORKSPACE = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # read as CUDA starts
 
 

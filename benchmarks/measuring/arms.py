@@ -16,7 +16,8 @@ from benchmarks.measuring.machine import with_project
 from data_prep.errors import InputError
 from data_prep.files import PROJECT_ROOT, from_root, write_json
 
-TRAIN_CLIPS_PER_CLASS = 7
+TRAIN_CLIPS_PER_CLASS, FEW_CLIPS_PER_CLASS = 7, 3
+FEW = "few"  # the folder of the frames that small cards get: fewer than a large one, which is through them in no time
 
 # What torch sets aside for cuBLAS a thread on cards before Hopper, 8 MiB; on an H100 it takes 32, unless told. Reading
 # the variable at every product costs 35 microseconds, so where speed is the question it stays unset.
@@ -58,6 +59,17 @@ def benchmark_parser(description: str | None, name: str, arms: Sequence[str]) ->
     return parser
 
 
+def turns_parser(description: str | None, name: str, arms: Sequence[str]) -> argparse.ArgumentParser:
+    """Return the parser of a benchmark that times updates, and an earlier version in turns with this one."""
+    parser = benchmark_parser(description, name, arms)
+    parser.add_argument(
+        "--blocks", type=int, default=3, help="updates that a speed is timed over (default: %(default)s)"
+    )
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each version (default: %(default)s)")
+    parser.add_argument("--before", metavar="FOLDER", help="a checkout of commit 9264ce6, for the whole card")
+    return parser
+
+
 def prepared(args: argparse.Namespace, make: Callable[[Path, str], None]) -> Path:
     """Return the benchmark's folder with what its arms measure on. Raises InputError where there is no GPU."""
     check_gpu()
@@ -80,6 +92,13 @@ def prepare(out: Path, like: str) -> None:
         run(["benchmarks/made/random_qwen2vl.py", "--like", like, "--out", str(out / "base")])
     if not (out / "data" / "test.jsonl").is_file():
         draw_data_folder(out / "data", train_clips_per_class=TRAIN_CLIPS_PER_CLASS)
+
+
+def prepare_with_few(out: Path, like: str) -> None:
+    """Write what `prepare` does, and a folder of few frames, unless they are there."""
+    prepare(out, like)
+    if not (out / FEW / "test.jsonl").is_file():
+        draw_data_folder(out / FEW, train_clips_per_class=FEW_CLIPS_PER_CLASS)
 
 
 def measure_arms(file: Path, arms: Sequence[str], measure: Callable[[str], Any]) -> dict[str, Any]:

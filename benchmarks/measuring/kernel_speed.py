@@ -8,13 +8,12 @@ from bitsandbytes.functional import dequantize_blockwise, quantize_4bit
 from torch.nn.functional import silu
 from triton.testing import do_bench
 
+from benchmarks.made.drawn_frames import HEIGHT, MAX_PIXELS, WIDTH
 from recipes.layers import gpu_kernels
 from recipes.layers.sizes import linear_shapes, visual_tokens
 from recipes.machine.memory import TEXT_TOKENS
 
 FRAMES = (1, 8)
-MAX_PIXELS = 401408
-WIDTH, HEIGHT = 1920, 1080
 
 
 class Pair(NamedTuple):
@@ -53,7 +52,7 @@ def pairs(text: Mapping[str, Any]) -> Iterator[Pair]:
     layers = text["num_hidden_layers"]
     for name, (out, into) in linear_shapes(text).items():
         yield unpacking(name, out, into, layers)
-    tokens = visual_tokens(WIDTH, HEIGHT, MAX_PIXELS) + TEXT_TOKENS
+    tokens = visual_tokens(WIDTH, HEIGHT, MAX_PIXELS[480]) + TEXT_TOKENS
     for frames in FRAMES:
         yield from gating(frames, frames * tokens, text["intermediate_size"], layers)
 

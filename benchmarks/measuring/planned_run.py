@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from benchmarks.measuring.arms import FEW
 from benchmarks.measuring.card import allow_no_more_than
 from benchmarks.measuring.part_of_card import part_of_card, use_part_of_card
 from benchmarks.measuring.recipe_arguments import CONFIG, recipe_arguments
@@ -92,7 +93,7 @@ def settings_of(out: Path, planned: Planned) -> Settings:
     """Return the settings of a run on the benchmark's few frames, and on its base unless another is named."""
     changed = {
         "model_name_or_path": "base",
-        "dataset": out / "few",
+        "dataset": out / FEW,
         "output_dir": out / "runs" / "planned",
         "vision_cache": out / "vision_of_few",
         **planned.changed,
