@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from data_prep.errors import InputError, one_line
-from recipes.ranks.meeting import meet
+from recipes.ranks.meeting import meet, shortened
 from recipes.ranks.place import Place, here, is_alone, is_first, stand
 
 Told = TypeVar("Told")
@@ -24,7 +24,6 @@ Told = TypeVar("Told")
 # One may compute kept features, or load a base, while others have that already.
 WAITING = timedelta(hours=3)
 ECHO_SECONDS = 3.0  # that one which meets a mistake waits for another to tell of it
-REASON_CHARACTERS = 200
 _STOP = "stop"
 
 
@@ -102,9 +101,8 @@ def _reached() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        reason = " ".join(str(error).split())[:REASON_CHARACTERS]
         raise RankLostError(
-            f"another process of this job has ended, or can't be reached ({reason}); go on with --resume"
+            f"another process of this job has ended, or can't be reached ({shortened(error)}); go on with --resume"
         ) from error
 
 

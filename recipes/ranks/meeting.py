@@ -12,6 +12,7 @@ from recipes.ranks.place import Place
 
 JOINING_SECONDS = 120  # that processes wait for each other once all were started
 _ASK_SECONDS = 0.02
+_REASON_CHARACTERS = 200
 
 
 def meet(place: Place) -> dist.Store:
@@ -26,10 +27,15 @@ def meet(place: Place) -> dist.Store:
         store, _, _ = next(dist.rendezvous("env://", rank=place.rank, world_size=place.ranks, timeout=wait))
         job = _answer(store, place.ranks) if place.rank == 0 else _call(store, place.rank)
     except (RuntimeError, ValueError) as error:
-        raise InputError(f"{_missed(place)} ({' '.join(str(error).split())[:200]})") from None
+        raise InputError(f"{_missed(place)} ({shortened(error)})") from None
     if job is None:
         raise InputError(_missed(place))
     return dist.PrefixStore(job, store)
+
+
+def shortened(error: Exception) -> str:
+    """Return what a library says, which may be pages, as the beginning of a line."""
+    return " ".join(str(error).split())[:_REASON_CHARACTERS]
 
 
 def _missed(place: Place) -> str:
