@@ -6,7 +6,8 @@
 An H100 stands for smaller cards: 8 of its multiprocessors and half of its bus for one about twice as fast as an RTX
 A1000, 32 of them for a larger one, under caps on its memory. The weights are random and the 1920x1080 frames drawn.
 `planned` arms train by the project's own loop, `answers` ask about one frame, `kernels` measures the project's GPU
-kernels beside what libraries have. `whole_card` uses all of the card, in turns with the 80 GB recipe of commit 9264ce6
+kernels beside what libraries have, `whole` arms run sft_qwen2vl.py by its own plan, from features to probe, and then
+eval_qwen2vl.py under the same cap. `whole_card` uses all of the card, in turns with the 80 GB recipe of commit 9264ce6
 where `--before` names a checkout of that. Every arm runs in a process of its own; run again, it keeps the arms that are
 finished. It needs one GPU of 80 GB, 16 CPU cores, 64 GB of memory and 40 GB of disk.
 """
@@ -37,6 +38,8 @@ ARMS = (
     "planned_2b",
     "planned_32_7.2",
     "planned_32_15.2",
+    "whole_7.2",
+    "whole_1.6",
     WHOLE,
 )
 BEFORE = [

@@ -95,6 +95,8 @@ def measured(args: argparse.Namespace, out: Path, processes: int) -> dict[str, A
     command = [sys.executable, *(launcher if processes > 1 else []), SCRIPT, args.size]
     command += ["--out", str(out), "--frames", str(args.frames)]
     environment = machine.with_project(HF_HUB_DISABLE_TELEMETRY="1")
+    if processes == 1:  # which trains on one card, and is refused where it sees several
+        environment["CUDA_VISIBLE_DEVICES"] = environment.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
     done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
         raise InputError(f"{processes} processes failed; what they said stands above")

@@ -17,6 +17,7 @@ from benchmarks.measuring.card import allow_no_more_than, matmul_rate, peaks
 from benchmarks.measuring.kernel_speed import kernel_rows
 from benchmarks.measuring.part_of_card import use_part_of_card
 from benchmarks.measuring.planned_run import Planned, planned_run, rates
+from benchmarks.measuring.whole_run import evaluated_whole, trained_whole
 from data_prep.files import from_root, write_json
 from recipes.layers.sizes import text_config
 from recipes.layers.streamed_blocks import modules_of_streamed_blocks
@@ -43,6 +44,7 @@ PLANS = {
     "planned_whole": Planned(None, changed=COMPUTED),
 }
 ON_PART = ("kernels", "answers", "planned", "rates")  # what arms begin with that may compute on a part of the card
+CAPPED = ("answers", "whole", "evaluated")
 
 
 def main(argv: list[str]) -> int:
@@ -51,7 +53,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--blocks", type=int, default=3, help="updates that a speed is timed over")
     args = parser.parse_args(argv)
     out, plan = from_root(args.out), PLANS.get(args.arm)
-    if args.arm.startswith("answers") or (plan and plan.cap_gib):
+    if args.arm.startswith(CAPPED) or (plan and plan.cap_gib):
         os.environ |= SMALL_CARD_WORKSPACE
     print_figures(lambda: planned(out, plan, args.blocks) if plan else ARMS[args.arm](out))
     if args.arm.startswith(ON_PART):
@@ -86,6 +88,12 @@ def answers(out: Path, gib: float) -> dict[str, Any]:
     return {"cap_gib": gib, "matmul_tflops": matmul_rate() / 1e12, "answers": rows, **figures}
 
 
+def whole(out: Path, gib: float) -> dict[str, Any]:
+    """Train a whole run by its own plan under a cap, and have another process evaluate it under the same."""
+    trained = trained_whole(out, gib)
+    return {"trained": trained, "evaluated": run_json([SCRIPT, f"evaluated_{gib:g}", "--out", str(out)])}
+
+
 def kernels(out: Path, *, whole_card: bool) -> dict[str, Any]:
     """Measure this project's GPU kernels beside what they stand for; of the base its config.json alone is read."""
     text = text_config(json.loads((out / "base" / "config.json").read_text(encoding="utf-8")))
@@ -99,6 +107,10 @@ ARMS: dict[str, Callable[[Path], Any]] = {
     "kernels_whole": partial(kernels, whole_card=True),
     "answers_1.6": partial(answers, gib=1.6),
     "answers_7.2": partial(answers, gib=7.2),
+    "whole_7.2": partial(whole, gib=7.2),
+    "whole_1.6": partial(whole, gib=1.6),
+    "evaluated_7.2": partial(evaluated_whole, gib=7.2),
+    "evaluated_1.6": partial(evaluated_whole, gib=1.6),
     "rates_8": lambda out: rates(8, halved_bus=True),
     "rates_32": lambda out: rates(32),
     "rates_whole": lambda out: rates(None),

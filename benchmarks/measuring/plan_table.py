@@ -14,6 +14,8 @@ def as_table(results: dict[str, Any]) -> str:
             lines += kernel_lines(name, figures)
         elif "answers" in figures:
             lines += answer_lines(name, figures)
+        elif "trained" in figures:
+            lines += run_lines(name, figures)
         elif "now" in figures:
             lines += whole_lines(figures)
         else:
@@ -55,6 +57,17 @@ def planned_lines(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
         f"allocated {gib:.2f} GiB, predicted {predicted_gib:.2f} ({predicted_gib / gib:.2f}); "
         f"reserved {reserved:.2f}, filling {filling:.2f}, loading {loading:.2f}"
     )
+
+
+def run_lines(name: str, figures: Mapping[str, Any]) -> Iterator[str]:
+    """Lay out a whole run and its evaluation: what each allocated and reserved of the card at its peak."""
+    trained, evaluated = figures["trained"], figures["evaluated"]
+    yield f"{name}: {', '.join(f'{each} {value}' for each, value in trained['plan'].items())}"
+    for what, number, part in (("updates", trained["updates"], trained), ("frames", evaluated["frames"], evaluated)):
+        yield (
+            f"  {number} {what}, {part['seconds']:.0f} s: allocated {part['peak_allocated_gib']:.2f} GiB, "
+            f"reserved {part['peak_reserved_gib']:.2f}"
+        )
 
 
 def whole_lines(figures: Mapping[str, Any]) -> Iterator[str]:

@@ -26,7 +26,7 @@ ARGUMENTS = {
     "full": partial(fixed_arguments, "80gb"),
     "small": partial(recipe_arguments, "recipes/configs/demo_cpu.yaml"),
 }
-FEW_FRAMES = 4  # from which a share on replayed graphs is measured, too
+FEW_FRAMES = 8  # from which a share on replayed graphs is measured, too
 REPEATED = 10  # sums of a vector of the gradients' size
 
 

@@ -18,7 +18,7 @@ RESULTS = json.loads((PROJECT_ROOT / "benchmarks/results/plan_h100.json").read_t
 
 
 def test_arms_are_those_of_the_script() -> None:
-    measured_for_others = {name for name in plan.ARMS if name.startswith("rates")} | {"planned_whole"}
+    measured_for_others = {name for name in plan.ARMS if name.startswith(("rates", "evaluated"))} | {"planned_whole"}
     assert {*plan.ARMS, *plan.PLANS} - measured_for_others == {*bench_plan.ARMS} - {bench_plan.WHOLE}
     assert {each.multiprocessors for each in plan.PLANS.values()} == {8, 32, None}
     assert all(f"rates_{each.multiprocessors or 'whole'}" in plan.ARMS for each in plan.PLANS.values())

@@ -23,6 +23,11 @@ def on_one_machine(processes: int) -> list[str]:
     return [*ACCELERATE, "--quiet", *config, "--main_process_port", str(free_port())]
 
 
+def run_alone(script: str) -> list[str]:
+    """Return the command of a script in one process, without a launcher."""
+    return [sys.executable, script]
+
+
 def environment(**variables: str) -> dict[str, str]:
     own = {"PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **variables}
     return {**{name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}, **own}
