@@ -1,11 +1,11 @@
 """Training as launchers start it, on a CPU: several processes, several local "machines"."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+from benchmarks.measuring.machine import with_project
 from benchmarks.measuring.recipe_arguments import recipe_arguments
 from benchmarks.measuring.service_process import free_port
 from data_prep.files import PROJECT_ROOT
@@ -29,8 +29,8 @@ def run_alone(script: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    own = {"PYTHONPATH": str(PROJECT_ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **variables}
-    return {**{name: value for name, value in os.environ.items() if not name.startswith("ACCELERATE")}, **own}
+    found = with_project(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", **variables)
+    return {name: value for name, value in found.items() if not name.startswith("ACCELERATE")}
 
 
 def started(command: list[str], **variables: str) -> subprocess.Popen[str]:
