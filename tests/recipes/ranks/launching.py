@@ -29,7 +29,7 @@ def run_alone(script: str) -> list[str]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    found = with_project(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", **variables)
+    found = with_project(PROJECT_ROOT, OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", **variables)
     return {name: value for name, value in found.items() if not name.startswith("ACCELERATE")}
 
 
