@@ -10,11 +10,12 @@ import torch
 
 from benchmarks.measuring.recipe_arguments import fixed_arguments, recipe_arguments
 from benchmarks.measuring.training_speed import measure
-from recipes.answering.scoring import score_together
+from recipes.answering.scoring import SplitScores, score_together
+from recipes.batches.loader import batches
 from recipes.model.base import find_base
 from recipes.model.device import use_all_cores
 from recipes.ranks.group import add_up, gathered
-from recipes.ranks.place import here
+from recipes.ranks.place import by_itself, here
 from recipes.training.building import build_trainer
 from recipes.training.command_line import read_settings
 from recipes.training.graphed_step import GraphedStep
@@ -26,6 +27,7 @@ ARGUMENTS = {
     "full": partial(fixed_arguments, "80gb"),
     "small": partial(recipe_arguments, "recipes/configs/demo_cpu.yaml"),
 }
+SCORED_AT_ONCE = 8  # fewer than train: of 2,000 frames, four processes have 63 batches at most, and 62 at least
 FEW_FRAMES = 8  # from which a share on replayed graphs is measured, too
 REPEATED = 10  # sums of a vector of the gradients' size
 
@@ -37,6 +39,8 @@ def figures(size: str, out: Path, frames: int) -> dict[str, Any]:
     errors = sending_errors(trainer)
     found = {"processes": ranks, "each": measured(trainer, FRAMES)}
     share = FRAMES // ranks
+    if ranks > 1:
+        found["alone_at_once"] = alone_at_once(trainer)
     found["in_all"] = found["each"] if ranks == 1 else measured(trainer, share)
     if size == "full" and ranks > 1 and share <= FEW_FRAMES:
         found["in_all_graph"] = with_graph(trainer, share)
@@ -72,6 +76,14 @@ def measured(trainer: Any, frames: int) -> dict[str, Any]:
     return measure(trainer, frames, warm_up=WARM_UP, updates_in_block=UPDATES, blocks=BLOCKS)
 
 
+def alone_at_once(trainer: Any) -> list[float]:
+    """Return each process's frames a second where all train at once, each by itself: what cards and host allow."""
+    gathered(None)
+    with by_itself():
+        rate = measured(trainer, FRAMES)["frames_per_second"]
+    return gathered(rate)
+
+
 def with_graph(trainer: Any, share: int) -> dict[str, Any]:
     """Return what measured does where each micro-batch is one CUDA graph."""
     trainer.graphed = GraphedStep(trainer.model.get_base_model())
@@ -105,14 +117,26 @@ def sending_errors(trainer: Any) -> list[float]:
 def scoring(trainer: Any, frames: int) -> dict[str, Any]:
     """Time the scoring of so many frames, shared by all processes, after a few that aren't counted."""
     rows = repeated(trainer.eval_dataset, frames)
-    workers = trainer.args.dataloader_num_workers
-    score = partial(score_together, trainer.model, trainer.data_collator, batch_size=FRAMES, num_workers=workers)
-    score(repeated(rows, 2 * FRAMES * here().ranks))
+    how: dict[str, int] = {"batch_size": SCORED_AT_ONCE, "num_workers": trainer.args.dataloader_num_workers}
+
+    def score(rows: Any) -> SplitScores:
+        return score_together(trainer.model, trainer.data_collator, rows, **how)
+
+    score(repeated(rows, 2 * SCORED_AT_ONCE * here().ranks))
+    gathered(None)
+    begin = time.perf_counter()
+    next(iter(batches(rows, trainer.data_collator.prompts, **how)))
+    first_batch = time.perf_counter() - begin
     gathered(None)
     begin = time.perf_counter()
     scored = score(rows)
     seconds = time.perf_counter() - begin
-    return {"frames": len(scored.p_unsafe), "seconds": seconds, "frames_per_second": frames / seconds}
+    return {
+        "frames": len(scored.p_unsafe),
+        "seconds": seconds,
+        "frames_per_second": frames / seconds,
+        "first_batch_seconds": first_batch,
+    }
 
 
 def summing(trainer: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The vision collator: rows to a batch, loss on the answer alone."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from PIL import Image
@@ -9,7 +10,7 @@ from transformers.processing_utils import ProcessorMixin
 from data_prep.labels import LABELS, chat_messages
 from data_prep.media.frame_format import shrunk_to
 from data_prep.media.images import read_image
-from recipes.batches.loader import Row, encoded_image
+from recipes.batches.loader import Row, encoded_image, threads_to_decode
 from recipes.batches.shrinking import shrunk, shrunk_on, shrunk_size
 from recipes.layers.losses import IGNORED
 
@@ -91,21 +92,33 @@ class VisionCollator:
         return self.pixels(rows) if self.read_features is None else self._features(rows)
 
     def pixels(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:
-        """Decode and shrink the rows' frames: `pixel_values` (patches, 1176) and `image_grid_thw` (batch, 3)."""
-        patches, grids = zip(*(self._patches(row) for row in rows), strict=True)
+        """Decode and shrink the rows' frames: `pixel_values` (patches, 1176) and `image_grid_thw` (batch, 3).
+
+        On the CPU by as many threads as have cores: a worker's first batch is what a card waits for.
+        """
+        threads = min(len(rows), threads_to_decode()) if self.device.type == "cpu" else 1
+        if threads == 1:
+            frames = [self._frame(row) for row in rows]
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                frames = list(pool.map(self._frame, rows))
+        patches, grids = zip(*map(self._patches, frames), strict=True)
         return {"pixel_values": torch.cat(patches), "image_grid_thw": torch.cat(grids)}
 
-    def _patches(self, row: Row) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return one frame's patches and grid: frame by frame they stay in the processor's cache, a batch doesn't."""
+    def _frame(self, row: Row) -> Image.Image | torch.Tensor:
+        """Return a row's frame, decoded and shrunk."""
         image = row["image"]
         if not isinstance(image, Image.Image):
             image = read_image(image["bytes"], image.get("path"))
         image = shrunk_to(image, self.max_side)
         images = self.processor.image_processor
         size = shrunk_size(image, self.max_pixels, images.patch_size * images.merge_size)
-        frame = shrunk(image, size) if self.device.type == "cpu" else shrunk_on(self.device, image, size)
+        return shrunk(image, size) if self.device.type == "cpu" else shrunk_on(self.device, image, size)
+
+    def _patches(self, frame: Image.Image | torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return one frame's patches and grid: frame by frame they stay in the processor's cache, a batch doesn't."""
         # The frame comes resized; a second resize would blur it and break the one pixel limit.
-        pixels = images(images=[frame], do_resize=False, return_tensors="pt")
+        pixels = self.processor.image_processor(images=[frame], do_resize=False, return_tensors="pt")
         return pixels["pixel_values"].to(self.dtype), pixels["image_grid_thw"].cpu()
 
     def _features(self, rows: Sequence[Row]) -> dict[str, torch.Tensor]:

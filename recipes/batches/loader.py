@@ -5,7 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from joblib import cpu_count
+from torch.utils.data import DataLoader, get_worker_info
+
+from recipes.ranks.place import here
 
 Row = Mapping[str, Any]
 
@@ -23,6 +26,15 @@ def batches(rows: Any, collate: Callable[[Any], Any], *, batch_size: int, num_wo
         worker_init_fn=leave_process_group,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def threads_to_decode() -> int:
+    """Return how many threads may decode here at once: this process's share of the cores, where it is one of several.
+
+    Others are a loader's worker processes, and those of a job on this machine.
+    """
+    worker = get_worker_info()
+    return max(1, cpu_count() // (here().local_ranks * (worker.num_workers if worker else 1)))
 
 
 def encoded_image(row: Row) -> bytes:

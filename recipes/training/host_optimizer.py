@@ -106,8 +106,7 @@ class HostAdamW(torch.optim.AdamW):
         self.on_host.grad = None
         self._bus.copy_(self.on_host)
         parts = self._bus.to(self.on_card[0].device).split([weight.numel() for weight in self.on_card])
-        for weight, part in zip(self.on_card, parts, strict=True):
-            weight.copy_(part.view_as(weight))
+        torch._foreach_copy_(self.on_card, [part.view_as(each) for part, each in zip(parts, self.on_card, strict=True)])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Let the gradients go, the card's too."""

@@ -11,6 +11,7 @@ from recipes.ranks.group import RankLostError, gathered
 from recipes.ranks.place import is_alone, is_first
 from recipes.training.building import build_trainer, fill_vision_cache
 from recipes.training.callbacks import StopOnRequest
+from recipes.training.card_progress import CardStuckError
 from recipes.training.checkpoints import is_trained_out
 from recipes.training.finishing import finish
 from recipes.training.run import Run
@@ -35,8 +36,8 @@ def train(run: Run) -> int:
             trained = resume(trainer) if run.recipe.resume else bool(trainer.train())
         except UpdateLeftError:
             return leave(trainer)
-        except RankLostError:
-            if not is_first():
+        except RankLostError as error:
+            if not is_first() or isinstance(error, CardStuckError):
                 raise
             saved = trainer.leave_update(others_lost=True)
             print(f"error: another process has ended: {saved}, go on with --resume", file=sys.stderr)

@@ -14,6 +14,7 @@ from recipes.metrics.seen_rows import SeenRows
 from recipes.ranks.group import add_up, ask_to_stop, asked_to_stop, from_first, gathered, take_first
 from recipes.ranks.place import here, is_alone, is_first
 from recipes.ranks.shares import SharedSampler, UpdateShares
+from recipes.training.card_progress import CardProgress
 from recipes.training.noting import LogOddsNotes
 from recipes.training.stopping import StopRequest
 from recipes.training.trained_weights import TrainedWeights
@@ -35,6 +36,7 @@ class SharedTrainer(SFTTrainer):
     request: StopRequest | None = None
     shares: UpdateShares
     notes: LogOddsNotes
+    progress: CardProgress | None = None
     others_lost = False  # nothing may be waited for that is theirs
     _missing = 0  # micro-batches of the present update
     _begun = False  # that update
@@ -113,11 +115,11 @@ class SharedTrainer(SFTTrainer):
     def _agree(self, *, stop: bool) -> bool:
         """Say whether any process has gradients; raise UpdateLeftError where any was asked to stop.
 
-        The card is waited for first: a process that is lost meanwhile is found here, by the host, which can tell of it.
-        Of one that was lost later, cards would wait for numbers without end.
+        The card is waited for first, almost to the update's end: a process that is lost meanwhile is found here, by the
+        host, which can tell of it. Of one that is lost later, cards wait for numbers without end.
         """
-        if self.args.device.type == "cuda":
-            torch.cuda.current_stream().synchronize()
+        if self.progress is not None:
+            self.progress.wait(lambda: self.request is not None and self.request.received is not None)
         found = torch.tensor([stop, self.trained.has_gradients()], dtype=torch.int64)
         add_up(found)
         stopping, with_gradients = found.tolist()
@@ -129,6 +131,10 @@ class SharedTrainer(SFTTrainer):
         """Begin, or go on, with the first process's weights."""
         prepared = super()._prepare_for_training(*args, **kwargs)
         self.trained.take_first()
+        if self.progress is not None:
+            self.progress.close()
+        if not is_alone() and self.args.device.type == "cuda":
+            self.progress = CardProgress(self.trained.weights)
         return prepared
 
     def _maybe_log_save_evaluate(self, tr_loss: torch.Tensor, *args: Any, **kwargs: Any) -> None:

@@ -63,8 +63,7 @@ class TrainedWeights:
         summed = torch.cat([gradient.flatten() for gradient in gradients])
         add_up(summed)
         parts = summed.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        torch._foreach_copy_(gradients, [part.view_as(each) for part, each in zip(parts, gradients, strict=True)])
 
     @torch.no_grad()
     def take_first(self) -> None:

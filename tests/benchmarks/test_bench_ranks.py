@@ -20,6 +20,7 @@ def measured(processes: int, each: float, in_all: float, scoring: float) -> dict
         "each": {"frames_per_second": each},
         "in_all": {"frames_per_second": in_all},
         "scoring": {"frames_per_second": scoring},
+        "alone_at_once": [30.5, 29.9],
         "sum": summed,
         "sending_error": 0.0023,
     }
@@ -32,7 +33,8 @@ def test_table_compares_several_processes_with_one() -> None:
     one, four = (" ".join(line.split()) for line in lines[1:3])
     assert one == "1 30.00 (100.0%) 30.00 (100.0%) - 40.00 (1.00 times) 2.0 MB in 1.5 ms"
     assert four == "4 29.10 (97.0%) 24.00 (80.0%) 25.50 (85.0%) 152.00 (3.80 times) 2.0 MB in 1.5 ms"
-    assert lines[3] == "4 processes: 2.1 MB sent by each over loopback, 2.5 ms; a sum in bf16 is 2.3e-03 off"
+    assert lines[3] == "4 processes, each by itself at once: 30.50, 29.90"
+    assert lines[4] == "4 processes: 2.1 MB sent by each over loopback, 2.5 ms; a sum in bf16 is 2.3e-03 off"
     assert json.loads(lines[-1]) == {"processes": found}
 
 

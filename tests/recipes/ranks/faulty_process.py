@@ -12,21 +12,29 @@ from typing import Any
 
 from data_prep.console import run_script
 from recipes import sft_qwen2vl
-from recipes.ranks.place import here
+from recipes.ranks.place import here, take_place
 
 HARMS = {
-    "killed": lambda: os.kill(os.getpid(), signal.SIGKILL),
-    "terminated": lambda: os.kill(os.getpid(), signal.SIGTERM),
-    "launcher terminated": lambda: os.kill(os.getppid(), signal.SIGTERM),
+    "killed": lambda _: kill(),
+    "killed while adding up": lambda trainer: setattr(trainer.trained, "add_up_gradients", kill),
+    "terminated": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+    "launcher terminated": lambda _: os.kill(os.getppid(), signal.SIGTERM),
 }
+
+
+def kill() -> None:
+    """End this process by a signal that it can't note."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def main(argv: list[str]) -> int:
     """Train, and come to harm in the middle of an update; of several micro-batches before the second."""
+    again, second = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0", os.environ.get("RANK") == "1"
+    place = take_place()  # as its main does, before torch looks for cards
+    sft_qwen2vl.take_place = lambda environment=None: place
     from recipes.training import sent_checkpoint
     from recipes.training.shared_trainer import SharedTrainer
 
-    again, second = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0", os.environ.get("RANK") == "1"
     rank, update, harm = (os.environ.get("FAULT") or "0 -1 none").split(" ", 2)
     step, alike, steps = SharedTrainer.training_step, SharedTrainer.check_alike, []
 
@@ -34,7 +42,7 @@ def main(argv: list[str]) -> int:
         if not again and (here().rank, trainer.state.global_step) == (int(rank), int(update)):
             steps.append(1)
             if len(steps) == min(2, trainer.args.gradient_accumulation_steps):
-                HARMS[harm]()
+                HARMS[harm](trainer)
         return step(trainer, *args)
 
     def noted(trainer: SharedTrainer) -> None:

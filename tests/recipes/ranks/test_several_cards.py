@@ -111,6 +111,22 @@ def test_killed_process_ends_the_run_with_a_line_and_two_go_on(
     assert apart(whole, run) < MOST_APART_BF16
 
 
+def test_card_that_waits_for_a_killed_process_s_numbers_is_told_of(
+    runs: dict[str, Path], small_base: Path, data: Path, tmp_path: Path
+) -> None:
+    """That is within the sum of an update: nothing on the card can be read any more, the last checkpoint stays."""
+    places = ["--vision_cache", str(runs["features_two"]), "--output_dir", str(tmp_path / "run")]
+    settings = [*on_cards(small_base, data, linear_probe=False), *places]
+    done = launched([*on_one_machine(2), FAULTY, *settings], FAULT="1 7 killed while adding up")
+    assert done.returncode != 0
+    assert lines_with("error: this card doesn't come to the end of an update, as when another process", done.stderr)
+    assert is_whole(tmp_path / "run" / "checkpoint-5")
+    assert not is_finished(tmp_path / "run")
+    done = launched([*on_one_machine(2), SFT, *settings, "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert apart(runs["two"], tmp_path / "run") < MOST_APART
+
+
 @pytest.mark.parametrize("harm", ["1 6 terminated", "0 6 launcher terminated"])
 def test_signal_stops_both_cards_and_leaves_a_checkpoint(
     runs: dict[str, Path], small_base: Path, data: Path, harm: str, tmp_path: Path

@@ -196,10 +196,11 @@ def test_signal_right_after_a_checkpoint_leaves_that_one(uneven: dict[str, Any])
     assert "adapters differ" not in done.stderr and is_whole(run / "checkpoint-10")
 
 
-def test_killed_process_ends_the_run_with_a_line_and_one_goes_on(uneven: dict[str, Any]) -> None:
-    run = uneven["at"] / "killed"
+@pytest.mark.parametrize("harm", ["killed", "killed while adding up"])
+def test_killed_process_ends_the_run_with_a_line_and_one_goes_on(uneven: dict[str, Any], harm: str) -> None:
+    run = uneven["at"] / harm
     settings = [*uneven["settings"], "--output_dir", str(run)]
-    done = broken([*on_one_machine(2), FAULTY, *settings], FAULT="1 6 killed")
+    done = broken([*on_one_machine(2), FAULTY, *settings], FAULT=f"1 6 {harm}")
     assert lines_with("error: another process has ended: checkpoint-6 is saved, go on with --resume", done.stderr)
     assert is_whole(run / "checkpoint-6")
     assert sft_qwen2vl.main([*settings, "--resume"]) == 0
