@@ -187,6 +187,7 @@ EXPORTS = {
     "2b": ("export_two_cores", "the 2B's shape"),
     "7b": ("export_two_cores", "the 7B, full size"),
     "7b, H100": ("export_7b_h100", "the same on an H100"),
+    "7b, H200": ("export_7b_h200", "the same on an H200"),
 }
 ASKED = ("infer, adapter", "transformers 5.23.0", "transformers 4.57.6", "llama.cpp")
 
@@ -205,6 +206,9 @@ def test_exports_figures_are_those_of_the_benchmark(name: str) -> None:
         assert {way: found["labels"] for way, found in away.items()} == dict.fromkeys(away, 0)
     else:
         assert max(found["p_unsafe"] for found in away.values()) < 0.03
+    for each in report["exports"]:
+        if "own_gib" in each and name.startswith("7b"):
+            assert each["own_gib"] < 4 and f"{each['own_gib']:.2f} GiB were of no file" in in_a_line(document)
 
 
 FRAMES_ARMS = {
@@ -254,7 +258,7 @@ def test_processes_figures_are_those_of_the_benchmark() -> None:
     rates = {
         "training, 16 frames a process an update, frames/s of a process": "each",
         "training, 16 frames an update in all, frames/s of a process": "in_all",
-        "scoring 128 frames together, frames/s": "scoring",
+        "scoring 160 frames together, frames/s": "scoring",
     }
     for words, name in rates.items():
         row = f"| {words} | {one[name]['frames_per_second']:.2f} | {two[name]['frames_per_second']:.2f} |"
@@ -265,6 +269,47 @@ def test_processes_figures_are_those_of_the_benchmark() -> None:
     assert f"a sum over two is {two['sending_error']:.1%} off".replace("%", " %") in in_a_line(doc("machines"))
     assert wire_line() in as_table_of_ranks({"processes": processes})
     assert "6.6 s" in wire_line() and "91% of their speed, 83% where" in wire_line()
+
+
+def test_cards_figures_are_those_of_the_benchmark() -> None:
+    processes, text = results_of("ranks_7b_h200")["processes"], BENCHMARKS.read_text()
+    one = processes["1"]["each"]["frames_per_second"]
+
+    def row(words: str, name: str) -> str:
+        rates = [processes[count].get(name, {}).get("frames_per_second") for count in ("1", "2", "4")]
+        shares = [
+            f" ({rate / one:.1%})".replace("%", " %") if rate and number else "" for number, rate in enumerate(rates)
+        ]
+        cells = [f"{rate:.2f}{share}" if rate else NOT_MEASURED for rate, share in zip(rates, shares, strict=True)]
+        return f"| {words} | {' | '.join(cells)} |"
+
+    assert row("training, 16 frames a process an update, frames/s of a process", "each") in text
+    assert row("training, 16 frames an update in all, frames/s of a process", "in_all") in text
+    assert row("the same, `cuda_graphs: true`", "in_all_graph") in text
+    scored = [processes[count]["scoring"]["frames_per_second"] for count in ("1", "2", "4")]
+    times = " | ".join(f"{rate:.2f} ({rate / scored[0]:.2f} times)" for rate in scored[1:])
+    assert f"| scoring 2,000 frames together, frames/s | {scored[0]:.2f} | {times} |" in text
+    by_itself = [processes[count]["alone_at_once"] for count in ("2", "4")]
+    ranges = " | ".join(f"{min(rates):.2f} to {max(rates):.2f}" for rates in by_itself)
+    assert f"| the same, each by itself at once | {NOT_MEASURED} | {ranges} |" in text
+    graphs = " and ".join(f"{processes[count]['in_all_graph']['frames_per_second'] / one:.0%}" for count in ("2", "4"))
+    assert f"at 16 in all {graphs.replace('%', '', 1).replace('%', ' %')}" in in_a_line(doc("machines"))
+
+
+@pytest.mark.parametrize("cap", ["7.2", "1.6"])
+def test_whole_runs_by_plans_took_what_is_said(cap: str) -> None:
+    run, text = results_of("runs_by_plan_h200")["arms"][f"whole_{cap}"], BENCHMARKS.read_text()
+    plan = run["trained"]["plan"]
+    cells = [
+        cap,
+        plan["per_device_train_batch_size"],
+        recomputed_of(plan),
+        plan["layers_on_host"],
+        in_gib(run["trained"]),
+    ]
+    assert f"| training, from start to linear probe | {' | '.join(map(str, cells))} |" in text
+    assert f"| its report | {cap} | | | | {in_gib(run['evaluated'])} |" in text
+    assert {"adapter_model.safetensors", "linear_probe.safetensors", "training.png"} <= set(run["trained"]["written"])
 
 
 def test_demo_figures_are_those_of_the_benchmark() -> None:
