@@ -1,6 +1,6 @@
 """P(UNSAFE) from one forward pass: the one way in which training, evaluation and inference answer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -28,6 +28,10 @@ Grids = tuple[tuple[int, ...], ...]
 
 class NoProbabilityError(InputError):
     """A P(UNSAFE) that is no number: nothing may be answered from it."""
+
+
+class ScoringLeftError(Exception):
+    """A pass was left before its end, by all processes, because one of them was to leave it."""
 
 
 def label_token_ids(collator: VisionCollator) -> list[int]:
@@ -119,8 +123,15 @@ def score_together(
     if is_alone():
         return score_split(model, collator, rows, batch_size=batch_size, **how)
     mine = whole_batches(len(rows), batch_size, here().rank, here().ranks)
-    found = score_split(model, collator, rows.select(mine), batch_size=batch_size, **how) if mine else None
-    return SplitScores.joined([part for part in gathered(found) if part is not None])
+    left, found = False, None
+    try:
+        found = score_split(model, collator, rows.select(mine), batch_size=batch_size, **how) if mine else None
+    except ScoringLeftError:
+        left = True  # the others are told where all meet
+    parts = gathered((left, found))
+    if any(left for left, _ in parts):
+        raise ScoringLeftError
+    return SplitScores.joined([part for _, part in parts if part is not None])
 
 
 def score_rows(
@@ -129,13 +140,10 @@ def score_rows(
     rows: Any,
     *,
     batch_size: int,
-    num_workers: int = 0,
-    show_progress: bool = False,
+    **how: Any,
 ) -> np.ndarray:
     """Return P(UNSAFE) of every row, in order, as float64 of shape (rows,); see score_together."""
-    return score_together(
-        model, collator, rows, batch_size=batch_size, num_workers=num_workers, show_progress=show_progress
-    ).p_unsafe
+    return score_together(model, collator, rows, batch_size=batch_size, **how).p_unsafe
 
 
 def score_split(
@@ -148,11 +156,13 @@ def score_split(
     show_progress: bool = False,
     without_adapter: bool = False,
     probe: LinearProbe | None = None,
+    is_left: Callable[[], bool] = lambda: False,
 ) -> SplitScores:
     """Score every row, in order, with the adapter and, where asked for, without it, and by a linear probe.
 
     The vision tower, which bears no adapter, sees each frame once for all of these. `rows` is anything indexable.
-    Raises NoProbabilityError where a P(UNSAFE) is no number, CardFullError where the card's memory is too short.
+    Raises NoProbabilityError where a P(UNSAFE) is no number, CardFullError where the card's memory is too short, and
+    ScoringLeftError once `is_left`, which is asked before each batch, says so.
     """
     loader = batches(rows, collator.prompts, batch_size=batch_size, num_workers=num_workers)
     was_training = model.training
@@ -162,6 +172,8 @@ def score_split(
     without: list[np.ndarray] = []
     by_probe: list[np.ndarray] = []
     for batch in tqdm(loader, desc="scoring", unit="batch", disable=None if show_progress else True):
+        if is_left():
+            raise ScoringLeftError
         with memory_told(batch_size):
             seen = add_image_features(score.base, batch)
         with_it.append(score(seen))

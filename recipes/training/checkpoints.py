@@ -65,8 +65,13 @@ def stopping_count(state: dict[str, Any]) -> tuple[int, int] | None:
 
 
 def is_trained_out(checkpoint: Path) -> bool:
-    """Say whether nothing is left to train after a checkpoint: all updates are made, or early stopping ended it."""
+    """Say whether nothing is left to train after a checkpoint: all updates are made, or early stopping ended it.
+
+    Where a validation is due yet, there is something left.
+    """
     state = read_state(checkpoint)
+    if state["stateful_callbacks"].get("LateValidation", {}).get("attributes", {}).get("is_due"):
+        return False
     count, patience = stopping_count(state) or (0, 1)
     return bool(state["global_step"] >= state["max_steps"] or count >= patience)
 

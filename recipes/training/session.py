@@ -14,6 +14,7 @@ from recipes.training.callbacks import StopOnRequest
 from recipes.training.card_progress import CardStuckError
 from recipes.training.checkpoints import is_trained_out
 from recipes.training.finishing import finish
+from recipes.training.late_validation import TrainedOutError
 from recipes.training.run import Run
 from recipes.training.sent_checkpoint import checkpoint_for_all
 from recipes.training.shared_trainer import UpdateLeftError
@@ -35,7 +36,7 @@ def train(run: Run) -> int:
         try:
             trained = resume(trainer) if run.recipe.resume else bool(trainer.train())
         except UpdateLeftError:
-            return leave(trainer)
+            return leave(trainer, stop)
         except RankLostError as error:
             if not is_first() or isinstance(error, CardStuckError):
                 raise
@@ -52,9 +53,12 @@ def train(run: Run) -> int:
     return 0
 
 
-def leave(trainer: SafetyTrainer) -> int:
+def leave(trainer: SafetyTrainer, stop: StopRequest) -> int:
     """Save a run that all processes stop, one of which was asked to; return the exit status."""
     saved = trainer.leave_update()
+    if is_alone() and stop.received:
+        print(f"stopped by {stop.received.name}: {saved}, go on with --resume", file=sys.stderr)
+        return stop.exit_status
     gathered(None)  # a launcher that misses one ends the others, which may be saving
     print(f"stopped by a signal to a process: {saved}, go on with --resume", file=sys.stderr)
     return 128 + SIGTERM
@@ -68,5 +72,9 @@ def resume(trainer: SafetyTrainer) -> bool:
     if checkpoint and is_trained_out(checkpoint):
         trainer.load_trained(checkpoint)
         return False
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except TrainedOutError:
+        trainer.take_best()
+        return False
     return True

@@ -21,7 +21,7 @@ from recipes.training.trained_weights import TrainedWeights
 
 
 class UpdateLeftError(Exception):
-    """An update was left before its end by all processes, because one was asked to stop."""
+    """An update, or a validation, was left before its end by all processes, because one was asked to stop."""
 
 
 class SharedTrainer(SFTTrainer):
@@ -87,9 +87,7 @@ class SharedTrainer(SFTTrainer):
         """
         if is_alone():
             return self.add_micro_batch(model, inputs, num_items_in_batch)
-        if self.request is not None and self.request.received:
-            ask_to_stop()
-        if asked_to_stop():
+        if self.is_stopping():
             self._agree(stop=True)
         if not self._begun:
             torch.manual_seed(self._seed_of_update())
@@ -102,6 +100,13 @@ class SharedTrainer(SFTTrainer):
         if not self._missing and self._agree(stop=False):
             self.trained.add_up_gradients()
         return loss
+
+    def is_stopping(self) -> bool:
+        """Say whether this process was asked to stop, of which it tells the others, or another one was."""
+        if self.request is not None and self.request.received:
+            ask_to_stop()
+            return True
+        return asked_to_stop()
 
     def add_micro_batch(self, model: torch.nn.Module, inputs: dict[str, Any], rows: int | None) -> torch.Tensor:
         """Add a micro-batch's gradients to the adapter's, and return its share of the loss of so many rows."""
@@ -157,10 +162,16 @@ class SharedTrainer(SFTTrainer):
         return noted
 
     def leave_update(self, *, others_lost: bool = False) -> str:
-        """Let go of an update that was begun, save the run as the last one left it, and say in a few words where."""
+        """Let go of an update that was begun, save the run as the last one left it, and say in a few words where.
+
+        Training has ended then for whatever follows it: TensorBoard's writer keeps the last minutes for itself until it
+        is closed.
+        """
         self.forget_update()
         self.others_lost = others_lost
-        return self.save_before_the_end()
+        saved = self.save_before_the_end()
+        self.callback_handler.on_train_end(self.args, self.state, self.control)
+        return saved
 
     def save_alone(self) -> str:
         """Save the run where this process can't go on, whatever the others do, and say in a few words where."""

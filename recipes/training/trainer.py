@@ -8,33 +8,33 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerControl, TrainerState
+from transformers import PreTrainedModel, TrainerControl
 
 from data_prep.errors import InputError
-from recipes.answering.scoring import NoProbabilityError, score_rows
+from recipes.answering.scoring import NoProbabilityError, ScoringLeftError, score_rows
 from recipes.batches.collator import ROW, VisionCollator
 from recipes.layers.fused_lora import fuse_lora
 from recipes.layers.joined_lora import join_adapters
 from recipes.metrics.class_ids import class_ids
 from recipes.metrics.safety_metric import compute_figures, log_loss
-from recipes.metrics.seen_rows import read_seen_rows
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.device import CardFullError
 from recipes.model.loss import answer_loss, training_inputs
 from recipes.ranks.group import from_first
 from recipes.ranks.place import is_first
-from recipes.training.checkpoints import STATE_NAME, best_checkpoint, checkpoint_of, stopping_count
+from recipes.training.checkpoints import checkpoint_of
 from recipes.training.divergence import GradientWatch
 from recipes.training.fitting_steps import MOST_TIMES, FittingSteps
 from recipes.training.graphed_step import GraphedStep
 from recipes.training.host_optimizer import HostAdamW
 from recipes.training.noting import LogOddsNotes
+from recipes.training.resumed_trainer import ResumedTrainer
 from recipes.training.run_folder import RunFolder
-from recipes.training.shared_trainer import SharedTrainer
+from recipes.training.shared_trainer import UpdateLeftError
 from recipes.training.trained_weights import TrainedWeights
 
 
-class SafetyTrainer(SharedTrainer):
+class SafetyTrainer(ResumedTrainer):
     """Train an adapter on the answers alone, and judge it on the validation split as it will be used.
 
     The data set's rows go to the collator as they are. Validation figures (`eval_accuracy`, `eval_f1`,
@@ -71,41 +71,6 @@ class SafetyTrainer(SharedTrainer):
         self.graphed = GraphedStep(self.model.get_base_model()) if cuda_graphs else None
         # Whether the base's vocabulary grew needs no look at the Hub: the adapter never touches the embedding.
         self.model.save_pretrained = partial(self.model.save_pretrained, save_embedding_layers=False)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
-        """Load an adapter, and what was noted until then.
-
-        PEFT puts new weights in fp32 in the place of ones in 16 bits, and those must train.
-        """
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        self.trained.take(self.model)
-        self.notes.go_on_from(read_seen_rows(Path(resume_from_checkpoint)) if is_first() else None)
-
-    def _load_callback_state(self) -> None:
-        """Have what a checkpoint says of its run hold here; called once its state is loaded.
-
-        The best checkpoint lies in the run's folder, wherever that was when its path was noted. Early stopping goes on
-        counting. Lengths in updates follow the settings, of which those of logging are free to change.
-        """
-        state = self.state
-        if self.args.load_best_model_at_end and state.best_global_step and is_first():
-            state.best_model_checkpoint = str(best_checkpoint(self.folder.path, state.best_global_step))
-        state.compute_steps(self.args, state.max_steps)
-        count = stopping_count(vars(state))
-        for callback in self.callback_handler.callbacks:
-            if isinstance(callback, EarlyStoppingCallback) and count is not None:
-                callback.early_stopping_patience_counter = count[0]
-
-    def load_trained(self, checkpoint: Path) -> None:
-        """Be as after training that ended at a checkpoint: with its state, and the best adapter where one is chosen.
-
-        Of several processes the first alone has that one, see share_adapter.
-        """
-        self.state = TrainerState.load_from_json(str(checkpoint / STATE_NAME))
-        self._load_callback_state()
-        self._load_from_checkpoint(str(checkpoint))
-        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is not None and is_first():
-            self._load_best_model()
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """Return the optimizer that the settings name, or the host's AdamW."""
@@ -191,10 +156,10 @@ class SafetyTrainer(SharedTrainer):
         self.notes.note(inputs[ROW], self.state.global_step + 1, log_odds)
         return loss
 
-    def score(self, rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    def score(self, rows: Any, **how: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return P(UNSAFE) and class id of every row, both of shape (rows,), each process having scored its part.
 
-        Raises InputError where P is no number.
+        `how` are further arguments of score_split. Raises InputError where P is no number.
         """
         try:
             p_unsafe = score_rows(
@@ -204,6 +169,7 @@ class SafetyTrainer(SharedTrainer):
                 batch_size=self.args.per_device_eval_batch_size,
                 num_workers=self.args.dataloader_num_workers,
                 show_progress=not self.args.disable_tqdm,
+                **how,
             )
         except NoProbabilityError:
             raise InputError(
@@ -217,9 +183,20 @@ class SafetyTrainer(SharedTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Score the validation split and log its figures, each under `<metric_key_prefix>_<figure>`."""
+        """Score the validation split and log its figures, each under `<metric_key_prefix>_<figure>`.
+
+        Raises UpdateLeftError where a process was asked to stop: before the next batch.
+        """
         self.watch.check()
-        p_unsafe, truth = self.score(self.eval_dataset if eval_dataset is None else eval_dataset)
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        with self.late_validation.under_way():
+            return self._evaluated(rows, metric_key_prefix)
+
+    def _evaluated(self, rows: Any, metric_key_prefix: str) -> dict[str, float]:
+        try:
+            p_unsafe, truth = self.score(rows, is_left=self.is_stopping)
+        except ScoringLeftError:
+            raise UpdateLeftError from None
         figures = {
             "loss": log_loss(p_unsafe, truth),
             **compute_figures(p_unsafe, truth, threshold=PLAIN_THRESHOLD),

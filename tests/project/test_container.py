@@ -216,7 +216,7 @@ def test_training_is_a_process_of_its_own_that_can_be_stopped() -> None:
     """tests/recipes/training/test_sft_command.py runs and stops that very command."""
     train = service("train")
     assert (train["profiles"], train["build"], train["gpus"]) == (["train"], ".", "all")
-    assert (train["init"], train["stop_grace_period"]) == (True, "30m")
+    assert (train["init"], train["stop_grace_period"]) == (True, "5m")
     assert "stop_signal" not in train and "restart" not in train
     assert isinstance(train["command"], list), "a shell would be the first process, and keep the signal to itself"
     assert train["command"][:2] == ["python", "recipes/sft_qwen2vl.py"]

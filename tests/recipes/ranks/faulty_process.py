@@ -34,16 +34,26 @@ def main(argv: list[str]) -> int:
     sft_qwen2vl.take_place = lambda environment=None: place
     from recipes.training import sent_checkpoint
     from recipes.training.shared_trainer import SharedTrainer
+    from recipes.training.trainer import SafetyTrainer
 
     rank, update, harm = (os.environ.get("FAULT") or "0 -1 none").split(" ", 2)
-    step, alike, steps = SharedTrainer.training_step, SharedTrainer.check_alike, []
+    step, alike, evaluate, steps = SharedTrainer.training_step, SharedTrainer.check_alike, SafetyTrainer.evaluate, []
+
+    def meets_harm(trainer: SharedTrainer, *, validating: bool) -> bool:
+        now = (here().rank, trainer.state.global_step) == (int(rank), int(update))
+        return not again and now and harm.endswith("validating") == validating
 
     def harmed(trainer: SharedTrainer, *args: Any) -> Any:
-        if not again and (here().rank, trainer.state.global_step) == (int(rank), int(update)):
+        if meets_harm(trainer, validating=False):
             steps.append(1)
             if len(steps) == min(2, trainer.args.gradient_accumulation_steps):
                 HARMS[harm](trainer)
         return step(trainer, *args)
+
+    def evaluated(trainer: SafetyTrainer, *args: Any, **how: Any) -> Any:
+        if meets_harm(trainer, validating=True):
+            HARMS[harm.removesuffix(" while validating")](trainer)
+        return evaluate(trainer, *args, **how)
 
     def noted(trainer: SharedTrainer) -> None:
         name = f"{trainer.state.global_step}-{here().rank}"
@@ -51,6 +61,7 @@ def main(argv: list[str]) -> int:
         alike(trainer)
 
     SharedTrainer.training_step = harmed  # type: ignore[method-assign, assignment]
+    SafetyTrainer.evaluate = evaluated  # type: ignore[method-assign, assignment]
     if "DIGESTS" in os.environ:
         SharedTrainer.check_alike = noted  # type: ignore[method-assign, assignment]
     if "BLIND" in os.environ and second:

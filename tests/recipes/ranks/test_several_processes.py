@@ -207,6 +207,26 @@ def test_killed_process_ends_the_run_with_a_line_and_one_goes_on(uneven: dict[st
     assert apart(uneven["run"], run) < MOST_APART
 
 
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        ("terminated", "stopped by a signal to a process: checkpoint-5 is saved, go on with --resume"),
+        ("killed", "error: another process has ended: checkpoint-5 is saved, go on with --resume"),
+    ],
+)
+def test_validation_that_one_leaves_is_made_as_the_run_goes_on(uneven: dict[str, Any], harm: str, told: str) -> None:
+    run = uneven["at"] / f"{harm}-while-validating"
+    settings = [*uneven["settings"], "--output_dir", str(run)]
+    done = broken([*on_one_machine(2), FAULTY, *settings], FAULT=f"1 5 {harm} while validating")
+    assert lines_with(told, done.stderr)
+    assert is_whole(run / "checkpoint-5")
+    done = launched([*on_one_machine(2), SFT, *settings, "--resume"])
+    assert done.returncode == 0, done.stderr
+    assert apart(uneven["run"], run) < MOST_APART
+    for name in ("eval_accuracy", "eval_macro_f1", "step"):
+        assert logged(run, name) == logged(uneven["run"], name)
+
+
 def test_signal_to_the_launcher_leaves_a_checkpoint_that_the_same_run_goes_on_from(uneven: dict[str, Any]) -> None:
     """With dropout, whose random numbers are an update's and a process's own, and the optimizer on the host."""
     settings = [*uneven["settings"], "--optimizer_on_host", "true", "--lora_dropout", "0.1", "--output_dir"]
