@@ -162,16 +162,10 @@ class SharedTrainer(SFTTrainer):
         return noted
 
     def leave_update(self, *, others_lost: bool = False) -> str:
-        """Let go of an update that was begun, save the run as the last one left it, and say in a few words where.
-
-        Training has ended then for whatever follows it: TensorBoard's writer keeps the last minutes for itself until it
-        is closed.
-        """
+        """Let go of an update that was begun, save the run as the last one left it, and say in a few words where."""
         self.forget_update()
         self.others_lost = others_lost
-        saved = self.save_before_the_end()
-        self.callback_handler.on_train_end(self.args, self.state, self.control)
-        return saved
+        return self.save_before_the_end()
 
     def save_alone(self) -> str:
         """Save the run where this process can't go on, whatever the others do, and say in a few words where."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from benchmarks.measuring.recipe_arguments import recipe_arguments
 from recipes import sft_qwen2vl
@@ -68,12 +67,6 @@ def judged(folder: Path) -> tuple[Any, list[dict[str, Any]]]:
     return summary["best_step"], [entry for entry in summary["log_history"] if "eval_loss" in entry]
 
 
-def logged_steps(folder: Path) -> list[int]:
-    """Return the updates whose loss TensorBoard can show."""
-    events = EventAccumulator(str(folder)).Reload()
-    return [event.step for event in events.Scalars("train/loss")]
-
-
 def assert_same(run: Path, whole: Path) -> None:
     assert judged(run) == judged(whole)
     assert (run / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
@@ -91,8 +84,7 @@ def test_signal_in_a_validation_is_obeyed_before_the_next_batch(
     run, checkpoint = tmp_path / "run", tmp_path / "run" / f"checkpoint-{step}"
     with monkeypatch.context() as patched:
         harm(patched, step)
-        assert train({**settings, "report_to": "tensorboard", "logging_steps": 1}, run) == 143
-    assert logged_steps(run / "tensorboard") == list(range(1, step + 1))
+        assert train(settings, run) == 143
     assert f"stopped by SIGTERM: checkpoint-{step} is saved, go on with --resume" in capsys.readouterr().err
     assert is_whole(checkpoint) and not is_trained_out(checkpoint) and not is_finished(run)
     with monkeypatch.context() as patched:  # and again, as the run goes on: nothing is lost
