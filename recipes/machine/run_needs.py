@@ -1,6 +1,5 @@
 """What a run needs besides hardware, a check each: its base, its data, memory, disk, folders that it may write to."""
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from huggingface_hub import constants
+from joblib import cpu_count
 
 from data_prep.disk.byte_counts import GIB, size_in_words
 from data_prep.disk.places import standing
@@ -134,7 +134,7 @@ class RunNeeds:
         import torch
 
         self.cards = torch.cuda.device_count() if gpu_found else 1
-        cores, loaders = os.cpu_count() or 1, self.settings["dataloader_num_workers"]
+        cores, loaders = cpu_count(), self.settings["dataloader_num_workers"]
         update = self.settings["frames_an_update"]
         frames_a_process(update or frames_of(self.settings), self.cards)
         fed = loaders_of(loaders, cores, self.cards)

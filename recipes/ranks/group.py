@@ -16,6 +16,7 @@ import torch
 import torch.distributed as dist
 
 from data_prep.errors import InputError, one_line
+from recipes.ranks.earlier import keep_words_in
 from recipes.ranks.meeting import meet, shortened
 from recipes.ranks.place import Place, here, is_alone, is_first, stand
 
@@ -76,12 +77,14 @@ def _join(place: Place) -> None:
         dist.init_process_group(backend, store=store, rank=place.rank, world_size=place.ranks, timeout=WAITING)
     stand(place)
     _board = _Board(store)
+    keep_words_in(store)
 
 
 def _leave() -> None:
     global _board
     stand(Place())
     _board = None
+    keep_words_in(None)
     dist.destroy_process_group()
 
 

@@ -2,7 +2,6 @@
 
 import atexit
 import math
-import os
 import shutil
 import sys
 import tempfile
@@ -10,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from joblib import cpu_count
 
 from data_prep.errors import InputError
 from data_prep.files import from_root
@@ -150,7 +151,7 @@ def share_work(training: "SFTConfig") -> None:
     if is_alone():
         return
     training.per_device_train_batch_size, training.gradient_accumulation_steps = at_once_of(share, frames)
-    loaders = loaders_of(training.dataloader_num_workers, os.cpu_count() or 1, here().local_ranks)
+    loaders = loaders_of(training.dataloader_num_workers, cpu_count(), here().local_ranks)
     training.dataloader_num_workers = loaders
 
 

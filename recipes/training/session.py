@@ -1,5 +1,6 @@
 """A sitting of training: from the start or the last whole checkpoint to the end, or to a signal."""
 
+import socket
 import sys
 from contextlib import redirect_stdout
 from signal import SIGTERM
@@ -7,15 +8,17 @@ from signal import SIGTERM
 from transformers import set_seed
 
 from recipes.model.device import use_all_cores
-from recipes.ranks.group import RankLostError, gathered
+from recipes.ranks.earlier import earlier_word
+from recipes.ranks.group import RankLostError, gathered, refuse_any
 from recipes.ranks.place import is_alone, is_first
 from recipes.training.building import build_trainer, fill_vision_cache
 from recipes.training.callbacks import StopOnRequest
 from recipes.training.card_progress import CardStuckError
-from recipes.training.checkpoints import is_trained_out
+from recipes.training.checkpoints import is_trained_out, step_of
 from recipes.training.finishing import finish
 from recipes.training.late_validation import TrainedOutError
 from recipes.training.run import Run
+from recipes.training.run_folder import RunFolder
 from recipes.training.sent_checkpoint import checkpoint_for_all
 from recipes.training.shared_trainer import UpdateLeftError
 from recipes.training.stopping import StopRequest
@@ -24,6 +27,7 @@ from recipes.training.trainer import SafetyTrainer
 
 def train(run: Run) -> int:
     """Train from the start or the last whole checkpoint, save the best adapter; return the exit status."""
+    refuse_any(outdated(run.folder))
     use_all_cores()
     fill_vision_cache(run)
     set_seed(run.training.seed)
@@ -62,6 +66,21 @@ def leave(trainer: SafetyTrainer, stop: StopRequest) -> int:
     gathered(None)  # a launcher that misses one ends the others, which may be saving
     print(f"stopped by a signal to a process: {saved}, go on with --resume", file=sys.stderr)
     return 128 + SIGTERM
+
+
+def outdated(folder: RunFolder) -> str | None:
+    """Say what is wrong where the first process finds less of a run than one before it, of the same launcher, saved."""
+    word = earlier_word(folder.path.name) if is_first() else None
+    if word is None:
+        return None
+    step, host = word.split()
+    found = folder.last_checkpoint()
+    if found is not None and step_of(found) >= int(step):
+        return None
+    return (
+        f"checkpoint-{step} was saved on {host}, and {folder.path} on {socket.gethostname()}, where the first process "
+        "is now, holds none as new; have output_dir lie on a disk that all machines share"
+    )
 
 
 def resume(trainer: SafetyTrainer) -> bool:

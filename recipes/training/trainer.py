@@ -1,6 +1,7 @@
 """The SFTTrainer subclass: row weights, label figures while training, whole checkpoints, an orderly stop."""
 
 import math
+import socket
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from recipes.metrics.safety_metric import compute_figures, log_loss
 from recipes.metrics.threshold import PLAIN_THRESHOLD
 from recipes.model.device import CardFullError
 from recipes.model.loss import answer_loss, training_inputs
+from recipes.ranks.earlier import leave_word
 from recipes.ranks.group import from_first
 from recipes.ranks.place import is_first
 from recipes.training.checkpoints import checkpoint_of
@@ -221,3 +223,4 @@ class SafetyTrainer(ResumedTrainer):
             kept=self._checkpoints_kept,
             best=self.state.best_model_checkpoint,
         )
+        leave_word(self.folder.path.name, f"{self.state.global_step} {socket.gethostname()}")

@@ -17,6 +17,7 @@ from recipes.ranks.place import here, take_place
 HARMS = {
     "killed": lambda _: kill(),
     "killed while adding up": lambda trainer: setattr(trainer.trained, "add_up_gradients", kill),
+    "killed with its disk": lambda trainer: kill_with(trainer.folder.path),
     "terminated": lambda _: os.kill(os.getpid(), signal.SIGTERM),
     "launcher terminated": lambda _: os.kill(os.getppid(), signal.SIGTERM),
 }
@@ -25,6 +26,12 @@ HARMS = {
 def kill() -> None:
     """End this process by a signal that it can't note."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_with(folder: Path) -> None:
+    """End this process and have its folder be gone, as where it was another machine's."""
+    folder.rename(f"{folder}-gone")
+    kill()
 
 
 def main(argv: list[str]) -> int:

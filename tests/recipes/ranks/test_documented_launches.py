@@ -108,6 +108,22 @@ def test_elastic_launch_comes_back_from_the_last_checkpoint(settings: list[str],
     assert is_finished(tmp_path / "run")
 
 
+def test_elastic_launch_doesnt_begin_anew_where_the_first_machine_is_another(
+    settings: list[str], tmp_path: Path
+) -> None:
+    """Its disk is gone with it."""
+    words = shlex.split(shlex.join(documented("torchrun", "1:4")).replace("--nproc-per-node 1", "--nproc-per-node 2"))
+    words = [word.replace("last_call_timeout=30", "last_call_timeout=1") for word in words]
+    words[words.index("--max-restarts") + 1] = "1"
+    command = here(words, free_port(), [*settings, "--output_dir", str(tmp_path / "run")], FAULTY)
+    done = launched(command, FAULT="0 5 killed with its disk")
+    assert done.returncode != 0
+    assert lines_with("error: checkpoint-4 was saved on ", done.stderr)
+    assert lines_with("holds none as new; have output_dir lie on a disk that all machines share", done.stderr)
+    assert is_whole(tmp_path / "run-gone" / "checkpoint-4")
+    assert not is_finished(tmp_path / "run")
+
+
 def test_slurm_file_starts_processes_that_train_together(settings: list[str], tmp_path: Path) -> None:
     """srun and scontrol are stand-ins: a line for each of two machines, which are both this one.
 
