@@ -1,5 +1,8 @@
 import hashlib
+import io
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,18 +12,27 @@ from qwen_vl_utils import process_vision_info
 from transformers import Qwen2VLConfig, Qwen2VLModel
 from transformers.processing_utils import ProcessorMixin
 
+from data_prep.errors import InputError
 from data_prep.labels import LABELS, PROMPT, chat_messages
 from recipes.answering.scoring import label_token_ids
+from recipes.batches import loader
 from recipes.batches.collator import PIXELS_VERSION, VisionCollator, balanced_label_weights
 from recipes.batches.shrinking import shrunk, shrunk_on, shrunk_size
 from recipes.layers.losses import IGNORED
 from recipes.model.loading import load_processor
+from recipes.ranks.place import Place
 
 MAX_PIXELS = 401408
 
 
 def picture(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image) -> dict[str, bytes]:
+    held = io.BytesIO()
+    image.save(held, "JPEG")
+    return {"bytes": held.getvalue()}
 
 
 @pytest.fixture(scope="module", params=["small", "true"])
@@ -193,6 +205,39 @@ def test_shrunk_frames_are_those_of_their_version() -> None:
     """Where this digest changes PIXELS_VERSION goes up, or vision features kept from before are taken for today's."""
     digest = hashlib.sha256(shrunk(picture(640, 360), (224, 420)).numpy().tobytes()).hexdigest()
     assert (PIXELS_VERSION, digest[:16]) == (2, "c1385206cb5e3bd9")
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_frames_decoded_by_several_threads_are_those_of_one_in_order(
+    small_base: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collator = VisionCollator(load_processor(small_base), MAX_PIXELS)
+    rows = [{"image": encoded(picture(320 + 40 * number, 240, number)), "prompt": PROMPT} for number in range(5)]
+    found = []
+    for count in (1, threads):
+        monkeypatch.setattr("recipes.batches.collator.threads_to_decode", lambda count=count: count)
+        found.append(collator.pixels(rows))
+    one, several = found
+    assert torch.equal(one["pixel_values"], several["pixel_values"])
+    assert torch.equal(one["image_grid_thw"], several["image_grid_thw"])
+
+
+def test_broken_frame_among_others_is_told_of(small_base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recipes.batches.collator.threads_to_decode", lambda: 2)
+    rows: list[dict[str, Any]] = [{"image": encoded(picture(320, 240))}, {"image": {"bytes": b"torn", "path": "b.jpg"}}]
+    with pytest.raises(InputError, match=r"b\.jpg"):
+        VisionCollator(load_processor(small_base), MAX_PIXELS).pixels(rows)
+
+
+@pytest.mark.parametrize(("workers", "processes", "threads"), [(0, 1, 8), (4, 1, 2), (3, 2, 1), (16, 1, 1)])
+def test_cores_are_shared_by_workers_and_processes(
+    workers: int, processes: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = SimpleNamespace(num_workers=workers) if workers else None
+    monkeypatch.setattr(loader, "get_worker_info", lambda: info)
+    monkeypatch.setattr(loader, "cpu_count", lambda: 8)
+    monkeypatch.setattr(loader, "here", lambda: Place(local_ranks=processes))
+    assert loader.threads_to_decode() == threads
 
 
 def test_encoded_and_decoded_frames_give_the_same_batch(small_base: Path, tmp_path: Path) -> None:

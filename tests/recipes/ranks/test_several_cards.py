@@ -93,7 +93,7 @@ def test_report_of_two_cards_is_that_of_one(runs: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("on_host", ["false", "true"])
 def test_killed_process_ends_the_run_with_a_line_and_two_go_on(
-    runs: dict[str, Path], small_base: Path, data: Path, on_host: str, tmp_path: Path
+    small_base: Path, data: Path, on_host: str, tmp_path: Path
 ) -> None:
     """In bf16, as the 7B is trained; what the host sums up is sent in bf16, and so rounded."""
     precision = {"dtype": "bfloat16", "bf16": True, "optimizer_on_host": on_host, "linear_probe": False}
