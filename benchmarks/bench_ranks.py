@@ -118,10 +118,8 @@ def as_table(results: dict[str, Any]) -> str:
         lines.append(f"{number:<12}" + "".join(f"{cell:>22}" for cell in cells) + f"{sent:>28}")
     several = [each for each in found.values() if each["processes"] > 1]
     for each in several:
-        lines.append(
-            f"{each['processes']} processes, each by itself at once: "
-            + ", ".join(f"{rate:.2f}" for rate in each["alone_at_once"])
-        )
+        alone_at_once = ", ".join(f"{rate:.2f}" for rate in each.get("alone_at_once", []))
+        lines.append(f"{each['processes']} processes, each by itself at once: {alone_at_once or 'not measured'}")
         lines.append(
             f"{each['processes']} processes: {each['sum']['sent_bytes_a_process'] / 1e6:.1f} MB sent by each over "
             f"loopback, {each['sum']['milliseconds_on_host']:.1f} ms; a sum in bf16 is {each['sending_error']:.1e} off"

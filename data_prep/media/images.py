@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
+from threading import Lock
 
 from PIL import Image, UnidentifiedImageError
 
@@ -30,13 +31,16 @@ _UPRIGHT = {
 }
 
 
+_WARNINGS_OFF = Lock()  # Python has one list of filters for all threads, which decode a batch's frames at once
+
+
 def _open(source: Path | bytes, name: str) -> Image.Image:
     if isinstance(source, Path):
         _check_file(source, name)
     try:
         # Pillow warns of a size between its own two limits; ours lies below both and raises, so one line is said. And
         # of a JPEG whose list of further pictures is damaged: the first, which is the one taken, is none the worse.
-        with warnings.catch_warnings(action="ignore"):
+        with _WARNINGS_OFF, warnings.catch_warnings(action="ignore"):
             image = Image.open(io.BytesIO(source) if isinstance(source, bytes) else source, formats=IMAGE_FORMATS)
     except (UnidentifiedImageError, Image.DecompressionBombError):
         raise InputError(f"{name}: not a readable image; allowed formats: {', '.join(IMAGE_FORMATS)}") from None

@@ -35,3 +35,9 @@ class StopOnRequest(TrainerCallback):
             control.should_save = True
             control.should_training_stop = True
         return control
+
+    def on_epoch_end(self, args: Any, state: Any, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+        """Let nothing be due that is due at an epoch's end, where the stop came before it."""
+        if self.request.received and state.epoch != round(state.epoch):
+            control.should_evaluate = control.should_save = False
+        return control

@@ -7,7 +7,7 @@ import torch
 
 from recipes.ranks.group import RankLostError
 
-AHEAD = 7  # one part in so many of the decoder layers is still to be passed back through
+LAYERS_LEFT = 1 / 7  # of the decoder layers, that are still to be passed back through near the end
 ASK_SECONDS = 0.0005
 LAUNCHER_SECONDS = 15.0  # of the 30 that a launcher leaves before it kills
 
@@ -18,16 +18,23 @@ class CardProgress:
     The host, which launches what the card is to do long before that is done, would have to begin anew if the card stood
     still when it goes on: 30 of an update's 550 ms were lost so on two H200s. Weights are those that train, in the
     order of their layers.
+
+    A host that is blocked in CUDA itself can tell nothing, as where it fetches a sum for its own optimizer, or a loss
+    to log: its launcher ends it after 30 s.
     """
 
     def __init__(self, weights: Sequence[torch.Tensor]) -> None:
         self._marked = False
         self._near_the_end = torch.cuda.Event()
-        self._handle = weights[len(weights) // AHEAD].register_post_accumulate_grad_hook(self._mark)
+        self._handle = weights[int(len(weights) * LAYERS_LEFT)].register_post_accumulate_grad_hook(self._mark)
 
     def close(self) -> None:
         """Let go of the weights."""
         self._handle.remove()
+
+    def begin(self) -> None:
+        """Note that another micro-batch begins: a mark of the one before says nothing of its end."""
+        self._marked = False
 
     def _mark(self, weight: torch.Tensor) -> None:
         if torch.cuda.is_current_stream_capturing():  # replays of a graph come by no hook

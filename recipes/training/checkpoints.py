@@ -10,6 +10,7 @@ from data_prep.files import sha256_of_file, sync, write_json
 
 SEAL_NAME = "checkpoint.sha256.json"
 STATE_NAME = "trainer_state.json"
+LATE_VALIDATION = "LateValidation"  # the name, a class's, under which a state notes whether a validation is due
 
 
 def checkpoint_of(run: Path, step: int) -> Path:
@@ -64,13 +65,19 @@ def stopping_count(state: dict[str, Any]) -> tuple[int, int] | None:
     return stopping["attributes"]["early_stopping_patience_counter"], stopping["args"]["early_stopping_patience"]
 
 
+def validation_is_due(state: dict[str, Any]) -> bool:
+    """Say whether a validation was cut off as a checkpoint was left; earlier versions noted nothing of that."""
+    noted = state["stateful_callbacks"].get(LATE_VALIDATION)
+    return noted is not None and bool(noted["attributes"]["is_due"])
+
+
 def is_trained_out(checkpoint: Path) -> bool:
     """Say whether nothing is left to train after a checkpoint: all updates are made, or early stopping ended it.
 
     Where a validation is due yet, there is something left.
     """
     state = read_state(checkpoint)
-    if state["stateful_callbacks"].get("LateValidation", {}).get("attributes", {}).get("is_due"):
+    if validation_is_due(state):
         return False
     count, patience = stopping_count(state) or (0, 1)
     return bool(state["global_step"] >= state["max_steps"] or count >= patience)

@@ -1,11 +1,12 @@
 """A validation that was cut off, which the run has made when it goes on from the checkpoint that was left then."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from transformers import TrainerCallback, TrainerState
 from transformers.trainer_callback import ExportableState
+
+from recipes.training.checkpoints import LATE_VALIDATION, validation_is_due
 
 
 class TrainedOutError(Exception):
@@ -16,18 +17,12 @@ class LateValidation(TrainerCallback, ExportableState):
     """Knows whether a validation is due, which checkpoints note with it; has it made before the next update.
 
     Without it another checkpoint might pass for the best, and early stopping would count otherwise than in a run that
-    nothing disturbed. `validate` makes it and takes note of what it found.
+    nothing disturbed. It is due from the time at which the trainer would make it until it has ended well. `validate`
+    makes it and takes note of what it found.
     """
 
     def __init__(self, validate: Callable[[], None]) -> None:
         self._validate = validate
-        self.is_due = False
-
-    @contextmanager
-    def under_way(self) -> Iterator[None]:
-        """Have a validation be due from its begin until it has ended well."""
-        self.is_due = True
-        yield
         self.is_due = False
 
     def state(self) -> dict[str, Any]:
@@ -35,9 +30,9 @@ class LateValidation(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"is_due": self.is_due}}
 
     def take_up(self, state: TrainerState) -> None:
-        """Be as a checkpoint's state says; of one that notes nothing, none is due."""
-        noted = state.stateful_callbacks.get(type(self).__name__)
-        self.is_due = noted is not None and noted["attributes"]["is_due"]
+        """Be as a checkpoint's state says; where an earlier version left one that notes nothing, none is due."""
+        self.is_due = validation_is_due(vars(state))
+        state.stateful_callbacks.setdefault(LATE_VALIDATION, self.state())  # its place from now on
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Make what is due. Raises TrainedOutError where no update is to follow it."""

@@ -52,6 +52,12 @@ class ResumedTrainer(SharedTrainer):
         if self.args.load_best_model_at_end and self.state.best_global_step and is_first():
             self.state.best_model_checkpoint = str(best_checkpoint(self.folder.path, self.state.best_global_step))
 
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        """Log, validate and save as is called for; what ends this process meanwhile leaves the validation due."""
+        if self.control.should_evaluate:
+            self.late_validation.is_due = True
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+
     def _validate_late(self) -> None:
         """Make a validation that was cut off as the run's last checkpoint was left, and choose by it."""
         self._determine_best_metric(metrics=self._evaluate(None, None), trial=None)

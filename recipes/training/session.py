@@ -20,7 +20,7 @@ from recipes.training.late_validation import TrainedOutError
 from recipes.training.run import Run
 from recipes.training.run_folder import RunFolder
 from recipes.training.sent_checkpoint import checkpoint_for_all
-from recipes.training.shared_trainer import UpdateLeftError
+from recipes.training.shared_trainer import TrainingLeftError
 from recipes.training.stopping import StopRequest
 from recipes.training.trainer import SafetyTrainer
 
@@ -39,7 +39,7 @@ def train(run: Run) -> int:
             trainer.add_callback(StopOnRequest(stop))
         try:
             trained = resume(trainer) if run.recipe.resume else bool(trainer.train())
-        except UpdateLeftError:
+        except TrainingLeftError:
             return leave(trainer, stop)
         except RankLostError as error:
             if not is_first() or isinstance(error, CardStuckError):

@@ -20,8 +20,8 @@ from recipes.training.stopping import StopRequest
 from recipes.training.trained_weights import TrainedWeights
 
 
-class UpdateLeftError(Exception):
-    """An update, or a validation, was left before its end by all processes, because one was asked to stop."""
+class TrainingLeftError(Exception):
+    """An update or a validation was left before its end by all processes, because one was asked to stop."""
 
 
 class SharedTrainer(SFTTrainer):
@@ -83,7 +83,7 @@ class SharedTrainer(SFTTrainer):
         """Add a micro-batch's gradients to the update's, and after its last one those of the other processes.
 
         Returns its share of the update's loss; `num_items_in_batch` is the number of the update's rows. Raises
-        UpdateLeftError, in all processes alike, where one was asked to stop: before its next micro-batch.
+        TrainingLeftError, in all processes alike, where one was asked to stop: before its next micro-batch.
         """
         if is_alone():
             return self.add_micro_batch(model, inputs, num_items_in_batch)
@@ -92,6 +92,8 @@ class SharedTrainer(SFTTrainer):
         if not self._begun:
             torch.manual_seed(self._seed_of_update())
         self._missing, self._begun = self._missing - 1, True
+        if self.progress is not None:
+            self.progress.begin()
         loss = (
             self.add_micro_batch(model, inputs, num_items_in_batch)
             if inputs
@@ -118,7 +120,7 @@ class SharedTrainer(SFTTrainer):
         return int(np.random.SeedSequence(own).generate_state(1, np.uint64)[0] >> 1)
 
     def _agree(self, *, stop: bool) -> bool:
-        """Say whether any process has gradients; raise UpdateLeftError where any was asked to stop.
+        """Say whether any process has gradients; raise TrainingLeftError where any was asked to stop.
 
         The card is waited for first, almost to the update's end: a process that is lost meanwhile is found here, by the
         host, which can tell of it. Of one that is lost later, cards wait for numbers without end.
@@ -129,7 +131,7 @@ class SharedTrainer(SFTTrainer):
         add_up(found)
         stopping, with_gradients = found.tolist()
         if stopping:
-            raise UpdateLeftError
+            raise TrainingLeftError
         return bool(with_gradients)
 
     def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:

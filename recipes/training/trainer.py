@@ -24,7 +24,7 @@ from recipes.model.loss import answer_loss, training_inputs
 from recipes.ranks.earlier import leave_word
 from recipes.ranks.group import from_first
 from recipes.ranks.place import is_first
-from recipes.training.checkpoints import checkpoint_of
+from recipes.training.checkpoints import checkpoint_of, read_state, validation_is_due
 from recipes.training.divergence import GradientWatch
 from recipes.training.fitting_steps import MOST_TIMES, FittingSteps
 from recipes.training.graphed_step import GraphedStep
@@ -32,7 +32,7 @@ from recipes.training.host_optimizer import HostAdamW
 from recipes.training.noting import LogOddsNotes
 from recipes.training.resumed_trainer import ResumedTrainer
 from recipes.training.run_folder import RunFolder
-from recipes.training.shared_trainer import UpdateLeftError
+from recipes.training.shared_trainer import TrainingLeftError
 from recipes.training.trained_weights import TrainedWeights
 
 
@@ -137,7 +137,10 @@ class SafetyTrainer(ResumedTrainer):
         step = self.state.global_step
         if not step:
             return "nothing was trained yet"
-        saved = checkpoint_of(self.folder.path, step).is_dir()
+        checkpoint = checkpoint_of(self.folder.path, step)
+        saved = checkpoint.is_dir()
+        if saved and self.late_validation.is_due:  # at an epoch's end it may have been saved before it was validated
+            saved = validation_is_due(read_state(checkpoint))
         if not (saved if self.others_lost else from_first(saved)):
             self._save_checkpoint(self.model, None)
         return f"checkpoint-{step} is saved"
@@ -187,18 +190,14 @@ class SafetyTrainer(ResumedTrainer):
     ) -> dict[str, float]:
         """Score the validation split and log its figures, each under `<metric_key_prefix>_<figure>`.
 
-        Raises UpdateLeftError where a process was asked to stop: before the next batch.
+        Raises TrainingLeftError where a process was asked to stop: before the next batch.
         """
         self.watch.check()
         rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        with self.late_validation.under_way():
-            return self._evaluated(rows, metric_key_prefix)
-
-    def _evaluated(self, rows: Any, metric_key_prefix: str) -> dict[str, float]:
         try:
             p_unsafe, truth = self.score(rows, is_left=self.is_stopping)
         except ScoringLeftError:
-            raise UpdateLeftError from None
+            raise TrainingLeftError from None
         figures = {
             "loss": log_loss(p_unsafe, truth),
             **compute_figures(p_unsafe, truth, threshold=PLAIN_THRESHOLD),
@@ -206,6 +205,7 @@ class SafetyTrainer(ResumedTrainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items() if value is not None}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        self.late_validation.is_due = False
         return metrics
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from recipes.training import card_progress
-from recipes.training.card_progress import AHEAD, CardProgress, CardStuckError
+from recipes.training.card_progress import LAYERS_LEFT, CardProgress, CardStuckError
 
 
 class Event:
@@ -34,7 +34,7 @@ def capturing(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     return captured
 
 
-def progress_of_layers(count: int = 2 * AHEAD) -> tuple[CardProgress, list[torch.Tensor], Event]:
+def progress_of_layers(count: int = 14) -> tuple[CardProgress, list[torch.Tensor], Event]:
     weights = [torch.ones(2, requires_grad=True) for _ in range(count)]
     progress = CardProgress(weights)
     event = progress._near_the_end
@@ -46,7 +46,7 @@ def test_card_is_near_the_end_once_a_layer_close_to_it_has_its_gradient(capturin
     progress, weights, event = progress_of_layers()
     for number in reversed(range(len(weights))):  # a backward pass
         weights[number].sum().backward()
-        assert event.recorded == (number <= len(weights) // AHEAD)
+        assert event.recorded == (number <= len(weights) * LAYERS_LEFT)
     progress.wait(lambda: False)
     assert event.recorded == 1
     assert list(event.asked) == []

@@ -72,18 +72,31 @@ def test_sealed_checkpoint_is_on_the_disk_itself(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("step", "stopping", "trained_out"),
-    [(5, None, False), (6, None, True), (7, None, True), (4, (1, 2), False), (4, (2, 2), True), (4, (0, 1), False)],
+    ("step", "stopping", "due", "trained_out"),
+    [
+        (5, None, False, False),
+        (6, None, False, True),
+        (6, None, None, True),
+        (6, None, True, False),
+        (7, None, False, True),
+        (4, (1, 2), False, False),
+        (4, (2, 2), False, True),
+        (4, (2, 2), True, False),
+        (4, (0, 1), False, False),
+    ],
 )
 def test_nothing_is_left_to_train(
-    tmp_path: Path, step: int, stopping: tuple[int, int] | None, trained_out: bool
+    tmp_path: Path, step: int, stopping: tuple[int, int] | None, due: bool | None, trained_out: bool
 ) -> None:
+    """`due` says whether a validation is noted as due, None where an earlier version noted nothing."""
     callbacks: dict[str, object] = {"TrainerControl": {"args": {"should_training_stop": True}, "attributes": {}}}
     if stopping:
         callbacks["EarlyStoppingCallback"] = {
             "args": {"early_stopping_patience": stopping[1], "early_stopping_threshold": 0.0},
             "attributes": {"early_stopping_patience_counter": stopping[0]},
         }
+    if due is not None:
+        callbacks["LateValidation"] = {"args": {}, "attributes": {"is_due": due}}
     state = {"global_step": step, "max_steps": 6, "stateful_callbacks": callbacks}
     (tmp_path / "trainer_state.json").write_text(json.dumps(state))
     assert is_trained_out(tmp_path) == trained_out

@@ -54,7 +54,7 @@ def harm(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
     score = SafetyTrainer.score
 
     def harmed(trainer: SafetyTrainer, *args: Any, **how: Any) -> Any:
-        if trainer.state.global_step == step and how:
+        if trainer.state.global_step == step and how:  # what evaluate alone gives
             os.kill(os.getpid(), signal.SIGTERM)
         return score(trainer, *args, **how)
 
@@ -93,6 +93,47 @@ def test_signal_in_a_validation_is_obeyed_before_the_next_batch(
     assert is_whole(checkpoint)
     assert train(settings, run, "--resume") == 0
     assert_same(run, whole)
+
+
+@pytest.mark.parametrize(
+    ("save_strategy", "update", "saved"),
+    [("epoch", 1, 2), ("epoch", 3, 4), ("steps", 3, 4)],
+    ids=["before an epoch's end", "at an epoch's end", "at an epoch's end that is saved as an update's"],
+)
+def test_validation_of_an_epoch_is_made_once_where_a_stop_came_with_it(
+    settings: dict[str, Any],
+    save_strategy: str,
+    update: int,
+    saved: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of four updates an epoch."""
+    judged_by_save = save_strategy == "epoch"
+    by_epoch = {
+        **settings,
+        "max_steps": -1,
+        "num_train_epochs": 2,
+        "per_device_train_batch_size": 8,
+        "eval_strategy": "epoch",
+        "save_strategy": save_strategy,
+        "load_best_model_at_end": judged_by_save,
+    }
+    assert train(by_epoch, tmp_path / "whole") == 0
+    add = SafetyTrainer.add_micro_batch
+
+    def signalled(trainer: SafetyTrainer, *args: Any) -> Any:
+        if trainer.state.global_step == update:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return add(trainer, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SafetyTrainer, "add_micro_batch", signalled)
+        assert train(by_epoch, tmp_path / "run") == 143
+    assert is_whole(tmp_path / "run" / f"checkpoint-{saved}")
+    assert train(by_epoch, tmp_path / "run", "--resume") == 0
+    assert [entry["step"] for entry in judged(tmp_path / "run")[1]] == [4, 8]
+    assert_same(tmp_path / "run", tmp_path / "whole")
 
 
 def test_early_stopping_counts_a_validation_that_was_made_late(
