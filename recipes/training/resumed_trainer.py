@@ -58,6 +58,12 @@ class ResumedTrainer(SharedTrainer):
             self.late_validation.is_due = True
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return a validation's figures; it isn't due any more then."""
+        figures: dict[str, float] = super()._evaluate(*args, **kwargs)
+        self.late_validation.is_due = False
+        return figures
+
     def _validate_late(self) -> None:
         """Make a validation that was cut off as the run's last checkpoint was left, and choose by it."""
         self._determine_best_metric(metrics=self._evaluate(None, None), trial=None)

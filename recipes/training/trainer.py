@@ -205,7 +205,6 @@ class SafetyTrainer(ResumedTrainer):
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in figures.items() if value is not None}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        self.late_validation.is_due = False
         return metrics
 
     def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
