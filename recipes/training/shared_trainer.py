@@ -105,10 +105,13 @@ class SharedTrainer(SFTTrainer):
 
     def is_stopping(self) -> bool:
         """Say whether this process was asked to stop, of which it tells the others, or another one was."""
-        if self.request is not None and self.request.received:
+        if self._is_signalled():
             ask_to_stop()
             return True
         return asked_to_stop()
+
+    def _is_signalled(self) -> bool:
+        return self.request is not None and self.request.received is not None
 
     def add_micro_batch(self, model: torch.nn.Module, inputs: dict[str, Any], rows: int | None) -> torch.Tensor:
         """Add a micro-batch's gradients to the adapter's, and return its share of the loss of so many rows."""
@@ -126,7 +129,7 @@ class SharedTrainer(SFTTrainer):
         host, which can tell of it. Of one that is lost later, cards wait for numbers without end.
         """
         if self.progress is not None:
-            self.progress.wait(lambda: self.request is not None and self.request.received is not None)
+            self.progress.wait(self._is_signalled)
         found = torch.tensor([stop, self.trained.has_gradients()], dtype=torch.int64)
         add_up(found)
         stopping, with_gradients = found.tolist()

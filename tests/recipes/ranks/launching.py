@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from safetensors.torch import load_file
+
 from benchmarks.measuring.machine import with_project
 from benchmarks.measuring.recipe_arguments import recipe_arguments
 from benchmarks.measuring.service_process import free_port
@@ -14,6 +16,7 @@ ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launc
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run"]
 SFT = "recipes/sft_qwen2vl.py"
 FAULTY = "tests/recipes/ranks/faulty_process.py"
+ADAPTER = "adapter_model.safetensors"
 LIMIT_SECONDS = 180
 
 
@@ -77,3 +80,11 @@ def short_run(base: Path, data: Path, **changed: Any) -> list[str]:
 
 def lines_with(word: str, said: str) -> list[str]:
     return [line for line in said.splitlines() if word in line]
+
+
+def apart(first: Path, second: Path) -> float:
+    """Return how far two adapters are apart, relative to the first one's norm."""
+    one, other = (load_file(folder / ADAPTER) for folder in (first, second))
+    assert one.keys() == other.keys()
+    off = sum(float((one[name].double() - other[name].double()).square().sum()) for name in one)
+    return (off / sum(float(weight.double().square().sum()) for weight in one.values())) ** 0.5

@@ -95,11 +95,15 @@ def test_wait_for_a_missing_machine_ends(
     assert not (tmp_path / "run").exists()
 
 
+def elastic_by_two() -> list[str]:
+    """Return the elastic launch of the page, of two processes on one machine, which waits for others for a second."""
+    line = shlex.join(documented("torchrun", "1:4")).replace("--nproc-per-node 1", "--nproc-per-node 2")
+    return shlex.split(line.replace("last_call_timeout=30", "last_call_timeout=1"))
+
+
 def test_elastic_launch_comes_back_from_the_last_checkpoint(settings: list[str], tmp_path: Path) -> None:
     """A process is killed; the next attempt's second one doesn't see the first one's disk, and is sent a checkpoint."""
-    words = shlex.split(shlex.join(documented("torchrun", "1:4")).replace("--nproc-per-node 1", "--nproc-per-node 2"))
-    words = [word.replace("last_call_timeout=30", "last_call_timeout=1") for word in words]
-    command = here(words, free_port(), [*settings, "--output_dir", str(tmp_path / "run")], FAULTY)
+    command = here(elastic_by_two(), free_port(), [*settings, "--output_dir", str(tmp_path / "run")], FAULTY)
     done = launched(command, FAULT="1 5 killed", BLIND="1")
     assert done.returncode == 0, done.stderr
     assert lines_with("error: another process has ended: checkpoint-5 is saved", done.stderr)
@@ -112,8 +116,7 @@ def test_elastic_launch_doesnt_begin_anew_where_the_first_machine_is_another(
     settings: list[str], tmp_path: Path
 ) -> None:
     """Its disk is gone with it."""
-    words = shlex.split(shlex.join(documented("torchrun", "1:4")).replace("--nproc-per-node 1", "--nproc-per-node 2"))
-    words = [word.replace("last_call_timeout=30", "last_call_timeout=1") for word in words]
+    words = elastic_by_two()
     words[words.index("--max-restarts") + 1] = "1"
     command = here(words, free_port(), [*settings, "--output_dir", str(tmp_path / "run")], FAULTY)
     done = launched(command, FAULT="0 5 killed with its disk")

@@ -6,16 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from recipes.adapter.safety_record import is_finished
 from recipes.training.checkpoints import is_whole
-from tests.recipes.ranks.launching import FAULTY, SFT, launched, lines_with, on_one_machine, run_alone, short_run
+from tests.recipes.ranks.launching import FAULTY, SFT, apart, launched, lines_with, on_one_machine, run_alone, short_run
 from tests.tiny_data import many_clips, write_data
 
 pytestmark = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 
-ADAPTER = "adapter_model.safetensors"
 EVAL = "recipes/eval_qwen2vl.py"
 MOST_APART = 1e-4  # relative, in fp32: sums of a card's products come in another order at another number of frames
 MOST_APART_BF16 = 0.1
@@ -29,13 +27,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def on_cards(base: Path, data: Path, **changed: Any) -> list[str]:
     """Return the settings of a short run on cards, whose checkpoints say each five updates what was learned."""
     return short_run(base, data, **{"use_cpu": False, "linear_probe": True, "cache_vision_features": True, **changed})
-
-
-def apart(first: Path, second: Path) -> float:
-    """Return how far two adapters are apart, relative to the first one's norm."""
-    one, other = (load_file(folder / ADAPTER) for folder in (first, second))
-    off = sum(float((one[name].double() - other[name].double()).square().sum()) for name in one)
-    return (off / sum(float(weight.double().square().sum()) for weight in one.values())) ** 0.5
 
 
 @pytest.fixture(scope="module")

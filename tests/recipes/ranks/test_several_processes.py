@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from recipes import eval_qwen2vl, sft_qwen2vl
 from recipes.adapter.safety_record import is_finished
@@ -17,10 +16,9 @@ from recipes.metrics.linear_probe import read_probe
 from recipes.metrics.seen_rows import SeenRows, read_seen_rows
 from recipes.training import session
 from recipes.training.checkpoints import is_whole
-from tests.recipes.ranks.launching import FAULTY, SFT, launched, lines_with, on_one_machine, short_run
+from tests.recipes.ranks.launching import ADAPTER, FAULTY, SFT, apart, launched, lines_with, on_one_machine, short_run
 from tests.tiny_data import many_clips, write_data
 
-ADAPTER = "adapter_model.safetensors"
 MOST_APART = 1e-5  # relative, in fp32
 
 # 32 rows in updates of 6, which end with one of 2: of three processes one has none of it.
@@ -35,14 +33,6 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_data(tmp_path_factory.mktemp("frames"), many_clips())
-
-
-def apart(first: Path, second: Path) -> float:
-    """Return how far two adapters are apart, relative to the first one's norm."""
-    one, other = (load_file(folder / ADAPTER) for folder in (first, second))
-    assert one.keys() == other.keys()
-    off = sum(float((one[name].double() - other[name].double()).square().sum()) for name in one)
-    return (off / sum(float(weight.double().square().sum()) for weight in one.values())) ** 0.5
 
 
 def seen(folder: Path) -> SeenRows:
